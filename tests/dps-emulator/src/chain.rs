@@ -19,7 +19,8 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    /// Follow `presented`, leaf first, as far as the links hold at `now`.
+    /// Follow `presented`, leaf first and the others in any order, as far as the links hold at
+    /// `now`.
     ///
     /// `verified` are the service's verified authorities. Intermediates are never taken from there
     /// or from an enrollment; only with `complete`, the switch for an omitted root, the one that
@@ -30,15 +31,11 @@ impl Path {
         now: OffsetDateTime,
         complete: bool,
     ) -> Self {
-        let mut certificates = linked(presented, now);
-        if complete
-            && !certificates
-                .iter()
-                .any(|own| verified.clone().any(|ca| ca == own))
-        {
+        let is_anchor = |own: &Certificate| verified.clone().any(|ca| ca == own);
+        let mut certificates = linked(presented, now, &is_anchor);
+        if complete && !certificates.iter().any(is_anchor) {
             certificates.extend(missing_root(&certificates, verified.clone(), now));
         }
-        let is_anchor = |own: &Certificate| verified.clone().any(|ca| ca == own);
         let anchor = certificates.iter().rposition(is_anchor);
         Self {
             certificates,
@@ -62,19 +59,52 @@ impl Path {
     }
 }
 
-fn linked(presented: &[Certificate], now: OffsetDateTime) -> Vec<Certificate> {
-    let mut path: Vec<Certificate> = Vec::new();
-    for next in presented.iter().take(CHAIN_LENGTH_MAX) {
-        if !next.is_valid_at(now)
-            || !path
-                .last()
-                .is_none_or(|last| issued(last, next, path.len()))
-        {
-            break;
+/// Follows the leaf, which is first, to the certificates that signed it. The others may come in any
+/// order, as OpenSSL accepts them; no source says that DPS does not (contract section 10). Where
+/// several have signed one, the path that `is_anchor` ends highest is followed.
+fn linked(
+    presented: &[Certificate],
+    now: OffsetDateTime,
+    is_anchor: &impl Fn(&Certificate) -> bool,
+) -> Vec<Certificate> {
+    let mut pool: Vec<&Certificate> = presented.iter().take(CHAIN_LENGTH_MAX).collect();
+    pool.retain(|it| it.is_valid_at(now));
+    match (presented.first(), pool.first()) {
+        (Some(leaf), Some(valid)) if leaf == *valid => {
+            let path = vec![pool.remove(0)];
+            longest(path, &pool, is_anchor)
+                .into_iter()
+                .cloned()
+                .collect()
         }
-        path.push(next.clone());
+        _ => Vec::new(),
     }
-    path
+}
+
+/// The continuation of `path` by certificates of `pool` that reaches the highest anchor; without an
+/// anchor, the longest.
+fn longest<'a>(
+    path: Vec<&'a Certificate>,
+    pool: &[&'a Certificate],
+    is_anchor: &impl Fn(&Certificate) -> bool,
+) -> Vec<&'a Certificate> {
+    let last = path[path.len() - 1];
+    let signers = pool.iter().filter(|it| {
+        // A root signs itself and is no step of a path.
+        !path.contains(it) && issued(last, it, path.len())
+    });
+    let continued = signers.map(|signer| {
+        let longer = [&path[..], &[*signer]].concat();
+        longest(longer, pool, is_anchor)
+    });
+    let reach = |it: &Vec<&Certificate>| (it.iter().rposition(|own| is_anchor(own)), it.len());
+    // The first of equals, as the client has sent them.
+    continued
+        .fold(None, |best, next| match best {
+            Some(best) if reach(&best) >= reach(&next) => Some(best),
+            _ => Some(next),
+        })
+        .unwrap_or(path)
 }
 
 /// `length` is the path's length below `issuer`, the leaf included.
@@ -138,6 +168,61 @@ mod tests {
         let verified = slice::from_ref(&root.certificate);
         assert!(Path::follow(&whole, verified.iter(), now(), false).is_anchored_at_or_above(2));
         assert!(!Path::follow(&gap, verified.iter(), now(), true).is_anchored());
+    }
+
+    /// Clients send what `/cacerts` gave them as it came; OpenSSL finds the path in any order.
+    #[test]
+    fn the_certificates_above_the_leaf_come_in_any_order() {
+        let root = made("root", any_ca(), None);
+        let plant = made("plant", any_ca(), Some(&root));
+        let line = made("line", any_ca(), Some(&plant));
+        let leaf = made("press-7", IsCa::NoCa, Some(&line));
+        let verified = slice::from_ref(&root.certificate);
+        for [first, second, third] in [
+            [&line, &plant, &root],
+            [&line, &root, &plant],
+            [&plant, &root, &line],
+            [&plant, &line, &root],
+            [&root, &line, &plant],
+            [&root, &plant, &line],
+        ] {
+            let chain = [&leaf, first, second, third].map(|made| made.certificate.clone());
+            let path = Path::follow(&chain, verified.iter(), now(), false);
+            assert!(path.is_anchored_at_or_above(3));
+        }
+        let not_first = [&line, &leaf, &plant, &root].map(|made| made.certificate.clone());
+        let path = Path::follow(&not_first, verified.iter(), now(), false);
+        assert_ne!(path.certificates.first(), Some(&leaf.certificate));
+    }
+
+    /// A certificate above with two signers: the path to the verified one is found, wherever the
+    /// other one is in the chain.
+    #[test]
+    fn of_two_signers_the_verified_one_is_followed() {
+        let root = made("root", any_ca(), None);
+        let other = made("other", any_ca(), None);
+        let line = made("line", any_ca(), Some(&root));
+        let mut parameters = CertificateParams::default();
+        let name = DnType::CommonName;
+        parameters.distinguished_name.push(name, "line");
+        parameters.is_ca = any_ca();
+        let cross = parameters
+            .signed_by(line.issuer.key(), &other.issuer)
+            .unwrap();
+        let cross = Certificate::from_der(cross.der()).unwrap();
+        let leaf = made("press-7", IsCa::NoCa, Some(&line));
+        let [leaf, line, root, other] =
+            [&leaf, &line, &root, &other].map(|made| made.certificate.clone());
+        let verified = slice::from_ref(&root);
+        for chain in [
+            [&leaf, &cross, &other, &line, &root],
+            [&leaf, &line, &root, &cross, &other],
+            [&leaf, &other, &root, &line, &cross],
+        ] {
+            let chain = chain.map(Clone::clone);
+            let path = Path::follow(&chain, verified.iter(), now(), false);
+            assert!(path.is_anchored_at_or_above(2));
+        }
     }
 
     #[test]

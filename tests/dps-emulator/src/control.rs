@@ -159,22 +159,39 @@ async fn edit(
     }
 }
 
-/// Let a device of the first hub be online.
+/// The hub that is meant; the first one if the request names none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AtHub {
+    hub: Option<String>,
+}
+
+impl AtHub {
+    fn host<'a>(&'a self, cloud: &'a Cloud) -> &'a str {
+        cloud.hosts.hub(self.hub.as_deref().unwrap_or_default())
+    }
+}
+
+/// Let a device be online.
 async fn simulate(
     State(cloud): Shared,
     Path(id): Path<String>,
+    Query(at): Query<AtHub>,
     Json(answer): Json<MethodAnswer>,
 ) -> Response {
     if !ids::is_hub_device_id(&id) {
         return bad_request("the device id is not valid");
     }
-    let hub = cloud.hosts.first_hub();
-    cloud.presence.simulate(hub, &id, answer);
+    cloud.presence.simulate(at.host(&cloud), &id, answer);
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn forget(State(cloud): Shared, Path(id): Path<String>) -> StatusCode {
-    cloud.presence.remove(cloud.hosts.first_hub(), &id);
+async fn forget(
+    State(cloud): Shared,
+    Path(id): Path<String>,
+    Query(at): Query<AtHub>,
+) -> StatusCode {
+    cloud.presence.remove(at.host(&cloud), &id);
     StatusCode::NO_CONTENT
 }
 

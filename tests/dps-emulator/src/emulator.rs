@@ -122,6 +122,17 @@ impl Emulator {
             .read(|world| connection_string(self.hub_host(), &world.hub_policy))
     }
 
+    /// Host names of all linked hubs.
+    pub fn hub_hosts(&self) -> &[String] {
+        &self.cloud.hosts.hubs
+    }
+
+    /// Connection string of this hub. All hubs have the same keys.
+    pub fn connection_string_of(&self, hub: &str) -> String {
+        self.cloud
+            .read(|world| connection_string(hub, &world.hub_policy))
+    }
+
     /// How to reach the CA certificates.
     pub fn arm(&self) -> ArmAccess {
         ArmAccess {
@@ -148,6 +159,9 @@ impl Emulator {
             "id_scope": self.id_scope(),
             "service_connection_string": self.service_connection_string(),
             "hub_connection_string": self.hub_connection_string(),
+            "hub_connection_strings": self.hub_hosts().iter()
+                .map(|hub| (hub.clone(), self.connection_string_of(hub).into()))
+                .collect::<Map<String, Value>>(),
             "arm": {
                 "subscription": arm.subscription,
                 "resource_group": arm.resource_group,
@@ -231,7 +245,19 @@ impl Emulator {
 
     /// An identity of the first hub.
     pub fn hub_identity(&self, device_id: &str) -> Option<Value> {
-        views::identity(&self.cloud, self.hub_host(), device_id)
+        self.identity_at(self.hub_host(), device_id)
+    }
+
+    /// An identity of this hub.
+    pub fn identity_at(&self, hub: &str, device_id: &str) -> Option<Value> {
+        views::identity(&self.cloud, hub, device_id)
+    }
+
+    /// The hubs that have an identity with this id.
+    pub fn hubs_with(&self, device_id: &str) -> Vec<&str> {
+        let hubs = self.hub_hosts().iter().map(String::as_str);
+        hubs.filter(|hub| self.identity_at(hub, device_id).is_some())
+            .collect()
     }
 
     /// Let an application ask the token endpoint.
@@ -242,9 +268,12 @@ impl Emulator {
 
     /// Let a device of the first hub be online, with this answer to whatever method it is asked.
     pub fn simulate_device(&self, device_id: &str, answer: MethodAnswer) {
-        self.cloud
-            .presence
-            .simulate(self.hub_host(), device_id, answer);
+        self.simulate_device_at(self.hub_host(), device_id, answer);
+    }
+
+    /// Let a device of this hub be online.
+    pub fn simulate_device_at(&self, hub: &str, device_id: &str, answer: MethodAnswer) {
+        self.cloud.presence.simulate(hub, device_id, answer);
     }
 
     /// Let a simulated device of the first hub be offline again.

@@ -48,6 +48,13 @@ impl Fault {
         }
     }
 
+    /// The same fault for requests to this host alone.
+    #[must_use]
+    pub fn at_host(mut self, host: impl Into<String>) -> Self {
+        self.aim.host = Some(host.into());
+        self
+    }
+
     /// The same fault for so many requests.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
@@ -69,6 +76,8 @@ impl Fault {
 pub struct Aim {
     /// The plane.
     pub plane: Option<Plane>,
+    /// The host name, of one hub among several for example.
+    pub host: Option<String>,
     /// The operation's name, as in the request log.
     pub operation: Option<String>,
     /// HTTP method.
@@ -88,7 +97,8 @@ pub enum Action {
         /// Headers, e.g. `Retry-After`.
         #[serde(default)]
         headers: Vec<(String, String)>,
-        /// Body; the plane's own shape if left out.
+        /// Body; the plane's own shape if left out. A string is sent as it is, as a proxy's page
+        /// would be; the empty string is an empty body.
         #[serde(default)]
         body: Option<Value>,
     },
@@ -137,6 +147,27 @@ impl Action {
         }
     }
 
+    /// This status with a body that is not the service's own, as a proxy would send it.
+    pub fn foreign(status: u16, body: impl Into<String>) -> Self {
+        Self::Status {
+            status,
+            headers: vec![("Content-Type".to_owned(), "text/html".to_owned())],
+            body: Some(Value::String(body.into())),
+        }
+    }
+
+    /// The refusal of a hub with this code.
+    pub fn of_hub(status: u16, code: &str, message: &str) -> Self {
+        Self::Status {
+            status,
+            headers: vec![("iothub-errorcode".to_owned(), code.to_owned())],
+            body: Some(serde_json::json!({
+                "Message": format!("ErrorCode:{code};{message}"),
+                "ExceptionMessage": "Tracking ID:0f-G:7-TimeStamp:11/29/2026 20:10:00",
+            })),
+        }
+    }
+
     /// The name in the request log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -156,6 +187,8 @@ impl Action {
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) plane: Option<Plane>,
+    /// In lower case, without the port.
+    pub(crate) host: &'a str,
     pub(crate) operation: &'static str,
     pub(crate) method: &'a Method,
     pub(crate) path: &'a str,
@@ -164,6 +197,10 @@ pub(crate) struct Target<'a> {
 impl Aim {
     fn hits(&self, target: &Target<'_>) -> bool {
         let plane = self.plane.is_none_or(|plane| target.plane == Some(plane));
+        let host = self
+            .host
+            .as_ref()
+            .is_none_or(|host| target.host.eq_ignore_ascii_case(host));
         let operation = self
             .operation
             .as_ref()
@@ -176,7 +213,7 @@ impl Aim {
             .path_contains
             .as_ref()
             .is_none_or(|part| target.path.contains(part));
-        plane && operation && method && path
+        plane && host && operation && method && path
     }
 }
 

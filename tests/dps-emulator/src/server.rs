@@ -9,6 +9,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
+use serde_json::Value;
 
 use crate::certificate::Certificate;
 use crate::cloud::Cloud;
@@ -54,6 +55,7 @@ async fn serve(
     let name = operation.map_or("unknown", Operation::name);
     let target = Target {
         plane,
+        host: &call.host,
         operation: name,
         method: &call.method,
         path: &call.path,
@@ -159,7 +161,7 @@ fn head(reply: &Reply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = plain(status);
     let headers = response.headers_mut();
-    if reply.body.is_some() {
+    if reply.body.as_ref().is_some_and(|body| !body.is_string()) {
         let json = HeaderValue::from_static("application/json; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, json);
     }
@@ -175,7 +177,11 @@ fn head(reply: &Reply) -> Response {
     response
 }
 
+/// A string is no answer of any plane: a fault sends it as it is.
 fn body_bytes(reply: &Reply) -> Bytes {
-    let text = reply.body.as_ref().map(ToString::to_string);
-    Bytes::from(text.unwrap_or_default())
+    match &reply.body {
+        None => Bytes::new(),
+        Some(Value::String(text)) => Bytes::from(text.clone()),
+        Some(json) => Bytes::from(json.to_string()),
+    }
 }

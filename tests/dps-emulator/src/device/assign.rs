@@ -85,7 +85,7 @@ impl Assignment<'_> {
         let stays = current
             .clone()
             .filter(|hub| !may_move || allowed.contains(hub));
-        let hub = stays.or_else(|| chosen_hub(record, &allowed))?;
+        let hub = stays.or_else(|| chosen_hub(record, self.device.registration_id, &allowed))?;
         let device_id = match self.verdict.entry.kind {
             Kind::Individual => record.text("deviceId").unwrap_or(&record.id),
             Kind::Group => self.device.registration_id,
@@ -158,12 +158,12 @@ fn allowed_hubs(record: &Record, linked: &[String]) -> Vec<String> {
     }
 }
 
-/// `hashed`, the default, spreads devices evenly. The other policies take the first hub: latency
+/// `hashed`, the default, spreads the devices evenly, those of one group too. The other policies take the first hub: latency
 /// and weights mean nothing here, and custom functions are not called.
-fn chosen_hub(record: &Record, allowed: &[String]) -> Option<String> {
+fn chosen_hub(record: &Record, registration_id: &str, allowed: &[String]) -> Option<String> {
     let index = match record.text("allocationPolicy").unwrap_or("hashed") {
         "hashed" => {
-            let digest = digest::digest(&digest::SHA256, record.id.as_bytes());
+            let digest = digest::digest(&digest::SHA256, ids::key(registration_id).as_bytes());
             usize::from(digest.as_ref()[0]) % allowed.len().max(1)
         }
         _ => 0,

@@ -159,12 +159,17 @@ pub(super) fn put(cloud: &Cloud, hub: &str, id: &str, call: &Call) -> Result<Rep
     })
 }
 
+/// Deletes an identity; without `If-Match` the answer is 412 (contract section 12).
 pub(super) fn delete(cloud: &Cloud, hub: &str, id: &str, call: &Call) -> Result<Reply, HubRefusal> {
     let if_match = if_match(call)?;
     cloud.change(|world| {
         let missing = || HubRefusal::not_found(id);
         let hub = world.hubs.get_mut(hub).ok_or_else(missing)?;
-        check_version(hub.find(id).ok_or_else(missing)?, &if_match)?;
+        let known = hub.find(id).ok_or_else(missing)?;
+        if if_match == IfMatch::Absent {
+            return Err(precondition_failed("If-Match is missing"));
+        }
+        check_version(known, &if_match)?;
         hub.remove(id);
         Ok(Reply::empty())
     })
@@ -177,12 +182,12 @@ fn shown(identity: &Identity) -> Reply {
 fn check_version(known: &Identity, if_match: &IfMatch) -> Result<(), HubRefusal> {
     match if_match.allows(&known.etag) {
         true => Ok(()),
-        false => Err(HubRefusal::new(
-            412,
-            "PreconditionFailed",
-            "the ETag does not match",
-        )),
+        false => Err(precondition_failed("the ETag does not match")),
     }
+}
+
+fn precondition_failed(message: &str) -> HubRefusal {
+    HubRefusal::new(412, "PreconditionFailed", message)
 }
 
 fn if_match(call: &Call) -> Result<IfMatch, HubRefusal> {

@@ -65,6 +65,7 @@ async fn exchange(
     };
     let target = Target {
         plane: Some(Plane::Device),
+        host: DEVICE_HOST,
         operation,
         method: &method,
         path: topic,

@@ -424,6 +424,8 @@ async fn a_deleted_identity_shuts_the_hub_until_the_next_registration() {
         delete("\"stale\"").send().await.unwrap().status().as_u16(),
         412
     );
+    let without = plant.hub(Method::DELETE, "/devices/press-7");
+    assert_eq!(without.send().await.unwrap().status().as_u16(), 412);
     assert_eq!(delete("\"*\"").send().await.unwrap().status().as_u16(), 204);
     let missing = get().await;
     assert_eq!(missing.header("iothub-errorcode"), Some("DeviceNotFound"));
@@ -431,4 +433,49 @@ async fn a_deleted_identity_shuts_the_hub_until_the_next_registration() {
     assert_eq!(device.message().await, 401);
     device.register().await.unwrap();
     assert_eq!(device.message().await, 204);
+}
+
+/// Devices of one group are spread over the linked hubs. The record of each registration names its
+/// hub, and no other hub has the device.
+#[tokio::test]
+async fn the_devices_of_a_group_are_spread_over_the_linked_hubs() {
+    let plant = Plant::start_with(|options| {
+        options.linked_hubs = ["one", "two"]
+            .map(|hub| format!("{hub}.azure-devices.net"))
+            .to_vec();
+    });
+    let root = pki::authority("root", None);
+    plant.upload_verified("root", &root).await;
+    enroll_group(&plant, "line-4", &root).await;
+    let mut hubs = std::collections::BTreeSet::new();
+    for number in 1..=8 {
+        let id = format!("press-{number}");
+        let leaf = pki::leaf(&id, Some(&root));
+        let device = plant.device(&id, &[&leaf, &root]);
+        device.register().await.unwrap();
+        let record = plant.get(&format!("/registrations/{id}")).await.expect(200);
+        assert_eq!(record["deviceId"], id.as_str());
+        let hub = record["assignedHub"].as_str().unwrap();
+        assert_eq!(plant.emulator.hubs_with(&id), [hub]);
+        hubs.insert(hub.to_owned());
+    }
+    assert_eq!(hubs.len(), 2, "{hubs:?}");
+}
+
+/// The hub knows a device by the `deviceId` of its enrollment, and the record names it.
+#[tokio::test]
+async fn the_record_names_another_device_id() {
+    let plant = Plant::start();
+    let leaf = pki::leaf("press-7", None);
+    let mut record = enroll(&plant, "press-7", &leaf, None, "enabled").await;
+    record["deviceId"] = json!("asset-0815");
+    plant
+        .put("/enrollments/press-7", Some("*"), &record)
+        .await
+        .expect(200);
+    plant.device("press-7", &[&leaf]).register().await.unwrap();
+    let record = plant.get("/registrations/press-7").await.expect(200);
+    assert_eq!(record["deviceId"], "asset-0815");
+    assert!(plant.emulator.hub_identity("asset-0815").is_some());
+    assert!(plant.emulator.hub_identity("press-7").is_none());
 }

@@ -45,6 +45,45 @@ async fn a_lost_answer_may_have_committed() {
     );
 }
 
+/// A 404 of a proxy at one of two hubs: its page as it is, an empty body, or another code.
+#[tokio::test]
+async fn a_404_may_be_a_strangers() {
+    let hubs = ["one", "two"].map(|hub| format!("{hub}.azure-devices.net"));
+    let plant = Plant::start_with(|options| options.linked_hubs = hubs.to_vec());
+    let delete = async |hub: &str| {
+        let request = plant.hub_named(hub, reqwest::Method::DELETE, "/devices/press-7");
+        let answer = request.header("If-Match", "\"*\"").send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 404);
+        let header = |name| {
+            answer
+                .headers()
+                .get(name)
+                .map(|it| it.to_str().unwrap().to_owned())
+        };
+        let shown = (header("iothub-errorcode"), header("content-type"));
+        (shown, answer.text().await.unwrap())
+    };
+    for action in [
+        Action::foreign(404, "<html>404</html>"),
+        Action::foreign(404, ""),
+        Action::of_hub(404, "IotHubNotFound", "IoTHub one not found"),
+    ] {
+        let fault = Fault::on("identity.delete", action).at_host(&hubs[0]);
+        plant.emulator.inject(fault).unwrap();
+    }
+    let html = Some("text/html".to_owned());
+    assert_eq!(
+        delete(&hubs[0]).await,
+        ((None, html.clone()), "<html>404</html>".to_owned())
+    );
+    let ((code, _), _) = delete(&hubs[1]).await;
+    assert_eq!(code.as_deref(), Some("DeviceNotFound"));
+    assert_eq!(delete(&hubs[0]).await, ((None, html), String::new()));
+    let ((code, _), body) = delete(&hubs[0]).await;
+    assert_eq!(code.as_deref(), Some("IotHubNotFound"));
+    assert!(body.contains("ErrorCode:IotHubNotFound;IoTHub one not found"));
+}
+
 /// Throttled twice, after one request that passes; the plane's own body, and the header.
 #[tokio::test]
 async fn a_status_can_be_asked_for() {
