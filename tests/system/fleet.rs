@@ -125,6 +125,7 @@ impl Recorder {
                 device: id,
                 certificate: Some(leaf),
                 registration: Some("assigned".into()),
+                elsewhere: None,
                 since: self.now,
                 seen_at: self.now,
             };

@@ -119,6 +119,8 @@ mod footprint;
 mod gateway;
 mod half_made;
 mod hostile;
+mod hub_quota;
+mod hubs;
 mod invariants;
 mod issue;
 mod keepalive;

@@ -41,12 +41,19 @@ pub(crate) struct TestEnv {
 impl TestEnv {
     /// Makes token, emulator and configuration, without a daemon.
     pub(crate) fn new() -> Self {
+        Self::with_hubs(&["hallmark.azure-devices.net"])
+    }
+
+    /// The same with these hubs linked to the provisioning service. The configuration has the first
+    /// one.
+    pub(crate) fn with_hubs(hubs: &[&str]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("hallmark-")
             .tempdir()
             .unwrap();
         let mut options = Options::new(folder.path().join("emulator"));
         options.switches.retry_after_seconds = 0;
+        options.linked_hubs = hubs.iter().map(|it| (*it).to_owned()).collect();
         let env = Self {
             emulator: Arc::new(Emulator::start(options).unwrap()),
             daemon: None,

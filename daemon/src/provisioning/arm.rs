@@ -95,7 +95,9 @@ impl ArmClient {
             .collect()
     }
 
-    /// One CA certificate, or `None`.
+    /// One CA certificate, or `None`. No source settles the code of a missing one, and Azure
+    /// Resource Manager answers 404 for a wrong subscription, too: after a 404 the list of all
+    /// certificates decides.
     pub async fn get(&self, name: &str) -> Result<Option<NamedCaCertificate>, CallError> {
         let operation = format!("read CA certificate {name}");
         let call = Call::new(
@@ -105,7 +107,12 @@ impl ArmClient {
         );
         match self.plane.call(call).await {
             Ok(answer) => named(&operation, &answer).map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_not_found() => {
+                let all = self.list().await?;
+                Ok(all
+                    .into_iter()
+                    .find(|it| it.name.eq_ignore_ascii_case(name)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -128,7 +135,8 @@ impl ArmClient {
         named(&operation, &self.plane.call(call).await?)
     }
 
-    /// Deletes a CA certificate: DPS refuses every device that needs it.
+    /// Deletes a CA certificate: DPS refuses every device that needs it. A 404 is no observation:
+    /// the caller reads the certificate again.
     pub async fn delete(&self, name: &str, etag: &Etag) -> Result<(), CallError> {
         let operation = format!("delete CA certificate {name}");
         let call = Call::new(Method::DELETE, operation, self.certificate_path(name, ""));

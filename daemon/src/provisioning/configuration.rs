@@ -4,6 +4,10 @@
 //! contradiction refused and the reason given. Neither reads a file that the text names:
 //! credentials appear and disappear while the daemon runs.
 
+mod one_or_several;
+#[cfg(test)]
+mod tests;
+
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::{Budget, OPERATIONS_PER_MINUTE_DEFAULT};
 use super::credential::CredentialError;
@@ -16,7 +20,7 @@ use super::device::DeviceClient;
 use super::dps::DpsClient;
 use super::endpoint::{EndpointInvalid, Endpoints};
 use super::http::{Plane, PlaneError, PlaneSettings};
-use super::hub::HubClient;
+use super::hub::{HubClient, Hubs};
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -72,8 +76,9 @@ pub struct ProvisioningConfiguration {
     pub groups_max: u32,
     /// Azure Resource Manager, for CA certificates.
     pub arm: Option<ArmConfiguration>,
-    /// The IoT Hub that devices are provisioned to.
-    pub hub: Option<HubConfiguration>,
+    /// The IoT Hubs that devices are provisioned to: one table, or several.
+    #[serde(default, deserialize_with = "one_or_several::deserialize")]
+    pub hub: Vec<HubConfiguration>,
 }
 
 /// `[provisioning.arm]`, as it is raw.
@@ -97,7 +102,7 @@ pub struct ArmConfiguration {
     pub credential: CredentialConfiguration,
 }
 
-/// `[provisioning.hub]`, as it is raw.
+/// `[provisioning.hub]`, or one of `[[provisioning.hub]]`, as it is raw.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubConfiguration {
@@ -154,7 +159,7 @@ pub struct Provisioning {
     service: Access,
     device: PlaneSettings,
     arm: Option<(Access, ResourcePath)>,
-    hub: Option<Access>,
+    hubs: Vec<Access>,
 }
 
 /// One plane: where it is, what opens it, and how often it may be called.
@@ -172,8 +177,8 @@ pub struct Clients {
     pub dps: DpsClient,
     /// CA certificates, if there is access to them.
     pub arm: Option<ArmClient>,
-    /// Device identities, if there is access to them.
-    pub hub: Option<HubClient>,
+    /// Device identities, at the hubs to which there is access.
+    pub hubs: Hubs,
     /// The way in of devices.
     pub device: DevicePlane,
 }
@@ -222,7 +227,9 @@ impl ProvisioningConfiguration {
         let device =
             endpoints.plane(&self.device_endpoint, self.device_address.as_deref(), None)?;
         let arm = self.arm.map(|arm| arm.checked(&endpoints, budget));
-        let hub = self.hub.map(|hub| hub.checked(&endpoints));
+        let hubs = self.hub.into_iter().map(|hub| hub.checked(&endpoints));
+        let hubs: Vec<Access> = hubs.collect::<Result<_, _>>()?;
+        check_hubs_differ(&hubs)?;
         Ok(Provisioning {
             name: self.name,
             id_scope: self.id_scope,
@@ -232,7 +239,7 @@ impl ProvisioningConfiguration {
             service,
             device,
             arm: arm.transpose()?,
-            hub: hub.transpose()?,
+            hubs,
         })
     }
 }
@@ -285,11 +292,16 @@ impl Provisioning {
             let plane = access.plane(keys)?;
             Ok(ArmClient::new(plane, path))
         });
-        let hub = self.hub.as_ref().map(|access| access.plane(keys));
+        let hub = |access: &Access| {
+            Ok(HubClient::new(
+                access.plane(keys)?,
+                access.settings.host.clone(),
+            ))
+        };
         Ok(Clients {
             dps: DpsClient::new(self.service.plane(keys)?),
             arm: arm.transpose()?,
-            hub: hub.transpose()?.map(HubClient::new),
+            hubs: self.hubs.iter().map(hub).collect::<Result<_, _>>()?,
             device: self.device_plane(),
         })
     }
@@ -303,9 +315,9 @@ impl Provisioning {
         }
     }
 
-    /// How many operations a minute its hub allows, if there is access to one.
+    /// How many operations a minute the slowest of its hubs allows, if there is access to one.
     pub fn hub_operations_per_minute(&self) -> Option<u32> {
-        self.hub.as_ref().map(|hub| hub.operations_per_minute)
+        self.hubs.iter().map(|hub| hub.operations_per_minute).min()
     }
 
     /// The keys of its credentials that are in tokens: token and name.
@@ -328,9 +340,10 @@ impl Provisioning {
 
     fn accesses(&self) -> impl Iterator<Item = &Access> {
         let arm = self.arm.as_ref().map(|(access, _)| access);
-        [Some(&self.service), arm, self.hub.as_ref()]
+        [Some(&self.service), arm]
             .into_iter()
             .flatten()
+            .chain(&self.hubs)
     }
 }
 
@@ -380,6 +393,15 @@ fn check_operations_per_minute(operations: u32) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Two tables of one hub would have two budgets, and it would be called twice as often as allowed.
+fn check_hubs_differ(hubs: &[Access]) -> Result<(), Reason> {
+    let mut hosts = BTreeSet::new();
+    match hubs.iter().find(|it| !hosts.insert(&it.settings.host)) {
+        Some(again) => Err(Reason::HubTwice(again.settings.host.clone())),
+        None => Ok(()),
+    }
+}
+
 /// A configuration that contradicts itself, or says what cannot be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("[[provisioning]] {name:?}: {reason}")]
@@ -402,82 +424,6 @@ enum Reason {
     OperationsPerMinute(u32),
     #[error("verified names authorities, but there is no [provisioning.arm] to verify them with")]
     VerifiedWithoutArm,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RAW: &str = r#"
-        name = "line"
-        endpoint = "https://Line.azure-devices-provisioning.net"
-        id_scope = "0ne0012ABCD"
-        credential = "/run/keys/dps"
-    "#;
-
-    fn check(more: &str) -> Result<Provisioning, String> {
-        let text = format!("{RAW}{more}");
-        let raw: ProvisioningConfiguration =
-            toml::from_str(&text).map_err(|error| error.to_string())?;
-        raw.check(None).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn few_settings_are_required() {
-        let checked = check("").unwrap();
-        assert_eq!(
-            checked.service.settings.host,
-            "line.azure-devices-provisioning.net"
-        );
-        assert_eq!(checked.device.host, "global.azure-devices-provisioning.net");
-        assert_eq!(checked.operations_per_minute, 1000);
-        assert!(checked.clients(&TokenKeys::new()).unwrap().arm.is_none());
-    }
-
-    #[test]
-    fn contradictions_are_refused_with_the_reason() {
-        for (more, reason) in [
-            ("verified = [\"root\"]", "no [provisioning.arm]"),
-            ("operations_per_minute = 0", "operations_per_minute is 0"),
-            ("address = \"localhost\"", "give IP:PORT"),
-            ("device_endpoint = \"http://x\"", "not a host name"),
-            ("device_endpoint = \"x:443\"", "not a host name"),
-            ("proxy = \"socks5://x\"", "not a proxy"),
-            (
-                "address = \"127.0.0.1:1\"\nproxy = \"http://x:1\"",
-                "contradict",
-            ),
-            ("hub = {}", "missing field"),
-            ("hubs = {}", "unknown field"),
-        ] {
-            let refused = check(more).unwrap_err();
-            assert!(refused.contains(reason), "{more}: {refused}");
-        }
-    }
-
-    #[test]
-    fn a_bare_name_is_one_of_systemds_credentials() {
-        let raw = RAW.replace("/run/keys/dps", "dps");
-        let raw: ProvisioningConfiguration = toml::from_str(&raw).unwrap();
-        assert!(raw.clone().check(None).is_err());
-        let checked = raw.check(Some(Path::new("/run/credentials/x"))).unwrap();
-        let shown = format!("{:?}", checked.service.credential);
-        assert!(shown.contains("/run/credentials/x/dps"), "{shown}");
-    }
-
-    #[test]
-    fn the_keys_in_tokens_are_listed() {
-        let raw = RAW.replace(
-            "\"/run/keys/dps\"",
-            "{ kind = \"token-hmac\", token = \"factory\", key = \"dps\", policy = \"owner\" }",
-        );
-        let raw: ProvisioningConfiguration = toml::from_str(&raw).unwrap();
-        let checked = raw.check(None).unwrap();
-        assert_eq!(
-            checked.token_keys().collect::<Vec<_>>(),
-            [("factory", "dps")]
-        );
-        let error = checked.clients(&TokenKeys::new()).unwrap_err();
-        assert!(matches!(error, PlaneError::Token(_)), "{error}");
-    }
+    #[error("two [[provisioning.hub]] have the endpoint {0}; drop one")]
+    HubTwice(String),
 }

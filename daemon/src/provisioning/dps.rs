@@ -2,11 +2,12 @@
 //!
 //! A write is conditional or a creation, and never overwrites an unknown state: `If-Match` carries
 //! the etag exactly as it was read, and only a creation goes without it and may end in a conflict.
-//! A missing object counts as deleted.
+//! An object counts as missing by the service's own code alone, and a missing object as deleted.
 
 use super::call::{Call, Continuation, Reply, segment};
 use super::failure::CallError;
 use super::http::Plane;
+use super::registration::RegistrationRecord;
 use crate::enrollment::desired::EnrollmentName;
 use crate::enrollment::etag::Etag;
 use crate::enrollment::id::RegistrationId;
@@ -21,6 +22,9 @@ const API_VERSION: &str = "2021-10-01";
 
 /// How many enrollments the service takes at once.
 pub const BULK_ITEMS_MAX: usize = 10;
+
+/// The codes of a missing registration; which of them the service uses is not settled (section 4).
+const REGISTRATION_MISSING: [&str; 3] = ["404202", "404201", "404204"];
 
 /// Records on one page of a scan.
 pub const PAGE_RECORDS_MAX: usize = 100;
@@ -48,7 +52,7 @@ impl DpsClient {
         let call = Call::new(Method::GET, operation.clone(), path(id));
         match self.plane.call(call).await {
             Ok(answer) => record(&operation, &answer).map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_missing(missing(id)) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -78,16 +82,20 @@ impl DpsClient {
     pub async fn delete(&self, id: EnrollmentName<'_>, etag: &Etag) -> Result<(), CallError> {
         let operation = format!("delete {}", name(id));
         let call = Call::new(Method::DELETE, operation, path(id)).if_match(etag);
-        gone(self.plane.call(call).await)
+        gone(self.plane.call(call).await, missing(id))
     }
 
-    /// Reads the service's record of a device's last registration.
-    pub async fn registration(&self, id: &RegistrationId) -> Result<Option<Value>, CallError> {
+    /// Reads the service's record of a device's last registration: it alone says in which hub, and
+    /// by which id, the device is.
+    pub async fn registration(
+        &self,
+        id: &RegistrationId,
+    ) -> Result<Option<RegistrationRecord>, CallError> {
         let operation = format!("read registration {id}");
         let call = Call::new(Method::GET, operation.clone(), registration_path(id));
         match self.plane.call(call).await {
             Ok(answer) => answer.json(&operation).map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_missing(&REGISTRATION_MISSING) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -97,7 +105,7 @@ impl DpsClient {
     pub async fn delete_registration(&self, id: &RegistrationId) -> Result<(), CallError> {
         let operation = format!("delete registration {id}");
         let call = Call::new(Method::DELETE, operation, registration_path(id));
-        gone(self.plane.call(call).await)
+        gone(self.plane.call(call).await, &REGISTRATION_MISSING)
     }
 
     /// One page of all enrollments of a kind; `None` in the page ends the scan.
@@ -137,6 +145,14 @@ fn name(id: EnrollmentName<'_>) -> String {
     }
 }
 
+/// Returns the codes by which the service says that there is no such enrollment (section 4).
+fn missing(id: EnrollmentName<'_>) -> &'static [&'static str] {
+    match id {
+        EnrollmentName::Individual(_) => &["404201"],
+        EnrollmentName::Group(_) => &["404204"],
+    }
+}
+
 fn path(id: EnrollmentName<'_>) -> String {
     let (collection, id) = match id {
         EnrollmentName::Individual(id) => (ScanKind::Individuals, id.as_str()),
@@ -167,10 +183,10 @@ fn parse_record(operation: &str, value: Value) -> Result<Record, CallError> {
 }
 
 /// A missing object counts as deleted, perhaps by an earlier call whose answer was lost.
-fn gone(result: Result<Reply, CallError>) -> Result<(), CallError> {
+fn gone(result: Result<Reply, CallError>, missing: &[&str]) -> Result<(), CallError> {
     match result {
         Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) if error.is_missing(missing) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -36,7 +36,7 @@ pub enum CallError {
         reason: String,
     },
     /// Asking again would be refused again: park it, and show why.
-    #[error("{operation}: the service refused with {status}: {message}")]
+    #[error("{operation}: the service refused with {status}: {message}{}", coded(.code))]
     Rejected {
         /// Verb and subject of the call.
         operation: String,
@@ -91,9 +91,28 @@ impl CallError {
         )
     }
 
-    pub(super) fn is_not_found(&self) -> bool {
+    /// Returns true for a 404 with one of these codes: the service's own statement that there is no
+    /// such object. Any other 404, of a proxy for example, says nothing about the object.
+    pub(super) fn is_missing(&self, codes: &[&str]) -> bool {
+        let CallError::Rejected {
+            status: 404, code, ..
+        } = self
+        else {
+            return false;
+        };
+        let code = code.as_deref().unwrap_or_default();
+        codes.iter().any(|it| it.eq_ignore_ascii_case(code))
+    }
+
+    /// Returns true for a 404 with any code or none.
+    pub fn is_not_found(&self) -> bool {
         matches!(self, CallError::Rejected { status: 404, .. })
     }
+}
+
+fn coded(code: &Option<String>) -> String {
+    let code = code.as_ref().map(|code| format!(", code {code}"));
+    code.unwrap_or_default()
 }
 
 /// An answer that is not a success.
@@ -117,6 +136,15 @@ impl BadAnswer<'_> {
         let operation = self.operation;
         let status = self.status;
         match status {
+            403 if detail.is_quota() => CallError::Transient {
+                reason: format!(
+                    "a quota of the service is used up: {}",
+                    detail.with_tracking(status)
+                ),
+                operation,
+                retry_after: self.retry_after,
+                lost_answer: false,
+            },
             401 | 403 => CallError::Unauthorized {
                 operation,
                 reason: detail.with_tracking(status),
@@ -152,6 +180,7 @@ struct Detail {
 
 impl Detail {
     fn read(body: &[u8], code: Option<&str>, secret: Option<&str>) -> Self {
+        let page = String::from_utf8_lossy(body);
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         // Azure Resource Manager wraps its error; the others do not.
         let error = body.get("error").filter(|error| error.is_object());
@@ -171,6 +200,9 @@ impl Detail {
             "ExceptionMessage",
             "error_description",
         ]);
+        // The page of a proxy shows the operator who has answered.
+        let page = || Some(presentable(page.trim(), secret)).filter(|it| !it.is_empty());
+        let message = message.or_else(page);
         let message = message.unwrap_or_else(|| "no message".to_owned());
         let (prefixed, message) = split_code(&message);
         let code = code.or(prefixed).map(|code| presentable(code, secret));
@@ -179,6 +211,19 @@ impl Detail {
             message: message.to_owned(),
             tracking_id: text(&["trackingId", "TrackingId", "requestId", "trace_id"]),
         }
+    }
+
+    /// Returns true if a 403 is about a quota: the credential is good, and waiting helps.
+    fn is_quota(&self) -> bool {
+        const NUMBERS: [&str; 3] = ["403002", "403004", "403006"]; // hub: messages, queue, uploads
+        let code = self.code.as_deref().unwrap_or_default();
+        let texts = [code, &self.message].map(str::to_ascii_lowercase);
+        let says = |word: &str| texts.iter().any(|text| text.contains(word));
+        NUMBERS.contains(&code)
+            || says("quota")
+            || says("throttl")
+            || texts[0].contains("exceeded")
+            || texts[0].contains("toomany")
     }
 
     fn with_tracking(&self, status: u16) -> String {
@@ -321,6 +366,52 @@ mod tests {
         };
         assert_eq!(code.as_deref(), Some("DeviceNotFound"));
         assert_eq!(message, "press-7");
+    }
+
+    /// B5: a credential that is good must not be exchanged because a quota is used up.
+    #[test]
+    fn a_quota_is_not_a_credential() {
+        for body in [
+            r#"{"Message":"ErrorCode:IotHubQuotaExceeded;Total number of messages"}"#,
+            r#"{"Message":"ErrorCode:ThrottlingException;slow down"}"#,
+            r#"{"errorCode":403002,"message":"no more today"}"#,
+            r#"{"errorCode":403001,"message":"The quota of enrollments is used up."}"#,
+            r#"{"error":{"code":"QuotaExceeded","message":"limit"}}"#,
+        ] {
+            let error = classify(403, body, true);
+            assert_eq!(error.code(), "provisioning_unavailable", "{error}");
+            assert!(error.to_string().contains("quota"), "{error}");
+            assert!(!error.may_have_happened());
+        }
+        let other = classify(
+            403,
+            r#"{"errorCode":403000,"message":"Unauthorized"}"#,
+            true,
+        );
+        assert_eq!(other.code(), "provisioning_unauthorized");
+    }
+
+    /// B3, B4: only the service's own code says that an object is missing.
+    #[test]
+    fn a_404_is_the_services_own_or_a_strangers() {
+        let missing = |body: &str| classify(404, body, true).is_missing(&["404201"]);
+        assert!(missing(r#"{"errorCode":404201,"message":"Not Found."}"#));
+        for body in [
+            "",
+            "<html>404</html>",
+            r#"{"errorCode":404204,"message":"Not Found."}"#,
+            r#"{"message":"Not Found."}"#,
+            "{}",
+        ] {
+            assert!(!missing(body), "{body}");
+        }
+        let shown = classify(404, " <html>404</html>\n", true).to_string();
+        assert!(
+            shown.ends_with("refused with 404: <html>404</html>"),
+            "{shown}"
+        );
+        let shown = classify(404, r#"{"errorCode":404204,"message":"x"}"#, true).to_string();
+        assert!(shown.ends_with("404: x, code 404204"), "{shown}");
     }
 
     #[test]

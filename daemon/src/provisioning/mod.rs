@@ -1,11 +1,12 @@
-//! Calls the provisioning service (DPS), its CA plane, its device plane and its IoT Hub.
+//! Calls the provisioning service (DPS), its CA plane, its device plane and its IoT Hubs.
 //!
 //! | module | is |
 //! |---|---|
 //! | [`configuration`] | the tables of one service, and their meaning |
 //! | [`dps`] | the service plane: enrollments and registrations |
 //! | [`arm`] | CA certificates, through Azure Resource Manager |
-//! | [`hub`] | the IoT Hub: identities, direct methods, jobs |
+//! | [`registration`] | the record of a registration: it names the hub and the id there |
+//! | [`hub`] | the IoT Hubs: identities, direct methods, jobs |
 //! | [`device`] | the device plane: registration |
 //! | [`http`] | one bounded HTTPS client per plane |
 //! | [`call`] | one call and its answer |
@@ -33,6 +34,7 @@ pub mod http;
 pub mod hub;
 pub mod pages;
 pub mod reconcile;
+pub mod registration;
 pub mod sas;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
+use crate::enrollment::hub_identity::HubPlace;
 use crate::enrollment::thumbprint::Thumbprint;
 
 /// The state of a device in its hub, as observed.
@@ -18,6 +19,9 @@ pub struct HubObservation {
     pub certificate: Option<Thumbprint>,
     /// The status of its registration record, as `assigned`.
     pub registration: Option<String>,
+    /// The hub that its registration record names, if that is not configured: nothing was observed
+    /// there.
+    pub elsewhere: Option<String>,
     /// Since when the hub shows this leaf.
     pub since: UnixSeconds,
     /// When the hub was last observed.
@@ -30,24 +34,70 @@ impl Store {
         self.write(move |tx| {
             tx.execute(
                 "INSERT INTO hub_observation
-                     (provisioning, device, certificate, registration, since, seen_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     (provisioning, device, certificate, registration, since, seen_at, elsewhere)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT (provisioning, device) DO UPDATE SET
                      since = CASE WHEN certificate IS NOT DISTINCT FROM excluded.certificate
                                        THEN since
                                   ELSE excluded.since END,
                      certificate = excluded.certificate,
-                     registration = excluded.registration, seen_at = excluded.seen_at",
+                     registration = excluded.registration, seen_at = excluded.seen_at,
+                     elsewhere = excluded.elsewhere",
                 params![
                     observed.provisioning,
                     observed.device,
                     observed.certificate.as_ref().map(Thumbprint::as_bytes),
                     observed.registration,
                     observed.since,
-                    observed.seen_at
+                    observed.seen_at,
+                    observed.elsewhere
                 ],
             )?;
             Ok(())
+        })
+    }
+
+    /// Records the identity that the registration record of a device names.
+    pub fn record_hub_place(
+        &self,
+        provisioning: &str,
+        device: &str,
+        place: HubPlace,
+    ) -> Result<(), StoreError> {
+        if self.hub_place(provisioning, device)?.as_ref() == Some(&place) {
+            return Ok(());
+        }
+        let provisioning = provisioning.to_owned();
+        let device = device.to_owned();
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO hub_place (provisioning, device, hub, hub_device)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (provisioning, device) DO UPDATE SET
+                     hub = excluded.hub, hub_device = excluded.hub_device",
+                params![provisioning, device, place.hub, place.device_id],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Returns the identity that the registration record of a device last named.
+    pub fn hub_place(
+        &self,
+        provisioning: &str,
+        device: &str,
+    ) -> Result<Option<HubPlace>, StoreError> {
+        self.read(|tx| {
+            tx.query_optional(
+                "SELECT hub, hub_device FROM hub_place WHERE provisioning = ?1 AND device = ?2",
+                params![provisioning, device],
+                |row| {
+                    Ok(HubPlace {
+                        hub: row.get(0)?,
+                        device_id: row.get(1)?,
+                    })
+                },
+            )
         })
     }
 
@@ -104,8 +154,8 @@ pub(super) fn find(
     device: &str,
 ) -> Result<Option<HubObservation>, StoreError> {
     tx.query_optional(
-        "SELECT provisioning, device, certificate, registration, since, seen_at FROM hub_observation
-         WHERE provisioning = ?1 AND device = ?2",
+        "SELECT provisioning, device, certificate, registration, since, seen_at, elsewhere
+         FROM hub_observation WHERE provisioning = ?1 AND device = ?2",
         params![provisioning, device],
         from_row,
     )
@@ -119,5 +169,6 @@ fn from_row(row: &Row<'_>) -> Result<HubObservation, StoreError> {
         registration: row.get(3)?,
         since: row.get(4)?,
         seen_at: row.get(5)?,
+        elsewhere: row.get(6)?,
     })
 }

@@ -7,6 +7,7 @@
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Row, Tx, params};
+use super::hub_deletion::Deletion;
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{BlockId, EnrollmentId, HubJobId, HubTaskId, RollId};
 use serde::Serialize;
@@ -40,11 +41,38 @@ pub enum HubCause {
     Block(BlockId),
 }
 
-impl HubCause {
-    fn columns(self) -> (&'static str, i64) {
+/// Whether a cause is a roll or a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HubCauseKind {
+    /// A roll.
+    Roll,
+    /// A block.
+    Block,
+}
+
+impl HubCauseKind {
+    /// The name on record.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            HubCause::Roll(id) => ("roll", id.get()),
-            HubCause::Block(id) => ("block", id.get()),
+            HubCauseKind::Roll => "roll",
+            HubCauseKind::Block => "block",
+        }
+    }
+}
+
+impl HubCause {
+    /// Returns the name of its kind on record, and the row id.
+    pub(super) fn columns(self) -> (&'static str, i64) {
+        match self {
+            HubCause::Roll(id) => (HubCauseKind::Roll.name(), id.get()),
+            HubCause::Block(id) => (HubCauseKind::Block.name(), id.get()),
+        }
+    }
+
+    fn of(kind: HubCauseKind, id: i64) -> Self {
+        match kind {
+            HubCauseKind::Roll => HubCause::Roll(RollId::new(id)),
+            HubCauseKind::Block => HubCause::Block(BlockId::new(id)),
         }
     }
 }
@@ -85,6 +113,8 @@ pub struct HubTaskRow {
     pub device: String,
     /// The action of a task.
     pub action: HubAction,
+    /// The roll or block that asks for it.
+    pub cause: HubCause,
     /// How often its cause has asked for it.
     pub round: i64,
     /// When it was queued.
@@ -102,6 +132,7 @@ pub struct HubTaskRow {
 pub struct HubAnswer {
     words: String,
     reached: Option<bool>,
+    deletion: Option<Deletion>,
 }
 
 impl HubAnswer {
@@ -111,6 +142,15 @@ impl HubAnswer {
         Self {
             words,
             reached: None,
+            deletion: None,
+        }
+    }
+
+    /// The result of a deletion.
+    pub fn deletion(words: impl Into<String>, deletion: Deletion) -> Self {
+        Self {
+            deletion: Some(deletion),
+            ..Self::said(words)
         }
     }
 
@@ -119,6 +159,7 @@ impl HubAnswer {
         Self {
             words: status.map_or("answered".into(), |status| format!("answered {status}")),
             reached: Some(true),
+            deletion: None,
         }
     }
 
@@ -127,6 +168,15 @@ impl HubAnswer {
         Self {
             words: code.map_or("offline".into(), |code| format!("offline: {code}")),
             reached: Some(false),
+            deletion: None,
+        }
+    }
+
+    /// Returns hub and device of an identity in a hub that is not configured.
+    pub fn elsewhere(&self) -> Option<(&str, &str)> {
+        match &self.deletion {
+            Some(Deletion::Elsewhere { hub, device_id }) => Some((hub, device_id)),
+            _ => None,
         }
     }
 
@@ -157,7 +207,8 @@ pub struct HubProgress {
     pub total: i64,
     /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.
     pub done: i64,
-    /// Calls that ended without an answer of the device: not needed any more, or given up.
+    /// Calls that ended without an answer of the device: not needed any more, or given up. And
+    /// deletions of identities in a hub that is not configured.
     pub unanswered: i64,
     /// Devices that were reached by any hub.
     pub notified: i64,
@@ -175,21 +226,6 @@ impl HubProgress {
     /// Returns the number of open tasks.
     pub fn open(&self) -> i64 {
         self.total - self.done - self.unanswered
-    }
-
-    /// Adds the tasks of another cause.
-    #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        Self {
-            total: self.total + other.total,
-            done: self.done + other.done,
-            unanswered: self.unanswered + other.unanswered,
-            notified: self.notified + other.notified,
-            offline: self.offline + other.offline,
-            failing: self.failing + other.failing,
-            jobs: self.jobs + other.jobs,
-            jobs_ended: self.jobs_ended + other.jobs_ended,
-        }
     }
 }
 
@@ -210,7 +246,7 @@ const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enro
      AND NOT (t.cause = 'block' AND EXISTS (
          SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, \
-     t.answer, t.queued_at, t.round FROM hub_task t";
+     t.answer, t.queued_at, t.round, t.cause, t.cause_id FROM hub_task t";
 
 /// The call `t` is still needed: no hub has reached the device, its roll is the last one of the
 /// enrollment, and no hub was observed with the device's current leaf, which for an authority's
@@ -353,9 +389,11 @@ impl Store {
         let sql = format!(
             "SELECT count(*),
                     count(*) FILTER (WHERE t.done_at IS NOT NULL
-                                       AND (t.action = 'delete' OR t.reached = 1)),
-                    count(*) FILTER (WHERE t.done_at IS NOT NULL AND t.action = 'call'
-                                       AND t.reached IS DISTINCT FROM 1),
+                                       AND (t.action = 'delete' AND t.hub IS NULL
+                                            OR t.reached = 1)),
+                    count(*) FILTER (WHERE t.done_at IS NOT NULL
+                                       AND (t.action = 'call' AND t.reached IS DISTINCT FROM 1
+                                            OR t.hub IS NOT NULL)),
                     count(DISTINCT t.device) FILTER (WHERE t.reached = 1),
                     count(DISTINCT t.device) FILTER (WHERE {UNREACHED}),
                     count(*) FILTER (WHERE t.done_at IS NULL AND t.attempts > 0
@@ -422,7 +460,8 @@ pub(super) fn queue(
              queued_at, due_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
-             done_at = NULL, answer = NULL, reached = NULL, job = NULL, round = round + 1,
+             done_at = NULL, answer = NULL, reached = NULL, job = NULL, outcome = NULL,
+             hub = NULL, hub_device = NULL, round = round + 1,
              attempts = CASE WHEN done_at IS NULL THEN attempts ELSE 0 END,
              last_error = CASE WHEN done_at IS NULL THEN last_error END,
              queued_at = excluded.queued_at,
@@ -453,12 +492,27 @@ pub(super) fn queue(
 /// Ends or postpones a task within the caller's transaction, unless a later round was asked for. A
 /// postponed task leaves its job.
 pub(super) fn end(tx: &Tx<'_>, end: &HubTaskEnd, at: UnixSeconds) -> Result<(), StoreError> {
-    let HubAnswer { words, reached } = &end.answer;
+    let HubAnswer {
+        words,
+        reached,
+        deletion,
+    } = &end.answer;
+    let outcome = deletion.as_ref().map(Deletion::columns);
     match end.again_at {
         None => tx.execute(
-            "UPDATE hub_task SET done_at = ?2, answer = ?3, reached = ?4
+            "UPDATE hub_task SET done_at = ?2, answer = ?3, reached = ?4,
+                 outcome = ?6, hub = ?7, hub_device = ?8
              WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
-            params![end.id, at, words, reached, end.round],
+            params![
+                end.id,
+                at,
+                words,
+                reached,
+                end.round,
+                outcome.map(|it| it.0),
+                outcome.and_then(|it| it.1),
+                outcome.and_then(|it| it.2)
+            ],
         )?,
         Some(due_at) => tx.execute(
             "UPDATE hub_task SET due_at = ?2, last_error = ?3, reached = ?4,
@@ -481,5 +535,6 @@ fn from_row(row: &Row<'_>) -> Result<HubTaskRow, StoreError> {
         answer: row.get(6)?,
         queued_at: row.get(7)?,
         round: row.get(8)?,
+        cause: HubCause::of(row.get(9)?, row.get(10)?),
     })
 }

@@ -61,6 +61,7 @@ mod fleet_queries;
 mod generation;
 mod health;
 mod hold;
+mod hub_deletion;
 mod hub_job;
 mod hub_observation;
 mod hub_task;
@@ -109,6 +110,7 @@ pub use fleet_queries::{DeviceBelow, DrainReport};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestRow};
 pub use health::WriteFault;
 pub use hold::{BlockedDevice, HoldChunk};
+pub use hub_deletion::{Deletion, Elsewhere, HubDeletions};
 pub use hub_job::{HubCall, HubJobRow};
 pub use hub_observation::HubObservation;
 pub use hub_task::{

@@ -401,8 +401,10 @@ CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL
 -- job.
 -- `round` counts how often the cause has asked for it: an answer to an earlier round does not end
 -- it.
--- `reached` is whether the last call reached the device; a device is called at every hub that may
--- know it.
+-- `reached` is whether the last call reached the device; a device is called at every service that
+-- may know it.
+-- `outcome` is the end of a deletion; `elsewhere` means that the registration record names the
+-- identity `hub_device` in `hub`, which is not configured.
 CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -420,24 +422,41 @@ CREATE TABLE hub_task (
     done_at      INTEGER,
     answer       TEXT,
     reached      INTEGER CHECK (reached IN (0, 1)),
+    outcome      TEXT    CHECK (outcome IN ('gone', 'kept', 'elsewhere')),
+    hub          TEXT,
+    hub_device   TEXT,
     CONSTRAINT hub_task_once UNIQUE (cause, cause_id, device, action, provisioning),
-    CHECK ((done_at IS NULL) = (answer IS NULL))
+    CHECK ((done_at IS NULL) = (answer IS NULL)),
+    CHECK ((outcome IS NOT DISTINCT FROM 'elsewhere') = (hub IS NOT NULL)),
+    CHECK ((hub IS NULL) = (hub_device IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
 CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 
--- The leaf by which each hub knows a device, as last observed; null where it has no identity.
+-- The leaf by which its hub knows a device, as last observed; null where it has no identity.
+-- `elsewhere` is the hub that the registration record names, if that is not configured.
 CREATE TABLE hub_observation (
     provisioning TEXT    NOT NULL,
     device       TEXT    NOT NULL COLLATE NOCASE,
     certificate  BLOB    CHECK (length(certificate) = 32),
     registration TEXT,
+    elsewhere    TEXT,
     since        INTEGER NOT NULL,
     seen_at      INTEGER NOT NULL,
     PRIMARY KEY (provisioning, device)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hub_observation_device ON hub_observation (device, certificate);
+
+-- The identity that the registration record of a device last named. The service may delete that
+-- record, with the enrollment for example, and the identity stays.
+CREATE TABLE hub_place (
+    provisioning TEXT NOT NULL,
+    device       TEXT NOT NULL COLLATE NOCASE,
+    hub          TEXT NOT NULL,
+    hub_device   TEXT NOT NULL,
+    PRIMARY KEY (provisioning, device)
+) STRICT, WITHOUT ROWID;
 
 -- A block. `undo` says what lifting it reverts. `reached` is its progress, device by device: the
 -- last one that was put on hold; after lifting, any value until all holds are released; null at the

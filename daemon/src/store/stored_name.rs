@@ -5,6 +5,7 @@
 //! where a CHECK constraint makes an unknown name impossible today.
 
 use super::engine::{Column, Value};
+use super::hub_task::HubCauseKind;
 use super::{BlockKind, EnrollmentKind, GenerationState, HubAction, RollReason, RollState};
 use crate::enrollment::role::Role;
 use crate::x509::key::KeyType;
@@ -38,6 +39,13 @@ impl Column for HubAction {
             &[Self::Delete, Self::Call],
             Self::name,
         )
+    }
+}
+
+impl Column for HubCauseKind {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
+        let all = [Self::Roll, Self::Block];
+        one_of(stored, "cause of a hub task", &all, Self::name)
     }
 }
 

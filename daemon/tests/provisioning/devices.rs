@@ -70,7 +70,12 @@ async fn both_leaves_of_a_roll_get_in() {
     let error = register(&plant.device(&other, &[])).await.unwrap_err();
     assert_eq!(error.code(), "provisioning_unauthorized");
     let state = plant.dps.registration(&press()).await.unwrap().unwrap();
-    assert_eq!(state["status"], "assigned");
+    assert_eq!(state.status.as_deref(), Some("assigned"));
+    let place = state.place().unwrap();
+    assert_eq!(
+        (&*place.hub, &*place.device_id),
+        (plant.emulator.hub_host(), "Press-7")
+    );
 }
 
 #[tokio::test]

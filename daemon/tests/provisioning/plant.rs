@@ -54,7 +54,7 @@ impl Plant {
         Self {
             dps: clients.dps,
             arm: clients.arm.unwrap(),
-            hub: clients.hub.unwrap(),
+            hub: clients.hubs.only().unwrap().clone(),
             emulator,
             provisioning,
             folder,

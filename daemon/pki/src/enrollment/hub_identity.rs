@@ -5,6 +5,15 @@
 use super::thumbprint::Thumbprint;
 use serde_json::Value;
 
+/// The place of an identity: a hub, and the id there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubPlace {
+    /// The hub's host name, in lower case.
+    pub hub: String,
+    /// The device's id in that hub.
+    pub device_id: String,
+}
+
 /// A device identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HubIdentity {
@@ -40,6 +49,16 @@ impl HubIdentity {
             let shown = self.text(&format!("/authentication/x509Thumbprint/{name}"));
             shown.and_then(|text| text.parse().ok()) == Some(*leaf)
         })
+    }
+
+    /// Returns the thumbprints by which the hub authenticates the device, as the hub shows them.
+    pub fn thumbprints(&self) -> Vec<&str> {
+        let both = ["primaryThumbprint", "secondaryThumbprint"];
+        let shown = both.iter().filter_map(|name| {
+            let text = self.text(&format!("/authentication/x509Thumbprint/{name}"));
+            text.filter(|it| !it.is_empty())
+        });
+        shown.collect()
     }
 
     fn text(&self, pointer: &str) -> Option<&str> {

@@ -142,14 +142,14 @@ impl Exclusions {
             places.push(place);
         }
         for service in services.iter().filter(|_| is_in_force) {
-            let place = self.hub_place(&[HubCause::Block(id)], service)?;
-            places.push(match &left {
+            let answers = self.hub_places(&[HubCause::Block(id)], service)?;
+            places.extend(answers.into_iter().map(|place| match &left {
                 Some(left) if place.state == PlaceState::Done => {
                     let code = PlaceCode::DevicesRemaining;
                     Place::hub(service, code, place.parameters, left.as_str())
                 }
                 _ => place,
-            });
+            }));
         }
         Ok(places.into())
     }

@@ -5,6 +5,7 @@
 
 pub mod block;
 mod device_access;
+pub mod hub_identity;
 mod pending;
 pub mod place;
 pub mod receipt;

@@ -149,6 +149,18 @@ impl Place {
         Self::new(format!("hub: {service}"), code, parameters, answer)
     }
 
+    /// The open answer for one hub of a provisioning service that is not configured.
+    pub fn hub_named(
+        hub: &str,
+        service: &str,
+        mut parameters: Value,
+        answer: impl Into<String>,
+    ) -> Self {
+        parameters["provisioning"] = json!(service);
+        let code = PlaceCode::HubNotConfigured;
+        Self::new(format!("hub: {hub}"), code, parameters, answer)
+    }
+
     /// The answer of an issuer that is not an authority of this hierarchy.
     pub fn issuer(name: &str, parameters: Value, answer: impl Into<String>) -> Self {
         let code = PlaceCode::IssuerElsewhere;

@@ -56,7 +56,7 @@ impl Exclusions {
             };
             let enrollment = self.store.enrollment(id)?;
             places.push(self.enrollment_place(&enrollment));
-            places.push(self.hub_place_of(&roll, &enrollment)?);
+            places.extend(self.hub_places_of(&roll, &enrollment)?);
         }
         // A roll at a service that is not configured could not end, so there is none.
         for row in self.store.enrollments_named(device)? {

@@ -23,6 +23,12 @@ impl Rollovers {
         let Some(proof) = self.store.hub_observation(provisioning, name)? else {
             return Ok(None);
         };
+        if let Some(hub) = proof.elsewhere {
+            let seen = rfc3339(proof.seen_at);
+            return Ok(Some(format!(
+                "in {hub}, which is not configured, seen {seen}"
+            )));
+        }
         let on = match proof.certificate {
             None => "has no identity in the hub".to_owned(),
             Some(it) if Some(it) == roll.new_certificate => "on its new leaf".into(),
@@ -87,12 +93,14 @@ impl Rollovers {
                 Waits::new(WaitCode::ServiceExcludes, at_service, text)
             }
             RollState::Clearing => {
-                let exclusions = &self.exclusions;
-                let place = exclusions.hub_place(&[HubCause::Roll(roll.id)], provisioning)?;
+                let places = self
+                    .exclusions
+                    .hub_places(&[HubCause::Roll(roll.id)], provisioning)?;
+                let answers: Vec<_> = places.into_iter().map(|it| it.answer).collect();
                 let text = format!(
                     "the hub of {provisioning} to answer that the identity of {name} is deleted: \
                      {}",
-                    place.answer
+                    answers.join("; ")
                 );
                 Waits::new(WaitCode::HubIdentitiesDeleted, at_service, text)
             }

@@ -4,6 +4,9 @@
 //! has its new leaf, and gives a compromised device access until it is deleted.
 
 mod job;
+mod linked;
+
+pub use linked::Hubs;
 
 pub use job::{JOB_DEVICES_MAX, Job, JobStatistics, JobStatus, MethodJob};
 
@@ -33,10 +36,17 @@ const RESULT_PAGES_MAX: usize = 100;
 /// "Whatever is there", with the quotes that the hub wants around it.
 const ANY_VERSION: &str = "\"*\"";
 
+/// The codes of a hub that has no such device; the number is that of newer answers.
+const DEVICE_MISSING: [&str; 2] = ["DeviceNotFound", "404001"];
+
+/// The codes of a hub to which a device is not connected.
+const DEVICE_OFFLINE: [&str; 2] = ["DeviceNotOnline", "404103"];
+
 /// A client of one hub.
 #[derive(Clone, Debug)]
 pub struct HubClient {
     plane: Plane,
+    host: String,
 }
 
 /// A method that a device offers, and what to tell it.
@@ -77,9 +87,14 @@ pub enum MethodOutcome {
 }
 
 impl HubClient {
-    /// Speaks to the hub behind `plane`.
-    pub fn new(plane: Plane) -> Self {
-        Self { plane }
+    /// Speaks to the hub `host` behind `plane`.
+    pub fn new(plane: Plane, host: String) -> Self {
+        Self { plane, host }
+    }
+
+    /// Returns the host name, in lower case.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// The identity of a device, or `None`.
@@ -88,7 +103,7 @@ impl HubClient {
         let call = Call::new(Method::GET, operation.clone(), identity_path(device_id));
         match self.plane.call(call).await {
             Ok(answer) => identity(&operation, &answer).map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_missing(&DEVICE_MISSING) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -102,14 +117,21 @@ impl HubClient {
     }
 
     /// Deletes an identity in whatever state: its device is compromised, and no concurrent change
-    /// may keep its access.
-    pub async fn delete(&self, device_id: &str) -> Result<(), CallError> {
+    /// may keep its access. Returns false if the hub has none. Only a 204, and the hub's own code,
+    /// are an answer of the hub: a proxy may send any other.
+    pub async fn delete(&self, device_id: &str) -> Result<bool, CallError> {
         let operation = format!("delete hub identity {device_id}");
-        let call = Call::new(Method::DELETE, operation, identity_path(device_id));
+        let call = Call::new(Method::DELETE, operation.clone(), identity_path(device_id));
         let call = call.header("if-match", ANY_VERSION.to_owned());
         match self.plane.call(call).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
+            Ok(answer) if answer.status == 204 => Ok(true),
+            Ok(answer) => Err(CallError::Transient {
+                operation,
+                reason: format!("the answer is {}, and a hub's is 204", answer.status),
+                retry_after: None,
+                lost_answer: true,
+            }),
+            Err(error) if error.is_missing(&DEVICE_MISSING) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -135,10 +157,7 @@ impl HubClient {
                 let status = Some(status);
                 Ok(MethodOutcome::Answered { status, payload })
             }
-            Err(CallError::Rejected {
-                status: 404, code, ..
-            }) => Ok(MethodOutcome::NotReached { code }),
-            Err(error) => Err(error),
+            Err(error) => not_reached(error),
         }
     }
 
@@ -154,7 +173,8 @@ impl HubClient {
         self.plane.call(call).await?.json(&operation)
     }
 
-    /// A job, or `None`.
+    /// A job, or `None`. Any 404 counts: a job that exists after all is not scheduled again, since
+    /// its id is taken.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, CallError> {
         let operation = format!("read job {id}");
         let call = Call::new(Method::GET, operation.clone(), job_path(id));
@@ -185,6 +205,15 @@ impl HubClient {
             }
         }
         Ok(results)
+    }
+}
+
+/// Only the hub's own codes say that a device was not reached.
+fn not_reached(error: CallError) -> Result<MethodOutcome, CallError> {
+    let own = error.is_missing(&DEVICE_MISSING) || error.is_missing(&DEVICE_OFFLINE);
+    match error {
+        CallError::Rejected { code, .. } if own => Ok(MethodOutcome::NotReached { code }),
+        error => Err(error),
     }
 }
 

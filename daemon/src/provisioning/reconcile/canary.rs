@@ -4,6 +4,7 @@
 //! time, so its traces at the service and in the hub are removed before and after each attempt.
 
 use super::backoff::{Backoff, while_the_store_fails};
+use super::identity::Deleted;
 use super::{Failure, Reconciler, TICK, pause_seconds};
 use crate::ca::roll::canary::CanaryRequest;
 use crate::ca::{Code, Error};
@@ -138,13 +139,23 @@ impl Reconciler {
     /// Deletes the identity in the hub first: a registration record without an identity is
     /// harmless.
     async fn forget_canary(&self, id: &RegistrationId) -> Result<(), Failure> {
-        if let Some(hub) = &self.clients.hub {
-            hub.delete(id.as_str()).await?;
+        if !self.clients.hubs.is_empty() {
+            let canary = Deleted {
+                device: id.to_string(),
+                cause: None,
+            };
+            let answer = self.delete_identities(&canary).await?;
+            if let Some((hub, device_id)) = answer.elsewhere() {
+                let service = &self.name;
+                tracing::warn!(
+                    service,
+                    hub,
+                    device_id,
+                    "canary left in a hub without configuration"
+                );
+            }
         }
-        match self.clients.dps.delete_registration(id).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(self.clients.dps.delete_registration(id).await?)
     }
 }
 

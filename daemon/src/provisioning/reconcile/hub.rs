@@ -1,18 +1,21 @@
 //! Works at the hub: deletes identities, and notifies devices to register again.
 //!
-//! The store has the queue; each due task gets one call here. A missing identity counts as deleted.
-//! A device that is not connected is counted, and called again for a while; after that it registers
-//! when it is refused. A failure moves the task's due time, and a pause that the hub requests
-//! delays all tasks.
+//! The store has the queue; each due task is done here, at the hub that the device's registration
+//! record names ([`super::identity`]). A device that is not connected is counted, and called again
+//! for a while; after that it registers when it is refused. A failure moves the task's due time,
+//! and a pause that the hub requests delays all tasks.
 
 use super::backoff::{Backoff, while_the_store_fails};
-use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, DUE_INTERVAL, Reconciler, pause_seconds};
+use super::identity::Deleted;
+use super::{
+    APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, DUE_INTERVAL, Failure, Reconciler, pause_seconds,
+};
 use crate::ca::roll::NotifyBy;
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::ids::HubTaskId;
 use crate::provisioning::failure::CallError;
 use crate::provisioning::http::CALL_BOUND;
-use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
+use crate::provisioning::hub::{DirectMethod, MethodOutcome};
 use crate::store::{HubAction, HubAnswer, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE};
 use crate::unix_seconds::UnixSeconds;
 use futures_util::future::FutureExt;
@@ -23,19 +26,30 @@ use std::time::Duration;
 /// Tasks that are worked on at once; the hub's budget is the limit that counts.
 const TASKS_IN_WORK_MAX: usize = 8;
 
+/// How long one task may take: its registration record, and three calls at each of some hubs.
+const TASK_BOUND: Duration = CALL_BOUND.saturating_mul(16);
+
 /// The answer on record of a call that was not made.
 pub(super) const NOTIFICATION_OFF: &str = "not notified: [policy] tell_devices was changed";
 
 impl Reconciler {
     /// Works tasks off as they fall due, beside the looks: a hub that hangs holds up no block.
     pub(super) async fn work_at_hub(&self) {
-        let Some(hub) = &self.clients.hub else {
+        if self.clients.hubs.is_empty() {
             return std::future::pending().await;
-        };
+        }
         let mut backoff = Backoff::default();
+        let mut has_resumed = false;
         loop {
             while_the_store_fails(&self.ca).await;
-            if let Err(error) = self.work_off(hub).await {
+            let worked = async {
+                if !has_resumed {
+                    self.resume_deletions().await?;
+                    has_resumed = true;
+                }
+                self.work_off().await
+            };
+            if let Err(error) = worked.await {
                 let service = &self.name;
                 tracing::error!(service, %error, "hub pass failed, retrying");
                 backoff.rest().await;
@@ -50,31 +64,48 @@ impl Reconciler {
         }
     }
 
+    /// Queues deletions again whose hub was not configured before.
+    async fn resume_deletions(&self) -> Result<(), Error> {
+        let hubs = self.clients.hubs.iter().map(|it| it.host().to_owned());
+        let hubs: Vec<String> = hubs.collect();
+        let name = self.name.clone();
+        let resumed = self.blocking(move |ca| {
+            let now = ca.now();
+            Ok(ca.store().resume_hub_deletions(&name, &hubs, now)?)
+        });
+        resumed.await.map(drop)
+    }
+
     /// Every due task, and beside them one look at a job.
-    async fn work_off(&self, hub: &HubClient) -> Result<(), Error> {
-        if self.notifies_by(NotifyBy::Job) {
+    async fn work_off(&self) -> Result<(), Error> {
+        if self.notifies_by_jobs() {
             self.make_jobs().await?;
         }
-        let (tasks, job) = tokio::join!(self.hub_pass(hub), self.look_at_job(hub));
+        let look_at_job = async {
+            match self.clients.hubs.only() {
+                Some(hub) => self.look_at_job(hub).await,
+                None => Ok(()),
+            }
+        };
+        let (tasks, job) = tokio::join!(self.hub_pass(), look_at_job);
         tasks.and(job)
     }
 
-    fn notifies_by(&self, by: NotifyBy) -> bool {
-        self.ca
-            .rollovers()
-            .device_notification()
-            .is_some_and(|notification| notification.by == by)
+    /// A job is one hub's. Among several hubs each device is called at its own.
+    fn notifies_by_jobs(&self) -> bool {
+        let notification = self.ca.rollovers().device_notification();
+        self.clients.hubs.only().is_some() && notification.is_some_and(|it| it.by == NotifyBy::Job)
     }
 
     /// Every due task, several at a time. Ends when none is due.
-    async fn hub_pass(&self, hub: &HubClient) -> Result<(), Error> {
+    async fn hub_pass(&self) -> Result<(), Error> {
         let mut calls = FuturesUnordered::new();
         let mut under_way = HashSet::new();
         loop {
             for task in self.due_hub_tasks().await? {
                 if under_way.len() < TASKS_IN_WORK_MAX && under_way.insert(task.id) {
                     let id = task.id;
-                    calls.push(self.do_at_hub(hub, task).map(move |done| (id, done)));
+                    calls.push(self.do_at_hub(task).map(move |done| (id, done)));
                 }
             }
             if calls.is_empty() {
@@ -91,18 +122,13 @@ impl Reconciler {
         }
     }
 
-    /// One call, and its answer on record.
-    async fn do_at_hub(&self, hub: &HubClient, task: HubTaskRow) -> Result<(), Error> {
-        let _deadline = self.deadline("hub", CALL_BOUND + 2 * APPLICATION_BOUND);
-        let answer = match task.action {
-            HubAction::Delete => hub
-                .delete(&task.device)
-                .await
-                .map(|()| HubAnswer::said("deleted")),
-            HubAction::Call if !self.is_call_needed(task.id).await? => {
-                Ok(HubAnswer::said(NEEDED_NO_MORE))
-            }
-            HubAction::Call => self.tell(hub, &task.device).await,
+    /// One task, and its answer on record.
+    async fn do_at_hub(&self, task: HubTaskRow) -> Result<(), Error> {
+        let _deadline = self.deadline("hub", TASK_BOUND + 4 * APPLICATION_BOUND);
+        let answer = match self.done_at_hub(&task).await {
+            Ok(answer) => Ok(answer),
+            Err(Failure::There(error)) => Err(error),
+            Err(Failure::Here(error)) => return Err(error),
         };
         let service = self.name.clone();
         let observed = self.observed.clone();
@@ -132,11 +158,23 @@ impl Reconciler {
         .await
     }
 
-    async fn tell(&self, hub: &HubClient, device: &str) -> Result<HubAnswer, CallError> {
-        let Some(method) = self.method() else {
-            return Ok(HubAnswer::said(NOTIFICATION_OFF));
-        };
-        Ok(answer_of(hub.invoke(device, &method).await?))
+    async fn done_at_hub(&self, task: &HubTaskRow) -> Result<HubAnswer, Failure> {
+        match task.action {
+            HubAction::Delete => {
+                let deleted = Deleted {
+                    device: task.device.clone(),
+                    cause: Some(task.cause),
+                };
+                self.delete_identities(&deleted).await
+            }
+            HubAction::Call if !self.is_call_needed(task.id).await? => {
+                Ok(HubAnswer::said(NEEDED_NO_MORE))
+            }
+            HubAction::Call => match self.method() {
+                Some(method) => Ok(self.call_device(&task.device, &method).await?),
+                None => Ok(HubAnswer::said(NOTIFICATION_OFF)),
+            },
+        }
     }
 
     /// Returns the method that notifies devices, if they are notified.
@@ -157,7 +195,7 @@ impl Reconciler {
         let name = self.name.clone();
         // Those under way are among the due ones.
         let limit = 2 * TASKS_IN_WORK_MAX as u32;
-        let calls = !self.notifies_by(NotifyBy::Job);
+        let calls = !self.notifies_by_jobs();
         self.blocking(move |ca| Ok(ca.store().due_hub_tasks(&name, ca.now(), limit, calls)?))
             .await
     }

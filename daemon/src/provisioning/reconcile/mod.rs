@@ -15,6 +15,7 @@ mod ca_certificate;
 mod canary;
 mod enrollment;
 mod hub;
+mod identity;
 mod job;
 mod proof;
 mod scan;
@@ -207,13 +208,22 @@ impl Reconciler {
 
     /// Looks at one mark until it is settled, or has to wait. Afterwards it is not due any more.
     async fn settle(&self, mark: MarkRow) -> Result<(), Error> {
+        let mut is_contested = false;
         for _ in 0..LOOKS_MAX {
             let deadline = self.deadline("look", LOOK_BOUND);
             let looked = self.look(&mark).await;
             drop(deadline);
             let outcome = match looked {
                 Ok(outcome) => outcome,
-                Err(failure) => judge(failure),
+                // One conflict is the change of another client, which the next look observes. A
+                // second one in a row is a refusal: it is paced, with the service's words.
+                Err(Failure::There(error @ CallError::Conflict { .. })) if is_contested => {
+                    Outcome::Later(None, error.to_string())
+                }
+                Err(failure) => {
+                    is_contested = matches!(failure, Failure::There(CallError::Conflict { .. }));
+                    judge(failure)
+                }
             };
             match outcome {
                 Outcome::Again => {}
@@ -352,6 +362,8 @@ fn judge(failure: Failure) -> Outcome {
             Some(Duration::from_secs(CREDENTIAL_PAUSE_SECONDS)),
             error.to_string(),
         ),
+        // A 404 that is not the service's own: a proxy or another service has answered.
+        Failure::There(error) if error.is_not_found() => Outcome::Later(None, error.to_string()),
         Failure::There(error @ (CallError::Rejected { .. } | CallError::Unsendable { .. })) => {
             Outcome::Parked(error.to_string())
         }

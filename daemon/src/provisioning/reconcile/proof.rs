@@ -1,14 +1,14 @@
 //! Observes devices with an open rollover in the hub, at intervals.
 //!
-//! It changes nothing anywhere. An observation costs two operations, one of the hub and one of the
-//! service; a failed observation is repeated in the next round.
+//! It changes nothing anywhere. An observation costs two operations, one of the service for the
+//! registration record, and one of the hub that the record names; a failed observation is repeated
+//! in the next round.
 
 use super::backoff::while_the_store_fails;
+use super::identity::Observed;
 use super::{Reconciler, TICK};
 use crate::ca::Error;
-use crate::enrollment::id::RegistrationId;
 use crate::provisioning::failure::CallError;
-use crate::provisioning::hub::HubClient;
 use crate::store::HubObservation;
 use futures_util::stream::{self, StreamExt};
 use std::time::Duration;
@@ -21,21 +21,21 @@ const LOOKS_IN_WORK_MAX: usize = 4;
 impl Reconciler {
     /// Looks at devices that roll, each once per interval.
     pub(super) async fn gather_proofs(&self) {
-        let Some(hub) = &self.clients.hub else {
+        if self.clients.hubs.is_empty() {
             return std::future::pending().await;
-        };
+        }
         let seconds = u64::try_from(self.ca.rollovers().proof_interval_seconds()).unwrap_or(1);
         loop {
             tokio::time::sleep(Duration::from_secs(seconds).min(TICK)).await;
             while_the_store_fails(&self.ca).await;
-            if let Err(error) = self.proof_round(hub).await {
+            if let Err(error) = self.proof_round().await {
                 let service = &self.name;
                 tracing::warn!(service, %error, "device observation pass failed, retrying");
             }
         }
     }
 
-    async fn proof_round(&self, hub: &HubClient) -> Result<(), Error> {
+    async fn proof_round(&self) -> Result<(), Error> {
         let name = self.name.clone();
         let devices = self
             .blocking(move |ca| {
@@ -45,9 +45,7 @@ impl Reconciler {
                     .devices_to_observe(&name, before, DEVICES_AT_ONCE)?)
             })
             .await?;
-        let looks = devices
-            .into_iter()
-            .map(|device| self.look_in_hub(hub, device));
+        let looks = devices.into_iter().map(|device| self.look_in_hub(device));
         let mut looks = stream::iter(looks).buffer_unordered(LOOKS_IN_WORK_MAX);
         while let Some(look) = looks.next().await {
             match look {
@@ -69,22 +67,20 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn look_in_hub(
-        &self,
-        hub: &HubClient,
-        device: String,
-    ) -> Result<HubObservation, CallError> {
-        let identity = hub.identity(&device).await?;
-        let registration = match RegistrationId::parse(&device) {
-            Ok(id) => self.clients.dps.registration(&id).await?,
-            Err(_) => None,
+    async fn look_in_hub(&self, device: String) -> Result<HubObservation, CallError> {
+        let record = self.registration(&device).await?;
+        let observed = self.observe_identity(&device, record.as_ref()).await?;
+        let (certificate, elsewhere) = match observed {
+            Observed::Identity(identity) => (identity.and_then(|it| it.leaf()), None),
+            Observed::Elsewhere(place) => (None, Some(place.hub)),
         };
         let now = self.ca.now();
         Ok(HubObservation {
             provisioning: self.name.clone(),
             device,
-            certificate: identity.and_then(|identity| identity.leaf()),
-            registration: registration.and_then(|it| Some(it.get("status")?.as_str()?.to_owned())),
+            certificate,
+            registration: record.and_then(|it| it.status),
+            elsewhere,
             since: now,
             seen_at: now,
         })

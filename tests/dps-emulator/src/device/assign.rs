@@ -158,8 +158,8 @@ fn allowed_hubs(record: &Record, linked: &[String]) -> Vec<String> {
     }
 }
 
-/// `hashed`, the default, spreads the devices evenly, those of one group too. The other policies take the first hub: latency
-/// and weights mean nothing here, and custom functions are not called.
+/// `hashed`, the default, spreads the devices evenly, those of one group too. The other policies
+/// take the first hub: latency and weights mean nothing here, and custom functions are not called.
 fn chosen_hub(record: &Record, registration_id: &str, allowed: &[String]) -> Option<String> {
     let index = match record.text("allocationPolicy").unwrap_or("hashed") {
         "hashed" => {

@@ -1,74 +1,103 @@
 //! Reports how far hubs are with the identities of excluded devices.
+//!
+//! Each device is counted once, however many rolls ask for it. An identity in a hub that is not
+//! configured is open, by the name of that hub, because nothing can be observed there from here.
 
 use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
-use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow};
+use crate::store::{Elsewhere, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow};
 use serde_json::json;
 
 impl Exclusions {
     /// Returns the answer of a hub to the compromise of a device.
-    pub(super) fn hub_place_of(
+    pub(super) fn hub_places_of(
         &self,
         roll: &RollRow,
         enrollment: &EnrollmentRow,
-    ) -> Result<Place, Error> {
+    ) -> Result<Vec<Place>, Error> {
         let service = &enrollment.provisioning;
         let detail: LeafDetail = serde_json::from_value(roll.detail.clone()).unwrap_or_default();
         if detail.hub == Some(HubPolicy::Reprovision) {
             let answer = "left in place as asked: the compromised leaf opens the hub until the device \
                           has registered with its new one";
             let parameters = json!({ "device": enrollment.name });
-            return Ok(Place::hub(
+            return Ok(vec![Place::hub(
                 service,
                 PlaceCode::IdentityKept,
                 parameters,
                 answer,
-            ));
+            )]);
         }
-        self.hub_place(&[HubCause::Roll(roll.id)], service)
+        self.hub_places(&[HubCause::Roll(roll.id)], service)
     }
 
-    /// Returns how far the deletions of identities at one service's hub are, for all these causes.
-    pub(in crate::ca) fn hub_place(
+    /// Returns how far the deletions of identities at the hubs of one service are, for all these
+    /// causes, which are all rolls or all blocks.
+    pub(in crate::ca) fn hub_places(
         &self,
         causes: &[HubCause],
         service: &str,
-    ) -> Result<Place, Error> {
-        if !self.services.hubs.contains_key(service) {
+    ) -> Result<Vec<Place>, Error> {
+        let Some(rate) = self.services.hubs.get(service).copied() else {
             let answer =
                 "no [provisioning.hub] is configured: delete the identities there yourself";
             let code = PlaceCode::HubNotConfigured;
-            return Ok(Place::hub(service, code, json!({}), answer));
-        }
-        let mut progress = HubProgress::default();
-        let mut failure = None;
-        for cause in causes {
-            let one = self.store.hub_progress(*cause, Some(service))?;
-            if one.failing > 0 && failure.is_none() {
-                let tasks = self.store.hub_tasks(*cause, 1)?;
-                failure = tasks.into_iter().find_map(|task| task.last_error);
-            }
-            progress = progress.plus(&one);
-        }
-        let code = match progress.open() {
-            0 => PlaceCode::IdentitiesDeleted,
-            _ => PlaceCode::IdentitiesPending,
+            return Ok(vec![Place::hub(service, code, json!({}), answer)]);
         };
-        let mut parameters = json!({ "done": progress.done, "total": progress.total });
-        let mut answer = self.hub_progress_in_words(service, progress);
-        if let Some(error) = failure {
-            answer = format!("{answer}; {error}");
-            parameters["reason"] = json!(error);
+        let deletions = self.store.hub_deletions(causes, service)?;
+        let mut places = Vec::new();
+        if deletions.progress.total > 0 || deletions.elsewhere.is_empty() {
+            places.push(configured_place(service, &deletions, rate));
         }
-        Ok(Place::hub(service, code, parameters, answer))
+        let elsewhere = deletions.elsewhere.iter();
+        places.extend(elsewhere.map(|it| place_elsewhere(service, it)));
+        Ok(places)
     }
 
     /// Returns how far work at one service's hub is, and when it will be done.
     pub fn hub_progress_in_words(&self, service: &str, progress: HubProgress) -> String {
         in_words(progress, self.services.hubs.get(service).copied())
     }
+}
+
+fn configured_place(service: &str, deletions: &HubDeletions, rate: u32) -> Place {
+    let progress = deletions.progress;
+    let code = match progress.open() {
+        0 => PlaceCode::IdentitiesDeleted,
+        _ => PlaceCode::IdentitiesPending,
+    };
+    let kept = deletions.kept;
+    let mut parameters = json!({ "done": progress.done, "total": progress.total, "kept": kept });
+    let mut answer = in_words(progress, Some(rate));
+    if kept > 0 {
+        answer = format!("{answer}, {kept} kept: the hub knows the device by its good leaf");
+    }
+    if let Some(error) = &deletions.last_error {
+        answer = format!("{answer}; {error}");
+        parameters["reason"] = json!(error);
+    }
+    Place::hub(service, code, parameters, answer)
+}
+
+fn place_elsewhere(service: &str, elsewhere: &Elsewhere) -> Place {
+    let Elsewhere {
+        hub,
+        count,
+        device_ids,
+    } = elsewhere;
+    let named = device_ids.join(", ");
+    let more = match count - device_ids.len() as i64 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let answer = format!(
+        "the registration last named this hub, and no [[provisioning.hub]] does: add it and reload, \
+         and the daemon deletes the identity, or delete it there yourself: {named}{more}"
+    );
+    let parameters = json!({ "hub": hub, "total": count, "device_ids": device_ids });
+    Place::hub_named(hub, service, parameters, answer)
 }
 
 /// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
@@ -100,6 +129,23 @@ fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_elsewhere_are_named_and_counted() {
+        let elsewhere = |count| Elsewhere {
+            hub: "two.azure-devices.net".into(),
+            count,
+            device_ids: vec!["press-7".into(), "press-8".into()],
+        };
+        let place = place_elsewhere("factory", &elsewhere(2));
+        assert_eq!(place.place, "hub: two.azure-devices.net");
+        assert!(place.answer.ends_with(": press-7, press-8"), "{place:?}");
+        let place = place_elsewhere("factory", &elsewhere(9));
+        assert!(
+            place.answer.ends_with(": press-7, press-8 and 7 more"),
+            "{place:?}"
+        );
+    }
 
     #[test]
     fn progress_says_how_far_and_how_long() {

@@ -44,7 +44,7 @@ impl Exclusions {
                 Some(open) => places.extend(open),
                 None => places.push(self.settled_service_place(&rolls, &service)?),
             }
-            places.push(self.hubs_place(&rolls, &service, hubs_are_due)?);
+            places.extend(self.hubs_places(&rolls, &service, hubs_are_due)?);
         }
         Ok(places.into())
     }
@@ -263,14 +263,19 @@ impl Exclusions {
         Ok(waits.collect())
     }
 
-    fn hubs_place(&self, rolls: &[RollRow], service: &str, is_due: bool) -> Result<Place, Error> {
+    fn hubs_places(
+        &self,
+        rolls: &[RollRow],
+        service: &str,
+        is_due: bool,
+    ) -> Result<Vec<Place>, Error> {
         if !is_due && self.services.hubs.contains_key(service) {
             let answer = "identities are deleted when the provisioning service has answered";
             let code = PlaceCode::IdentitiesAfterService;
-            return Ok(Place::hub(service, code, json!({}), answer));
+            return Ok(vec![Place::hub(service, code, json!({}), answer)]);
         }
         let causes: Vec<HubCause> = rolls.iter().map(|it| HubCause::Roll(it.id)).collect();
-        self.hub_place(&causes, service)
+        self.hub_places(&causes, service)
     }
 }
 

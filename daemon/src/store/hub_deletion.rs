@@ -1,0 +1,177 @@
+//! Records the ends of deletions at hubs, and counts devices and not tasks.
+//!
+//! One hub may be configured for several services, and one device may have a task of several rolls.
+//! An identity in a hub that is not configured cannot be deleted from here: its task ends, is
+//! listed by name, and is queued again when that hub is configured.
+
+use super::engine::dialect::values_of_1;
+use super::engine::{Tx, params};
+use super::hub_task::{HubCause, HubProgress};
+use super::{Store, StoreError, UnixSeconds};
+
+/// How many identities of one hub are listed by name.
+const NAMES_MAX: u32 = 5;
+
+/// The end of a deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The hubs have no identity of the device any more.
+    Gone,
+    /// The hub knows the device by a good leaf; that identity stays.
+    Kept,
+    /// The registration record names a hub that is not configured.
+    Elsewhere {
+        /// The hub's host name.
+        hub: String,
+        /// The device's id there.
+        device_id: String,
+    },
+}
+
+impl Deletion {
+    /// Returns the name on record, and hub and device of an identity elsewhere.
+    pub(super) fn columns(&self) -> (&'static str, Option<&str>, Option<&str>) {
+        match self {
+            Deletion::Gone => ("gone", None, None),
+            Deletion::Kept => ("kept", None, None),
+            Deletion::Elsewhere { hub, device_id } => ("elsewhere", Some(hub), Some(device_id)),
+        }
+    }
+}
+
+/// Identities in one hub that is not configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The hub's host name.
+    pub hub: String,
+    /// How many identities.
+    pub count: i64,
+    /// The first of them, by their ids in that hub.
+    pub device_ids: Vec<String>,
+}
+
+/// The progress of the deletions for one or more causes at one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubDeletions {
+    /// Devices, each once, without those that are only elsewhere.
+    pub progress: HubProgress,
+    /// Devices whose identity stays, because it carries a good leaf.
+    pub kept: i64,
+    /// Identities in hubs that are not configured.
+    pub elsewhere: Vec<Elsewhere>,
+    /// The reason of the last failure of an open task.
+    pub last_error: Option<String>,
+}
+
+impl Store {
+    /// Returns the progress of the deletions for `causes`, which are all rolls or all blocks, at
+    /// one service.
+    pub fn hub_deletions(
+        &self,
+        causes: &[HubCause],
+        provisioning: &str,
+    ) -> Result<HubDeletions, StoreError> {
+        let Some((kind, _)) = causes.first().map(|it| it.columns()) else {
+            return Ok(HubDeletions::default());
+        };
+        let ids: Vec<i64> = causes.iter().map(|it| it.columns().1).collect();
+        let ids = serde_json::json!(ids).to_string();
+        self.read(|tx| {
+            let mut deletions = counts(tx, &ids, kind, provisioning)?;
+            deletions.elsewhere = elsewhere(tx, &ids, kind, provisioning)?;
+            Ok(deletions)
+        })
+    }
+
+    /// Queues deletions again whose hub was not configured, and is among `hubs` now. Returns their
+    /// number.
+    pub fn resume_hub_deletions(
+        &self,
+        provisioning: &str,
+        hubs: &[String],
+        at: UnixSeconds,
+    ) -> Result<usize, StoreError> {
+        let hubs = serde_json::json!(hubs).to_string();
+        let provisioning = provisioning.to_owned();
+        self.write(move |tx| {
+            let sql = concat!(
+                "UPDATE hub_task SET done_at = NULL, answer = NULL, outcome = NULL, hub = NULL,
+                     hub_device = NULL, round = round + 1, attempts = 0, last_error = NULL,
+                     due_at = ?3
+                 WHERE hub IN ",
+                values_of_1!(),
+                " AND provisioning = ?2 AND NOT (cause = 'block' AND EXISTS (
+                     SELECT 1 FROM block b WHERE b.id = cause_id AND b.lifted_at IS NOT NULL))"
+            );
+            tx.execute(sql, params![hubs, provisioning, at])
+        })
+    }
+}
+
+const TASKS: &str = concat!(
+    "FROM hub_task WHERE action = 'delete' AND cause_id IN ",
+    values_of_1!(),
+    " AND cause = ?2 AND provisioning = ?3"
+);
+
+fn counts(
+    tx: &Tx<'_>,
+    ids: &str,
+    kind: &str,
+    provisioning: &str,
+) -> Result<HubDeletions, StoreError> {
+    let sql = format!(
+        "SELECT count(DISTINCT device) FILTER (WHERE outcome IS DISTINCT FROM 'elsewhere'),
+                count(DISTINCT device) FILTER (WHERE done_at IS NULL),
+                count(DISTINCT device) FILTER (WHERE done_at IS NULL AND attempts > 0),
+                count(DISTINCT device) FILTER (WHERE outcome = 'kept'),
+                max(CASE WHEN done_at IS NULL THEN last_error END)
+         {TASKS}"
+    );
+    tx.query_one(&sql, params![ids, kind, provisioning], |row| {
+        let total: i64 = row.get(0)?;
+        let open: i64 = row.get(1)?;
+        Ok(HubDeletions {
+            progress: HubProgress {
+                total,
+                done: total - open,
+                failing: row.get(2)?,
+                ..HubProgress::default()
+            },
+            kept: row.get(3)?,
+            elsewhere: Vec::new(),
+            last_error: row.get(4)?,
+        })
+    })
+}
+
+fn elsewhere(
+    tx: &Tx<'_>,
+    ids: &str,
+    kind: &str,
+    provisioning: &str,
+) -> Result<Vec<Elsewhere>, StoreError> {
+    let hubs = format!(
+        "SELECT hub, count(DISTINCT hub_device) {TASKS} AND hub IS NOT NULL
+         GROUP BY hub ORDER BY hub"
+    );
+    let names =
+        format!("SELECT DISTINCT hub_device {TASKS} AND hub = ?4 ORDER BY hub_device LIMIT ?5");
+    let counted: Vec<(String, i64)> =
+        tx.query_all(&hubs, params![ids, kind, provisioning], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let named = counted.into_iter().map(|(hub, count)| {
+        let device_ids = tx.query_all(
+            &names,
+            params![ids, kind, provisioning, hub, NAMES_MAX],
+            |row| row.get(0),
+        )?;
+        Ok(Elsewhere {
+            hub,
+            count,
+            device_ids,
+        })
+    });
+    named.collect()
+}
