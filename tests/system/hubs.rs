@@ -311,7 +311,7 @@ fn a_device_is_notified_at_its_own_hub() {
     ));
     env.restart();
     for device in [&in_one, &in_two] {
-        env.run(&["roll", "start", &device.id, "--reason", "expiry"]);
+        env.station().obtain(&Request::device(&device.id));
     }
     until("both have answered", || {
         let rolls = env.json(&["roll", "list", "--open"]);

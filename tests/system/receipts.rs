@@ -144,26 +144,34 @@ fn chain_upwards(store: &Connection, roll: i64) -> Vec<Link> {
     links.unwrap().collect::<Result<_, _>>().unwrap()
 }
 
-/// Compares with the hub: it has no identity of these devices with a certificate that the exclusion
-/// revoked, or that is below the excluded generation.
+/// Compares with the hubs: no hub has an identity, by whatever id, with a certificate that the
+/// exclusion revoked, or that is below the excluded generation. A hub that the receipt calls open
+/// by its name is not configured.
 fn has_no_identity(store: &Connection, emulator: &Emulator, answer: &Value) -> Result<(), String> {
     let mut excluded: Vec<(String, String)> = Vec::new();
     for roll in first_rolls(answer) {
         excluded.extend(excluded_leaves(store, answer, &roll));
     }
-    for (device, thumbprint) in excluded {
-        let identity = emulator.hub_identity(&device);
-        let shown = identity.map(|it| {
-            let shown = &it["authentication"]["x509Thumbprint"]["primaryThumbprint"];
-            shown.as_str().unwrap_or_default().to_uppercase()
-        });
-        if shown == Some(thumbprint) {
-            return Err(format!(
-                "the hub has the identity of {device} with its excluded leaf"
-            ));
+    let hubs = emulator.world()["hubs"].as_object().unwrap().clone();
+    for (hub, identities) in hubs.iter().filter(|(hub, _)| !is_open(answer, hub)) {
+        for identity in identities.as_array().unwrap() {
+            let shown = &identity["authentication"]["x509Thumbprint"]["primaryThumbprint"];
+            let shown = shown.as_str().unwrap_or_default().to_uppercase();
+            if let Some((device, _)) = excluded.iter().find(|(_, it)| *it == shown) {
+                return Err(format!(
+                    "{hub} has an identity with the excluded leaf of {device}"
+                ));
+            }
         }
     }
     Ok(())
+}
+
+/// Returns true if the receipt calls this hub open by its name.
+fn is_open(answer: &Value, hub: &str) -> bool {
+    let places = answer["receipt"]["places"].as_array();
+    let mut places = places.into_iter().flatten();
+    places.any(|it| it["state"] == "open" && it["place"] == format!("hub: {hub}"))
 }
 
 /// The excluded leaves, each with its device.
