@@ -316,7 +316,7 @@ fn a_device_is_notified_at_its_own_hub() {
     until("both have answered", || {
         let rolls = env.json(&["roll", "list", "--open"]);
         let rolls = rolls.as_array().unwrap();
-        let told = |it: &Value| it["told"] == "1 of 1 done, 1 told";
-        (rolls.len() == 2 && rolls.iter().all(told)).then_some(())
+        let notified = |it: &Value| it["hub_progress"] == "1 of 1 done, 1 notified";
+        (rolls.len() == 2 && rolls.iter().all(notified)).then_some(())
     });
 }
