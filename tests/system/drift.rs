@@ -143,3 +143,43 @@ fn an_endless_list_ends_the_scan() {
     env.wait_in_sync();
     is_assigned(&env.emulator, &device);
 }
+
+fn alarm(env: &TestEnv) -> Option<Value> {
+    let alarms = env.json(&["status"])["alarm_details"].clone();
+    let mut alarms = alarms.as_array().unwrap().iter();
+    alarms
+        .find(|it| it["code"] == "enrollments_drifted")
+        .cloned()
+}
+
+/// Verifies: a drifted enrollment is an alarm with its name. `drift = "repair"`, set later, repairs
+/// what has drifted before: by a reload, and by a restart. The alarm ends.
+#[test]
+fn a_drifted_enrollment_is_an_alarm_and_a_later_policy_repairs_it() {
+    let (mut env, device) = scanning("report");
+    let good = env.configuration();
+    for restarts in [false, true] {
+        edit(&env, json!({ "provisioningStatus": "disabled" }));
+        let alarm = until("there is an alarm", || alarm(&env));
+        assert_eq!(alarm["parameters"]["first"], "press-7", "{alarm}");
+        assert_eq!(alarm["parameters"]["enrollments"], 1, "{alarm}");
+        let policy =
+            |drift: &str| format!("[policy]\nscan_interval = \"1h\"\ndrift = \"{drift}\"\n");
+        env.configure(&format!("{good}\n{}", policy("repair")));
+        if restarts {
+            env.restart();
+        } else {
+            env.run(&["reload"]);
+        }
+        until("it is repaired", || {
+            let record = env.emulator.individual("press-7").unwrap();
+            (record["provisioningStatus"] == "enabled").then_some(())
+        });
+        env.wait_in_sync();
+        assert_eq!(self::alarm(&env), None);
+        is_assigned(&env.emulator, &device);
+        let policy = policy("report").replace("1h", "1s");
+        env.configure(&format!("{good}\n{policy}"));
+        env.run(&["reload"]);
+    }
+}

@@ -5,11 +5,14 @@
 //! * each certificate has exactly one intent, and carries exactly its bytes and its serial number
 //! * serial numbers are unique
 //! * a device's current leaf is its newest, and names the device
-//! * without a dirty mark, the provisioning service holds what is desired, or drift is on record
+//! * without a dirty mark, the provisioning service holds what is desired, or drift is on record;
+//!   so it is with CA certificates
 //! * the audit journal verifies
 //!
 //! Before the daemon stops, [`crate::receipts`] compares receipts with the service and the hub.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dps_emulator::{Emulator, Kind};
 use hallmarkd::enrollment::slots::{SlotName, Slots};
 use hallmarkd::enrollment::thumbprint::Thumbprint;
@@ -180,12 +183,23 @@ pub(crate) fn held(record: &Value, slot: &str) -> Option<String> {
 }
 
 fn authorities_are_verified(store: &Connection, emulator: &Emulator) {
-    let sql = "SELECT a.name FROM ca_certificate a LEFT JOIN mark m ON m.ca_certificate = a.id \
-               WHERE m.id IS NULL";
-    for name in rows(store, sql, |row| row.get::<_, String>(0)) {
+    let sql = "SELECT a.name, a.removed, a.drift IS NOT NULL, c.der FROM ca_certificate a \
+               JOIN generation g ON g.id = a.generation \
+               JOIN certificate c ON c.intent = g.certificate \
+               LEFT JOIN mark m ON m.ca_certificate = a.id WHERE m.id IS NULL";
+    let settled = rows(store, sql, |row| {
+        let name: String = row.get(0)?;
+        let der: Vec<u8> = row.get(3)?;
+        Ok((name, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?, der))
+    });
+    for (name, is_removed, has_drifted, der) in settled {
         let held = emulator.authorities();
         let found = held.iter().find(|authority| authority["name"] == name);
-        let verified = found.map(|authority| &authority["properties"]["isVerified"]);
-        assert_eq!(verified, Some(&Value::Bool(true)), "{name}");
+        let properties = found.map(|authority| &authority["properties"]);
+        let der = STANDARD.encode(der);
+        let ours = properties.filter(|it| it["certificate"] == der);
+        let verified = ours.is_some_and(|it| it["isVerified"] == true);
+        let as_desired = verified && !is_removed || ours.is_none() && is_removed;
+        assert_ne!(as_desired, has_drifted, "{name}: {held:#?}");
     }
 }

@@ -53,6 +53,7 @@
 //! | `failover` | a token is unavailable: a second one, or a standby authority, signs |
 //! | `provisioning` | the service holds the desired state in the end, whatever it does before |
 //! | `drift` | changes of other clients are found, shown, and repaired if policy says so |
+//! | `ca_drift` | the same for CA certificates; proofs of possession that cannot be signed |
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | intermediates and a root are rolled, and no device is refused |
 //! | `authority_compromise` | an intermediate and a root are compromised |
@@ -98,6 +99,7 @@ mod authority_faults;
 mod authority_roll;
 mod backup;
 mod block;
+mod ca_drift;
 mod caller;
 mod canary;
 mod cannot_sign;

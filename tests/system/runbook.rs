@@ -127,6 +127,22 @@ fn newest_roll(env: &TestEnv) -> String {
     env.json(&["roll", "list"])[0]["id"].to_string()
 }
 
+#[test]
+fn a_ca_certificate_was_deleted_at_the_service() {
+    let env = TestEnv::new();
+    let policy = "\n[policy]\nscan_interval = \"1s\"\n";
+    env.configure(&(env.configuration() + policy));
+    let env = env.started();
+    let mut runbook = Runbook::of("A CA certificate was deleted at the service");
+    assert!(env.emulator.delete_authority("root-1"));
+    let list = runbook.line(&[]);
+    list.repeats_until_it_prints(&env, "another program deleted it");
+    runbook.text(&env);
+    env.wait_in_sync();
+    list.repeats_until_it_prints(&env, "verified  true");
+    assert_eq!(env.emulator.authorities().len(), 1);
+}
+
 /// Every section with commands of Hallmark is opened by a test here.
 #[test]
 fn every_section_with_commands_has_a_story() {

@@ -22,6 +22,7 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
         record_issuance(status);
         record_store(status);
         record_push(status);
+        record_ca_certificates(status);
         record_tokens(status);
         record_crls(status);
         record_https(ca);
@@ -67,6 +68,24 @@ fn record_push(status: &Status) {
     gauge!("hallmark_push_waiting").set(status.push.waiting as f64);
     gauge!("hallmark_push_parked").set(status.push.parked as f64);
     gauge!("hallmark_push_age_seconds").set(status.push.age_seconds as f64);
+}
+
+fn record_ca_certificates(status: &Status) {
+    for it in &status.ca_certificates {
+        let labels = [
+            ("provisioning", it.provisioning.clone()),
+            ("name", it.name.clone()),
+            ("authority", it.authority.clone()),
+            (
+                "generation",
+                it.generation.map_or_else(String::new, |it| it.to_string()),
+            ),
+        ];
+        gauge!("hallmark_ca_certificate_verified", &labels).set(f64::from(u8::from(it.verified)));
+        if let Some(observed) = it.observed_seconds {
+            gauge!("hallmark_ca_certificate_observed_seconds", &labels).set(observed.get() as f64);
+        }
+    }
 }
 
 fn record_tokens(status: &Status) {

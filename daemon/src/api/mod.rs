@@ -14,6 +14,7 @@ mod authority_rolls;
 mod backups;
 mod blocks;
 mod body;
+mod ca_certificates;
 pub mod caller;
 mod ceremonies;
 mod certificates;
@@ -245,6 +246,7 @@ impl Edge {
                 "/v1/authorities/{name}/certificate",
                 post(authorities::install),
             )
+            .route("/v1/ca-certificates", get(ca_certificates::list))
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))
             .route(

@@ -5,6 +5,7 @@
 //! its state is shared with the issuers of later configurations.
 
 use super::clock::{Clock, ClockPolicy};
+use super::enroll::UnsignedProofs;
 use super::failover::{Failover, FailoverPolicy};
 use super::hierarchy::Hierarchy;
 use super::key_health::KeyFaults;
@@ -71,6 +72,7 @@ pub(super) struct IssuerState {
     pub(super) open_intents: Mutex<Vec<OpenIntent>>,
     /// How often the daemon's own work may have something signed.
     pub(super) pace: Pace,
+    pub(super) unsigned_proofs: UnsignedProofs,
     /// The recorded uses of keys.
     pub(super) key_uses: Mutex<RecordedKeyUses>,
     /// Keys that do not sign.
@@ -95,6 +97,7 @@ impl Issuer {
             failover: Failover::default(),
             open_intents: Mutex::default(),
             pace: Pace::default(),
+            unsigned_proofs: UnsignedProofs::default(),
             key_uses: Mutex::default(),
             key_faults: KeyFaults::default(),
             refusals: Mutex::default(),

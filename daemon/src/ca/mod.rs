@@ -12,6 +12,7 @@ pub mod alarm;
 pub mod authority_policy;
 pub mod authorize;
 pub mod backup;
+pub mod ca_certificates;
 pub mod ceremony;
 pub mod client;
 pub mod clock;

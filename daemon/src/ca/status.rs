@@ -1,6 +1,7 @@
 //! The state of everything, for people and programs that look.
 
 use super::alarm::{Alarm, AlarmCode};
+use super::ca_certificates::CaCertificateStatus;
 use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
@@ -44,6 +45,8 @@ pub struct Status {
     pub under_way: i64,
     /// The queue of changes to provisioning services.
     pub push: PushStatus,
+    /// The CA certificates at provisioning services, as last observed there.
+    pub ca_certificates: Vec<CaCertificateStatus>,
     /// How many blocks stand.
     pub blocked: i64,
     /// The newest of them, at most [`BLOCKS_SHOWN_MAX`].
@@ -149,6 +152,7 @@ impl CertificateAuthority {
             abandoned,
             under_way,
             push,
+            ca_certificates: self.ca_certificates()?,
             blocked: self.store.active_block_count()?,
             blocks: {
                 let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
@@ -228,6 +232,8 @@ impl CertificateAuthority {
         let mut alarms = self.alarms_of(tokens, push);
         alarms.extend(self.exclusions.exclusion_alarms());
         alarms.extend(self.rollovers.authority_alarms());
+        alarms.extend(self.drift_alarms());
+        alarms.extend(self.enrollments.possession_alarms());
         alarms.extend(self.stranded_alarms());
         alarms.extend(self.expiry_alarms());
         alarms

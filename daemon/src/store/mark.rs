@@ -51,9 +51,9 @@ pub enum Observation {
         /// The service's record.
         record: Value,
     },
-    /// The enrollment as another program has changed it, and policy leaves it so.
+    /// The enrollment or CA certificate as another program has changed it, and policy leaves it so.
     Drifted {
-        /// The service's record, if it has one.
+        /// The service's record of an enrollment, if it has one.
         record: Option<Value>,
         /// The difference.
         drift: Value,
@@ -297,11 +297,19 @@ fn observe(
             params![id],
         )?,
         (MarkSubject::CaCertificate(id), Observation::Gone) => tx.execute(
-            "DELETE FROM ca_certificate WHERE id = ?1 AND removed = 1",
+            "UPDATE ca_certificate SET gone = 1, drift = NULL WHERE id = ?1 AND removed = 1",
             params![id],
         )?,
+        (MarkSubject::CaCertificate(id), Observation::Verified) => tx.execute(
+            "UPDATE ca_certificate SET drift = NULL WHERE id = ?1",
+            params![id],
+        )?,
+        (MarkSubject::CaCertificate(id), Observation::Drifted { drift, .. }) => tx.execute(
+            "UPDATE ca_certificate SET drift = ?2 WHERE id = ?1",
+            params![id, drift.to_string()],
+        )?,
         (MarkSubject::Enrollment(_), Observation::Verified)
-        | (MarkSubject::CaCertificate(_), _) => 0,
+        | (MarkSubject::CaCertificate(_), Observation::InPlace { .. }) => 0,
     };
     Ok(())
 }

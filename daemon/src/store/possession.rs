@@ -2,10 +2,13 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Row, Tx, params};
-use super::json::{from_json, to_json};
-use super::mark::{self, MarkSubject};
+use super::json::{from_json, optional_json, to_json};
+use super::mark::{self, MarkRow, MarkSubject};
 use super::{Store, StoreError, UnixSeconds};
-use crate::enrollment::ca_certificate::{PossessionProof, Stage, VerificationCode};
+use crate::enrollment::ca_certificate::{
+    ObservedCaCertificate, PossessionProof, Stage, VerificationCode,
+};
+use crate::enrollment::ca_drift::CaCertificateDrift;
 use crate::enrollment::desired::SlotCertificate;
 use crate::ids::{CaCertificateId, GenerationId};
 
@@ -24,13 +27,35 @@ pub struct CaCertificateRow {
     pub certificate: Vec<u8>,
     /// How far the proof is.
     pub proof: PossessionProof,
-    /// Marked for removal; the row is deleted once the service confirms.
+    /// Marked for removal.
     pub removed: bool,
+    /// The service was observed without the removed certificate.
+    pub gone: bool,
+    /// The certificate under this name as last observed; `None` where there was none.
+    pub observed: Option<ObservedCaCertificate>,
+    /// When it was observed.
+    pub observed_at: Option<UnixSeconds>,
+    /// How another program has changed what was verified.
+    pub drift: Option<CaCertificateDrift>,
+    /// The dirty mark, if it has one.
+    pub mark: Option<MarkRow>,
 }
 
-const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, a.proof, a.removed \
+impl CaCertificateRow {
+    /// Returns true if the service was last observed to hold this certificate verified.
+    pub fn is_verified(&self) -> bool {
+        let certificate = SlotCertificate::new(self.certificate.clone());
+        let observed = self.observed.as_ref();
+        observed.is_some_and(|it| it.is_verified && it.is(&certificate))
+    }
+}
+
+const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, a.proof, a.removed, \
+     a.gone, a.observed, a.observed_at, a.drift, \
+     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked \
      FROM ca_certificate a JOIN generation g ON g.id = a.generation \
-     JOIN certificate c ON c.intent = g.certificate";
+     JOIN certificate c ON c.intent = g.certificate \
+     LEFT JOIN mark m ON m.ca_certificate = a.id";
 
 impl Store {
     /// Records that a service must hold this generation's certificate. Returns false if that is on
@@ -64,9 +89,23 @@ impl Store {
         })
     }
 
-    /// Returns all CA certificates at all services.
+    /// Returns all CA certificates at all services, without those that are removed and gone.
     pub fn ca_certificates(&self) -> Result<Vec<CaCertificateRow>, StoreError> {
-        self.read(|tx| tx.query_all(&format!("{SELECT} ORDER BY a.id"), params![], from_row))
+        self.read(|tx| {
+            let sql = format!("{SELECT} WHERE a.gone = 0 ORDER BY a.id");
+            tx.query_all(&sql, params![], from_row)
+        })
+    }
+
+    /// Returns all CA certificates that a service holds or has held.
+    pub fn ca_certificates_at(
+        &self,
+        provisioning: &str,
+    ) -> Result<Vec<CaCertificateRow>, StoreError> {
+        self.read(|tx| {
+            let sql = format!("{SELECT} WHERE a.provisioning = ?1 ORDER BY a.id");
+            tx.query_all(&sql, params![provisioning], from_row)
+        })
     }
 
     /// Returns one CA certificate.
@@ -158,7 +197,7 @@ pub(super) fn remove(
     )?;
     for id in &held {
         tx.execute(
-            "UPDATE ca_certificate SET removed = 1 WHERE id = ?1",
+            "UPDATE ca_certificate SET removed = 1, drift = NULL WHERE id = ?1",
             params![id],
         )?;
         let subject = MarkSubject::CaCertificate(*id);
@@ -173,13 +212,19 @@ pub(super) fn by_id(tx: &Tx<'_>, id: CaCertificateId) -> Result<CaCertificateRow
 }
 
 fn from_row(row: &Row<'_>) -> Result<CaCertificateRow, StoreError> {
+    let id = row.get(0)?;
     Ok(CaCertificateRow {
-        id: row.get(0)?,
+        id,
         provisioning: row.get(1)?,
         name: row.get(2)?,
         generation: row.get(3)?,
         certificate: row.get(4)?,
         proof: from_json(&row.get::<String>(5)?)?,
         removed: row.get(6)?,
+        gone: row.get(7)?,
+        observed: optional_json(row.get(8)?)?,
+        observed_at: row.get(9)?,
+        drift: optional_json(row.get(10)?)?,
+        mark: mark::from_columns(row, 11, MarkSubject::CaCertificate(id))?,
     })
 }

@@ -23,6 +23,17 @@ pub struct ScannedPage {
     pub in_place: Vec<(MarkRow, Observation)>,
 }
 
+/// The enrollments of a service that another program has changed.
+#[derive(Clone, Debug)]
+pub struct DriftedEnrollments {
+    /// The provisioning service.
+    pub provisioning: String,
+    /// How many there are.
+    pub count: i64,
+    /// The name of the first one.
+    pub first: String,
+}
+
 /// The changes that a page has caused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageEffect {
@@ -104,6 +115,24 @@ impl Store {
         })
     }
 
+    /// Returns the enrollments that another program has changed, by service.
+    pub fn drifted_enrollments(&self) -> Result<Vec<DriftedEnrollments>, StoreError> {
+        self.read(|tx| {
+            tx.query_all(
+                "SELECT provisioning, count(*), min(name) FROM enrollment
+                 WHERE drift IS NOT NULL GROUP BY provisioning ORDER BY provisioning",
+                params![],
+                |row| {
+                    Ok(DriftedEnrollments {
+                        provisioning: row.get(0)?,
+                        count: row.get(1)?,
+                        first: row.get(2)?,
+                    })
+                },
+            )
+        })
+    }
+
     /// Records how much of its limits a service uses, by whatever program. `None` was not counted.
     pub fn record_service_load(
         &self,
@@ -156,7 +185,8 @@ impl Store {
                     greatest!(),
                     "(coalesce((SELECT ca_certificates FROM service_load
                                 WHERE provisioning = ?1), 0),
-                      (SELECT count(*) FROM ca_certificate WHERE provisioning = ?1)), ",
+                      (SELECT count(*) FROM ca_certificate
+                       WHERE provisioning = ?1 AND gone = 0)), ",
                     greatest!(),
                     "(coalesce((SELECT groups FROM service_load WHERE provisioning = ?1), 0),
                       (SELECT count(*) FROM enrollment

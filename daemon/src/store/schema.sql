@@ -303,7 +303,11 @@ CREATE TABLE enrollment (
 ) STRICT;
 
 -- A CA certificate that a provisioning service must hold verified, or, once `removed`, not hold.
--- `proof` is the JSON form of `enrollment::ca_certificate::PossessionProof`.
+-- * `proof`: JSON of `enrollment::ca_certificate::PossessionProof`.
+-- * `observed`: the certificate under this name as last observed; null where there is none.
+-- * `drift`: how another program has changed what was verified.
+-- * `gone`: the service was observed without the removed certificate. The row stays, so that a scan
+--   finds a certificate that another program uploads again.
 CREATE TABLE ca_certificate (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -311,6 +315,10 @@ CREATE TABLE ca_certificate (
     generation   INTEGER NOT NULL REFERENCES generation (id),
     proof        TEXT    NOT NULL CHECK (json_valid(proof)),
     removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
+    gone         INTEGER NOT NULL DEFAULT 0 CHECK (gone IN (0, 1) AND gone <= removed),
+    observed     TEXT    CHECK (observed IS NULL OR json_valid(observed)),
+    drift        TEXT    CHECK (drift IS NULL OR json_valid(drift)),
+    observed_at  INTEGER,
     CONSTRAINT ca_certificate_name UNIQUE (provisioning, name),
     CONSTRAINT ca_certificate_generation UNIQUE (provisioning, generation)
 ) STRICT;
@@ -346,6 +354,7 @@ CREATE TABLE mark (
     CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
 ) STRICT;
 CREATE INDEX enrollment_by_name ON enrollment (name);
+CREATE INDEX enrollment_drifted ON enrollment (provisioning, name) WHERE drift IS NOT NULL;
 CREATE INDEX mark_due ON mark (parked, due_at);
 
 -- The replacement of a certificate: of one individual enrollment's leaf, or of one authority.

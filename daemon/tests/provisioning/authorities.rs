@@ -6,6 +6,7 @@ use dps_emulator::{Action, Fault};
 use hallmarkd::enrollment::ca_certificate::{
     ParkReason, PossessionProof, Step, VerificationCode, next_step,
 };
+use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::provisioning::failure::CallError;
 
 /// The work of application and reconciler together; the signer answers each code.
@@ -18,9 +19,11 @@ async fn drive(
     for _ in 0..20 {
         let observed = plant.arm.get("root").await.unwrap();
         let observed = observed.map(|named| named.certificate);
-        proof = match next_step(certificate, &proof, observed.as_ref()) {
-            Step::Upload => {
-                plant.arm.put("root", certificate, None).await.unwrap();
+        let policy = DriftPolicy::Report;
+        proof = match next_step(certificate, &proof, observed.as_ref(), policy) {
+            Step::Upload { replaces } => {
+                let replaced = plant.arm.put("root", certificate, replaces.as_ref());
+                replaced.await.unwrap();
                 proof.uploaded()
             }
             Step::RequestCode { etag } => {
@@ -42,7 +45,7 @@ async fn drive(
                     Err(_) => proof,
                 }
             }
-            end @ (Step::Done | Step::Park(_)) => return (proof, end),
+            end @ (Step::Done | Step::Drift(_) | Step::Park(_)) => return (proof, end),
         };
     }
     panic!("no end in sight: {proof:?}");

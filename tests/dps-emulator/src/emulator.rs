@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
+use crate::arm::certificates;
 use crate::clock::Clock;
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
@@ -289,6 +290,17 @@ impl Emulator {
     /// Edit a record behind the clients' backs: members are set, the ETag changes.
     pub fn edit_record(&self, kind: Kind, id: &str, merge: Map<String, Value>) -> Result<Value> {
         views::edit(&self.cloud, kind, id, merge).map_err(anyhow::Error::msg)
+    }
+
+    /// Upload a CA certificate (PEM) as another client would, over whatever has the name.
+    pub fn upload_authority(&self, name: &str, certificate: &str, verified: bool) -> Result<()> {
+        let uploaded = certificates::upload(&self.cloud, name, certificate, verified);
+        uploaded.map_err(anyhow::Error::msg)
+    }
+
+    /// Delete a CA certificate as another client would. Returns whether it was there.
+    pub fn delete_authority(&self, name: &str) -> bool {
+        certificates::remove(&self.cloud, name)
     }
 
     /// Delete a record as another client would.

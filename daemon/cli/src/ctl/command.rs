@@ -49,6 +49,9 @@ pub enum Command {
     /// Decide which enrollments provisioning services have.
     #[command(subcommand)]
     Enrollment(EnrollmentCommand),
+    /// Show CA certificates at provisioning services.
+    #[command(subcommand)]
+    CaCertificate(CaCertificateCommand),
     /// Replace certificates.
     #[command(subcommand)]
     Roll(RollCommand),
@@ -343,6 +346,13 @@ impl Which {
             (None, group) => ("group", group.as_deref().unwrap_or_default()),
         }
     }
+}
+
+/// `hallmark ca-certificate`
+#[derive(Debug, Subcommand)]
+pub enum CaCertificateCommand {
+    /// List which CA certificates are verified where, as last observed.
+    List,
 }
 
 /// `hallmark roll`

@@ -15,8 +15,8 @@ mod token;
 use crate::setup;
 use client::{Client, Failure, StepsBody};
 use command::{
-    AuditCommand, AuthorityCommand, CeremonyCommand, ClockCommand, Command, DeviceCommand,
-    EnrollmentCommand, PushCommand,
+    AuditCommand, AuthorityCommand, CaCertificateCommand, CeremonyCommand, ClockCommand, Command,
+    DeviceCommand, EnrollmentCommand, PushCommand,
 };
 use hallmark_base::files;
 use hallmark_base::printable;
@@ -78,6 +78,17 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             block::lift(&client, &show, "device", id, None, reason)
         }
         Command::Enrollment(command) => enrollment(&client, &show, command),
+        Command::CaCertificate(CaCertificateCommand::List) => show.table(
+            &client.get("/v1/ca-certificates")?,
+            &[
+                "provisioning",
+                "name",
+                "state",
+                "verified",
+                "observed_at",
+                "reason",
+            ],
+        ),
         Command::Roll(command) => roll::run(&client, &show, command),
         Command::Push(PushCommand::List) => show.table(
             &client.get("/v1/push")?,

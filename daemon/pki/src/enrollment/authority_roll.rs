@@ -218,7 +218,8 @@ impl Evidence {
         }
     }
 
-    /// Returns the next certificate, once every service that must know it before its use does.
+    /// Returns the next certificate, once every service that must know it before its use does. A
+    /// service that has lost it again is waited for.
     fn published(&self) -> Result<Option<Thumbprint>, Wait> {
         match self.next {
             Some(_) if !self.unverified.is_empty() => {
@@ -239,7 +240,7 @@ impl Evidence {
     }
 
     fn staged(&self) -> Result<Step, Wait> {
-        if let Some(next) = self.next {
+        if let Some(next) = self.published()? {
             let late = self.stage(next)?;
             if !late.is_empty() {
                 return Ok(Step::Stage(late));

@@ -5,11 +5,14 @@
 //! repeats nothing; [`next_step`] compares it with the service and returns the next step.
 //!
 //! Nothing is signed here, and the service cannot request signatures without limit: every code
-//! costs one of [`PROOF_ATTEMPTS_MAX`] attempts, and only an operator's
-//! [`PossessionProof::restart`] grants new attempts.
+//! costs one of [`PROOF_ATTEMPTS_MAX`] attempts. Only a verified certificate and an operator's
+//! [`PossessionProof::restart`] grant new attempts. A service that loses a verified certificate
+//! again and again gets one proof for each scan that finds it lost.
 
+use super::ca_drift::{CaCertificateDrift, drift};
 use super::desired::SlotCertificate;
 use super::etag::Etag;
+use super::plan::DriftPolicy;
 use super::thumbprint::Sha1Thumbprint;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -124,9 +127,10 @@ impl PossessionProof {
         }
     }
 
-    /// Records that the service reports the certificate as verified, by this proof or another.
+    /// Records that the service reports the certificate as verified, by this proof or another. If
+    /// the certificate is lost later, a new proof has all attempts.
     pub fn verified(self) -> PossessionProof {
-        self.at(Stage::Verified)
+        PossessionProof::default().at(Stage::Verified)
     }
 
     /// Grants new attempts, by an operator's decision.
@@ -159,7 +163,7 @@ pub enum ProofRefusal {
 }
 
 /// The CA certificate as observed at the service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedCaCertificate {
     /// The only digest that the service shows.
     pub thumbprint: Sha1Thumbprint,
@@ -169,13 +173,23 @@ pub struct ObservedCaCertificate {
     pub etag: Etag,
 }
 
+impl ObservedCaCertificate {
+    /// Returns true if the service holds exactly this certificate, verified or not.
+    pub fn is(&self, certificate: &SlotCertificate) -> bool {
+        self.thumbprint == Sha1Thumbprint::of(certificate.der())
+    }
+}
+
 /// The next step of a proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Record that the certificate is verified, if that is not recorded.
     Done,
     /// PUT the certificate, then [`PossessionProof::uploaded`].
-    Upload,
+    Upload {
+        /// The version of another certificate under the name, which is replaced.
+        replaces: Option<Etag>,
+    },
     /// Request a code with `If-Match`, then [`PossessionProof::code_received`].
     RequestCode {
         /// The observed version.
@@ -195,6 +209,8 @@ pub enum Step {
         /// The proof.
         verification_certificate: SlotCertificate,
     },
+    /// No request: another program changed what was verified, and policy leaves the change.
+    Drift(CaCertificateDrift),
     /// An operator must act.
     Park(ParkReason),
 }
@@ -223,20 +239,35 @@ pub enum ParkReason {
 
 /// Returns the next step towards a verified `certificate`. The observed state takes precedence over
 /// the recorded state, and an equal certificate is adopted even if it was uploaded by other means.
+///
+/// Another certificate under the name is replaced only if ours was verified under this name before,
+/// and policy repairs drift.
 pub fn next_step(
     certificate: &SlotCertificate,
     proof: &PossessionProof,
     observed: Option<&ObservedCaCertificate>,
+    policy: DriftPolicy,
 ) -> Step {
+    let drift = drift(certificate, proof, observed);
+    if let Some(drift) = &drift
+        && policy == DriftPolicy::Report
+    {
+        return Step::Drift(drift.clone());
+    }
     let Some(observed) = observed else {
         return match proof.exhausted() {
             Some(reason) => Step::Park(reason),
-            None => Step::Upload,
+            None => Step::Upload { replaces: None },
         };
     };
-    if observed.thumbprint != Sha1Thumbprint::of(certificate.der()) {
+    if !observed.is(certificate) {
         let found = observed.thumbprint;
-        return Step::Park(ParkReason::OtherCertificate { found });
+        return match drift {
+            Some(_) => Step::Upload {
+                replaces: Some(observed.etag.clone()),
+            },
+            None => Step::Park(ParkReason::OtherCertificate { found }),
+        };
     }
     if observed.is_verified {
         return Step::Done;
@@ -360,8 +391,11 @@ mod tests {
         let certificate = certificate();
         let proof = PossessionProof::default();
         let unverified = observed(&certificate, false);
-        let next = |proof: &PossessionProof| next_step(&certificate, proof, Some(&unverified));
-        assert_eq!(next_step(&certificate, &proof, None), Step::Upload);
+        let next = |proof: &PossessionProof| {
+            next_step(&certificate, proof, Some(&unverified), DriftPolicy::Report)
+        };
+        let first = next_step(&certificate, &proof, None, DriftPolicy::Report);
+        assert_eq!(first, Step::Upload { replaces: None });
         let proof = proof.uploaded();
         assert!(matches!(next(&proof), Step::RequestCode { .. }));
         let proof = proof.code_received(code('A')).unwrap();
@@ -369,22 +403,27 @@ mod tests {
         let proof = proof.proven(&code('A'), certificate.clone()).unwrap();
         assert!(matches!(next(&proof), Step::Verify { .. }));
         let verified = observed(&certificate, true);
-        assert_eq!(next_step(&certificate, &proof, Some(&verified)), Step::Done);
+        let last = next_step(&certificate, &proof, Some(&verified), DriftPolicy::Report);
+        assert_eq!(last, Step::Done);
     }
 
     #[test]
     fn a_verified_certificate_is_adopted_without_any_signature() {
         let verified = observed(&certificate(), true);
-        let step = next_step(&certificate(), &PossessionProof::default(), Some(&verified));
+        let proof = PossessionProof::default();
+        let step = next_step(&certificate(), &proof, Some(&verified), DriftPolicy::Report);
         assert_eq!(step, Step::Done);
     }
 
     #[test]
     fn another_certificate_under_the_name_is_left_alone() {
         let other = observed(&SlotCertificate::new(b"other".to_vec()), true);
-        let step = next_step(&certificate(), &PossessionProof::default(), Some(&other));
-        let named = matches!(step, Step::Park(ParkReason::OtherCertificate { .. }));
-        assert!(named, "{step:?}");
+        let proof = PossessionProof::default();
+        for policy in [DriftPolicy::Report, DriftPolicy::Repair] {
+            let step = next_step(&certificate(), &proof, Some(&other), policy);
+            let named = matches!(step, Step::Park(ParkReason::OtherCertificate { .. }));
+            assert!(named, "{step:?}");
+        }
     }
 
     #[test]
@@ -395,7 +434,7 @@ mod tests {
         }
         let unverified = observed(&certificate(), false);
         for observed in [None, Some(&unverified)] {
-            let step = next_step(&certificate(), &proof, observed);
+            let step = next_step(&certificate(), &proof, observed, DriftPolicy::Repair);
             assert!(
                 matches!(step, Step::Park(ParkReason::Exhausted { .. })),
                 "{step:?}"
@@ -405,8 +444,20 @@ mod tests {
             proof.clone().code_received(code('B')),
             Err(ProofRefusal::Exhausted)
         );
-        let step = next_step(&certificate(), &proof.restart(), Some(&unverified));
+        let proof = proof.restart();
+        let seen = Some(&unverified);
+        let step = next_step(&certificate(), &proof, seen, DriftPolicy::Report);
         assert!(matches!(step, Step::RequestCode { .. }));
+    }
+
+    #[test]
+    fn a_certificate_that_was_verified_has_all_attempts_again() {
+        let proof = refused_once(refused_once(PossessionProof::default())).verified();
+        let lost = next_step(&certificate(), &proof, None, DriftPolicy::Repair);
+        assert_eq!(lost, Step::Upload { replaces: None });
+        let again = refused_once(refused_once(proof));
+        let step = next_step(&certificate(), &again, None, DriftPolicy::Repair);
+        assert_eq!(step, Step::Upload { replaces: None });
     }
 
     #[test]

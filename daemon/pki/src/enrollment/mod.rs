@@ -10,6 +10,7 @@
 
 pub mod authority_roll;
 pub mod ca_certificate;
+pub mod ca_drift;
 mod compare;
 pub mod desired;
 pub mod etag;

@@ -2,6 +2,8 @@
 
 mod possession;
 
+pub(super) use possession::UnsignedProofs;
+
 use super::authorize::{Authorized, Operate};
 use super::exclusion::Exclusions;
 use super::hierarchy::Hierarchy;

@@ -7,7 +7,6 @@ use super::super::{Code, Error};
 use super::Rollovers;
 use super::leaf::expiry;
 use crate::enrollment::authority_roll::{Evidence, Group};
-use crate::enrollment::ca_certificate::Stage;
 use crate::enrollment::record::{ObservedSlot, Record};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName};
@@ -134,7 +133,8 @@ impl Rollovers {
             certificates.iter().any(|it| {
                 Some(it.generation) == next.map(|next| next.id)
                     && it.provisioning == *service
-                    && matches!(it.proof.stage(), Stage::Verified)
+                    && it.mark.is_none()
+                    && it.is_verified()
             })
         };
         let wanting = self

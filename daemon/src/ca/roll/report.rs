@@ -137,6 +137,9 @@ impl Rollovers {
                 let progress = self.roll_hub_progress_in_words(roll, progress);
                 coded(&wait).and(&format!(": {progress}"))
             }
+            Err(wait @ (Wait::Verification(_) | Wait::Deletion)) => {
+                self.and_ca_certificates(coded(&wait), &wait, &evidence)?
+            }
             Err(wait) => {
                 let waits = self.canary_failure(&wait, roll, &detail);
                 self.and_blocks(waits.unwrap_or_else(|| coded(&wait)), roll, &evidence)?

@@ -1,10 +1,17 @@
-//! One look at one CA certificate: upload, code, proof, step by step.
+//! One look at one CA certificate: observe, then upload, code or proof, step by step.
+//!
+//! A CA certificate that was verified is compared like an enrollment. Another program's change is
+//! drift: policy decides whether it is repaired.
 
 use super::{Failure, Outcome, Reconciler};
 use crate::ca::{Code, Error};
 use crate::enrollment::ca_certificate::{ObservedCaCertificate, PossessionProof, Step, next_step};
+use crate::enrollment::ca_drift::{CaCertificateDrift, drift};
 use crate::enrollment::desired::SlotCertificate;
-use crate::enrollment::thumbprint::Sha1Thumbprint;
+use crate::enrollment::etag::Etag;
+use crate::enrollment::plan::DriftPolicy;
+use crate::ids::GenerationId;
+use crate::provisioning::arm::ArmClient;
 use crate::provisioning::failure::CallError;
 use crate::store::{CaCertificateRow, Observation};
 
@@ -18,24 +25,19 @@ impl Reconciler {
             return Ok(Outcome::Parked(reason.into()));
         };
         let certificate = SlotCertificate::new(row.certificate.clone());
-        let observed = arm.get(&row.name).await?.map(|named| named.certificate);
+        let observed = self.observe_ca_certificate(arm, &row).await?;
         if row.removed {
-            // Another certificate under this name belongs to another program: it is not deleted.
-            let ours =
-                |it: &ObservedCaCertificate| it.thumbprint == Sha1Thumbprint::of(certificate.der());
-            let Some(observed) = observed.filter(ours) else {
-                return Ok(Outcome::Done(Observation::Gone));
-            };
-            arm.delete(&row.name, &observed.etag).await?;
-            return Ok(Outcome::Again);
+            let observed = observed.filter(|it| it.is(&certificate));
+            return self.look_at_removed(arm, &row, observed).await;
         }
-        match next_step(&certificate, &row.proof, observed.as_ref()) {
+        self.log_drift(&row, drift(&certificate, &row.proof, observed.as_ref()));
+        match next_step(&certificate, &row.proof, observed.as_ref(), self.drift) {
             Step::Done => {
                 self.advance(&row, row.proof.clone().verified()).await?;
                 Ok(Outcome::Done(Observation::Verified))
             }
-            Step::Upload => {
-                arm.put(&row.name, &certificate, None).await?;
+            Step::Upload { replaces } => {
+                arm.put(&row.name, &certificate, replaces.as_ref()).await?;
                 self.advance(&row, row.proof.clone().uploaded()).await?;
                 Ok(Outcome::Again)
             }
@@ -54,20 +56,100 @@ impl Reconciler {
                 etag,
                 verification_certificate,
             } => {
-                match arm
-                    .verify(&row.name, &verification_certificate, &etag)
+                self.prove(arm, &row, &verification_certificate, &etag)
                     .await
-                {
-                    Ok(_) => Ok(Outcome::Again),
-                    Err(rejected @ CallError::Rejected { .. }) => {
-                        let proof = row.proof.clone().refused(rejected.to_string());
-                        self.advance(&row, proof.map_err(refused)?).await?;
-                        Ok(Outcome::Again)
-                    }
-                    Err(other) => Err(other.into()),
-                }
             }
+            Step::Drift(drift) => Ok(drifted(&drift)),
             Step::Park(reason) => Ok(Outcome::Parked(reason.to_string())),
+        }
+    }
+
+    /// Reads the certificate under the name of `row`, and records it. Only the complete list shows
+    /// that there is none: a proxy, or a service that is not found, answers 404 for the name, too.
+    async fn observe_ca_certificate(
+        &self,
+        arm: &ArmClient,
+        row: &CaCertificateRow,
+    ) -> Result<Option<ObservedCaCertificate>, Failure> {
+        let found = match arm.get(&row.name).await? {
+            Some(found) => Some(found),
+            None => {
+                let named = |name: &str| name.eq_ignore_ascii_case(&row.name);
+                let listed = arm.list().await?;
+                listed.into_iter().find(|it| named(&it.name))
+            }
+        };
+        let observed = found.map(|it| it.certificate);
+        let id = row.id;
+        let seen = observed.clone();
+        let record = move |ca: &crate::ca::CertificateAuthority| {
+            Ok(ca.store().observe_ca_certificate(id, seen, ca.now())?)
+        };
+        self.blocking(record).await?;
+        Ok(observed)
+    }
+
+    /// Deletes a certificate of ours that is not wanted any more. `observed` is `None` also if
+    /// another certificate has the name: it belongs to another program.
+    async fn look_at_removed(
+        &self,
+        arm: &ArmClient,
+        row: &CaCertificateRow,
+        observed: Option<ObservedCaCertificate>,
+    ) -> Result<Outcome, Failure> {
+        let Some(observed) = observed else {
+            return Ok(Outcome::Done(Observation::Gone));
+        };
+        if let Some(drift) = &row.drift
+            && self.drift == DriftPolicy::Report
+            && !self.is_excluded(row.generation).await?
+        {
+            return Ok(drifted(drift));
+        }
+        arm.delete(&row.name, &observed.etag).await?;
+        Ok(Outcome::Again)
+    }
+
+    /// Returns true if the generation is excluded: its CA certificate is deleted against any
+    /// policy, because the service admits devices by it.
+    async fn is_excluded(&self, generation: GenerationId) -> Result<bool, Error> {
+        self.blocking(move |ca| Ok(ca.hierarchy().revoked_above(generation).is_some()))
+            .await
+    }
+
+    async fn prove(
+        &self,
+        arm: &ArmClient,
+        row: &CaCertificateRow,
+        verification_certificate: &SlotCertificate,
+        etag: &Etag,
+    ) -> Result<Outcome, Failure> {
+        match arm.verify(&row.name, verification_certificate, etag).await {
+            Ok(_) => Ok(Outcome::Again),
+            Err(rejected @ CallError::Rejected { .. }) => {
+                let proof = row.proof.clone().refused(rejected.to_string());
+                self.advance(row, proof.map_err(refused)?).await?;
+                Ok(Outcome::Again)
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Logs a change by another program once, and again when it is repaired.
+    fn log_drift(&self, row: &CaCertificateRow, drift: Option<CaCertificateDrift>) {
+        let repaired = self.drift == DriftPolicy::Repair;
+        if let Some(drift) = drift
+            && (repaired || row.drift.as_ref() != Some(&drift))
+        {
+            let service = &self.name;
+            let certificate = &row.name;
+            tracing::warn!(
+                service,
+                certificate,
+                %drift,
+                repaired,
+                "CA certificate was changed outside Hallmark"
+            );
         }
     }
 
@@ -84,4 +166,11 @@ impl Reconciler {
 
 fn refused(refusal: impl std::fmt::Display) -> Failure {
     Failure::Here(Error::stop(Code::PossessionRefused, refusal.to_string()))
+}
+
+fn drifted(drift: &CaCertificateDrift) -> Outcome {
+    Outcome::Done(Observation::Drifted {
+        record: None,
+        drift: serde_json::to_value(drift).unwrap_or_default(),
+    })
 }

@@ -12,6 +12,7 @@
 mod backlog;
 mod backoff;
 mod ca_certificate;
+mod ca_scan;
 mod canary;
 mod enrollment;
 mod hub;
@@ -121,9 +122,10 @@ impl Reconciler {
 
     async fn reconcile(&self) {
         let mut backoff = Backoff::default();
+        let mut repairs = self.drift == DriftPolicy::Repair;
         loop {
             while_the_store_fails(&self.ca).await;
-            if let Err(error) = self.pass().await {
+            if let Err(error) = self.pass_after(&mut repairs).await {
                 tracing::error!(service = self.name, %error, "reconciler pass failed, retrying");
                 backoff.rest().await;
                 continue;
@@ -136,6 +138,17 @@ impl Reconciler {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Makes a pass. Before the first one, marks what drifted while policy did not repair it.
+    async fn pass_after(&self, repairs: &mut bool) -> Result<(), Error> {
+        if *repairs {
+            let name = self.name.clone();
+            self.blocking(move |ca| Ok(ca.store().mark_drifted(name, ca.now())?))
+                .await?;
+            *repairs = false;
+        }
+        self.pass().await
     }
 
     /// Looks at every mark that is due, several at a time: one that hangs holds up no other, nor

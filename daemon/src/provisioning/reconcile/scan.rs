@@ -1,4 +1,5 @@
-//! Scans every enrollment at the service, page by page, and compares it with the record.
+//! Scans every enrollment at the service, page by page, and compares it with the record. CA
+//! certificates follow (`ca_scan`).
 //!
 //! A scan finds enrollments that were changed or deleted outside Hallmark. It changes nothing at
 //! the service: it raises marks, and the reconciler decides. A page costs one operation, so a fleet
@@ -24,8 +25,13 @@ impl Reconciler {
     /// not restart the interval.
     pub(super) async fn scan_from_time_to_time(&self) {
         while_the_store_fails(&self.ca).await;
-        self.count_at_start().await;
+        let compared = self.count_at_start().await;
         let mut pause = self.until_next_scan().await;
+        if let Err(failure) = compared {
+            let service = &self.name;
+            tracing::warn!(service, reason = %failure, "scan ended early, retrying");
+            pause = pause.min(FAILURE_PAUSE);
+        }
         loop {
             tokio::time::sleep(pause).await;
             while_the_store_fails(&self.ca).await;
@@ -57,14 +63,21 @@ impl Reconciler {
             .saturating_sub(Duration::from_secs(passed))
     }
 
-    /// Scans individual enrollments, then groups.
+    /// Scans individual enrollments, then groups, then CA certificates. Enrollments are scanned
+    /// although CA certificates cannot be, and the reverse.
     async fn scan(&self) -> Result<(), Failure> {
-        self.scan_kind(EnrollmentKind::Individual).await?;
-        self.scan_kind(EnrollmentKind::Group).await?;
+        let enrollments = self.scan_enrollments().await;
+        self.scan_ca_certificates().await?;
+        enrollments?;
         let name = self.name.clone();
         self.blocking(move |ca| Ok(ca.store().record_scan(name, ca.now())?))
             .await?;
         Ok(())
+    }
+
+    async fn scan_enrollments(&self) -> Result<(), Failure> {
+        self.scan_kind(EnrollmentKind::Individual).await?;
+        self.scan_kind(EnrollmentKind::Group).await
     }
 
     pub(super) async fn scan_kind(&self, kind: EnrollmentKind) -> Result<(), Failure> {
@@ -121,33 +134,26 @@ impl Reconciler {
 }
 
 impl Reconciler {
-    /// Counts what is limited at the service: CA certificates, and the groups that a scan has met.
+    /// Counts what is limited at the service: the groups that a scan has met.
     async fn record_load(&self, kind: EnrollmentKind, met: usize) -> Result<(), Failure> {
         if kind != EnrollmentKind::Group {
             return Ok(());
         }
-        let certificates = match &self.clients.arm {
-            Some(arm) => Some(arm.list().await?.len() as i64),
-            None => None,
-        };
         let service = self.name.clone();
-        self.blocking(move |ca| {
-            let groups = i64::try_from(met).ok();
-            Ok(ca
-                .store()
-                .record_service_load(service, certificates, groups)?)
-        })
-        .await?;
+        let groups = i64::try_from(met).ok();
+        self.blocking(move |ca| Ok(ca.store().record_service_load(service, None, groups)?))
+            .await?;
         Ok(())
     }
 
-    /// Counts the groups of other programs at the service once at the start; every scan counts,
-    /// too.
-    async fn count_at_start(&self) {
+    /// Counts the groups and CA certificates at the service once at the start, and compares them
+    /// with the record; every scan does, too.
+    async fn count_at_start(&self) -> Result<(), Failure> {
         if let Err(failure) = self.scan_kind(EnrollmentKind::Group).await {
             let service = &self.name;
             tracing::warn!(service, reason = %failure, "group count failed");
         }
+        self.scan_ca_certificates().await
     }
 }
 

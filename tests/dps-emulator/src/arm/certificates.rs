@@ -78,6 +78,31 @@ pub(super) fn delete(cloud: &Cloud, name: &str, call: &Call) -> Result<Reply, Ar
     })
 }
 
+/// Upload a certificate as another client would, over whatever has the name.
+pub(crate) fn upload(
+    cloud: &Cloud,
+    name: &str,
+    certificate: &str,
+    verified: bool,
+) -> Result<(), String> {
+    let certificate = Certificate::from_text(certificate).map_err(|error| error.to_string())?;
+    cloud.change(|world| {
+        let new = Authority::new(name, certificate, verified, cloud.now());
+        let mut new = match world.authority(name) {
+            Some(old) => old.replaced_by(new),
+            None => new,
+        };
+        new.touch(world.next_etag(), cloud.now());
+        world.authorities.insert(ids::key(name), new);
+    });
+    Ok(())
+}
+
+/// Delete a certificate as another client would. Returns whether it was there.
+pub(crate) fn remove(cloud: &Cloud, name: &str) -> bool {
+    cloud.change(|world| world.authorities.remove(&ids::key(name)).is_some())
+}
+
 fn is_referenced(world: &World, name: &str) -> bool {
     let records = world.individuals.iter().chain(world.groups.iter());
     let mut names = records.flat_map(|record| record.attestation.references());

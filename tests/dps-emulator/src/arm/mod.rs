@@ -1,7 +1,7 @@
 //! The resource manager: CA certificates of the DPS, and the DPS itself (contract section 11).
 
 pub(crate) mod authority;
-mod certificates;
+pub(crate) mod certificates;
 mod proof;
 
 use serde_json::json;

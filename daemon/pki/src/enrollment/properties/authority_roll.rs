@@ -16,6 +16,8 @@ enum Event {
     /// The reconciler brings one group's service to the desired state.
     Push(usize),
     Verified,
+    /// Another program takes the next CA certificate away.
+    Lost,
     Canary(usize, bool),
     Approve,
     Expire,
@@ -31,7 +33,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => Just(Event::Advance),
         4 => (0usize..3).prop_map(Event::Push),
-        1 => Just(Event::Verified),
+        2 => Just(Event::Verified),
+        1 => Just(Event::Lost),
         2 => ((0usize..3), any::<bool>()).prop_map(|(group, passed)| Event::Canary(group, passed)),
         1 => Just(Event::Approve),
         1 => Just(Event::Expire),
@@ -126,6 +129,7 @@ impl World {
                 }
             }
             Event::Verified if evidence.next.is_some() => evidence.unverified.clear(),
+            Event::Lost => evidence.unverified = vec!["dps".into()],
             Event::Canary(number, passed) => {
                 if let Some(group) = evidence.groups.get_mut(*number)
                     && group.awaits_canary()
