@@ -67,8 +67,9 @@ pub enum Observation {
 impl Store {
     /// Returns the marks that are due at this service, at most `limit`: urgent ones first, then
     /// those that have not failed, then oldest first. The mark of an enrollment that comes `after`
-    /// another waits while that one has a mark. Without `new_ones`, marks of individual enrollments
-    /// that were never sent are left out.
+    /// another waits while that one has a mark. Without `new_ones`, first attempts at individual
+    /// enrollments that were never observed are left out: bulk calls send them, and a scan confirms
+    /// them together.
     pub fn due_marks(
         &self,
         provisioning: &str,
@@ -82,7 +83,8 @@ impl Store {
                         m.parked, m.enrollment, m.ca_certificate
                  FROM mark m LEFT JOIN enrollment e ON e.id = m.enrollment
                  WHERE m.parked = 0 AND m.due_at <= ?2 AND m.provisioning = ?1
-                   AND (?4 OR e.id IS NULL OR e.kind = 'group' OR e.history <> '{}' OR m.urgent)
+                   AND (?4 OR e.id IS NULL OR e.kind = 'group' OR m.urgent
+                        OR e.observed_at IS NOT NULL OR m.attempts > 0)
                    AND NOT EXISTS (SELECT 1 FROM mark first WHERE first.enrollment = e.after)
                  ORDER BY NOT m.urgent, m.ca_certificate IS NULL, m.attempts > 0, m.due_at, m.id
                  LIMIT ?3",
