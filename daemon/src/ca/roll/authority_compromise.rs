@@ -11,7 +11,7 @@ use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::{Code, Error, rfc3339};
 use super::Rollovers;
 use super::evidence::AuthorityDetail;
-use crate::enrollment::roll::RollState;
+use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::SlotName;
 use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
 use crate::store::{Cause, Excluded, HubAction, HubCause, NewHubTask, RollRow, RollSubject};
@@ -160,8 +160,11 @@ impl Rollovers {
             return Ok(generations.into_iter().collect());
         }
         for child in self.store.child_rolls(roll.id)? {
-            for theirs in below(child.subject.name()) {
-                generations.remove(&theirs);
+            // A rollover for expiry that was open when its issuer was compromised clears nothing.
+            if child.reason == RollReason::Compromise {
+                for theirs in below(child.subject.name()) {
+                    generations.remove(&theirs);
+                }
             }
         }
         Ok(generations.into_iter().collect())
