@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// The file that names all routes.
-const ROUTES: &str = include_str!("../../daemon/src/api/mod.rs");
+const ROUTES: &str = include_str!("../../daemon/daemon/src/api/mod.rs");
 /// Routes without access control.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 const EST: [&str; 4] = [

@@ -4,7 +4,7 @@
 //!
 //! SoftHSM stores the public half first. The moment between the two halves is short, so the module
 //! with faults leaves one half and ends the worker (`pkcs11_fault::plan`); SIGKILL at many moments,
-//! and the other modules, are in `daemon/tests/modules/half_made.rs`.
+//! and the other modules, are in `daemon/programs/tests/modules/half_made.rs`.
 
 use crate::authority_roll::{comes_to, second_signs, shown, start};
 use crate::process::until;

@@ -161,7 +161,7 @@ mod service_manager;
 mod setup;
 #[allow(
     dead_code,
-    reason = "the tests of a TPM alone, in daemon/tests/tpm, use more of it"
+    reason = "the tests of a TPM alone, in daemon/programs/tests/tpm, use more of it"
 )]
 mod software_tpm;
 mod stop;

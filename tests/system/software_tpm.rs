@@ -1,6 +1,6 @@
 //! A software TPM: swtpm, with state and ports of its own, killed by its id.
 //!
-//! Shared with the tests of the token alone (`daemon/tests/tpm`).
+//! Shared with the tests of the token alone (`daemon/programs/tests/tpm`).
 
 use std::net::TcpListener;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The crates, by the prefix of their files here, and their source folders. The parts that one
 /// crate may use of another is in its `Cargo.toml`.
 const CRATES: &[(&str, &str)] = &[
-    ("", "../src"),
+    ("", "../daemon/src"),
     ("base/", "../base/src"),
     ("cli/", "../cli/src"),
     ("pki/", "../pki/src"),

@@ -5,7 +5,7 @@ use crate::ca::profile::Role;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-const EXAMPLE: &str = include_str!("../../../docs/hallmark.toml");
+const EXAMPLE: &str = include_str!("../../../../docs/hallmark.toml");
 
 fn parse(text: &str) -> Result<Configuration, String> {
     let credentials = Some(Path::new("/run/credentials/hallmarkd.service"));
@@ -27,7 +27,7 @@ fn the_example_that_ships_is_a_configuration() {
 
 #[test]
 fn the_gateway_that_ships_is_a_configuration() {
-    let configuration = parse(include_str!("../../../docs/gateway.toml")).unwrap();
+    let configuration = parse(include_str!("../../../../docs/gateway.toml")).unwrap();
     assert!(configuration.clock.must_be_synchronised);
     let tokens: Vec<_> = configuration.tokens.values().collect();
     assert!(matches!(&tokens[..], [tpm] if tpm.interface.family().is_none()));

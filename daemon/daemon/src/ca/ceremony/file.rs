@@ -32,7 +32,6 @@ pub struct AuthoritySpecification {
     pub name: String,
     /// The authority that signs it; none for a self-signed root.
     pub issuer: Option<String>,
-    /// Its origin.
     pub origin: Origin,
 }
 
@@ -82,7 +81,6 @@ struct Raw {
     external_issuer: bool,
     key_type: Option<KeyType>,
     subject: Option<DistinguishedName>,
-    /// Written like `20y`.
     #[serde(deserialize_with = "human_seconds::optional", default)]
     validity: Option<u64>,
     path_length: Option<u8>,
@@ -180,13 +178,13 @@ impl Ceremony {
     pub fn parse(file: &str) -> Result<Self, Error> {
         if file.len() > FILE_BYTES_MAX {
             let message = format!("a ceremony file has at most {FILE_BYTES_MAX} bytes");
-            return Err(Error::mend(Code::CeremonyInvalid, message));
+            return Err(Error::invalid(Code::CeremonyInvalid, message));
         }
         let ceremony: Self = toml::from_str(file)
-            .map_err(|error| Error::mend(Code::CeremonyInvalid, where_and_why(file, &error)))?;
+            .map_err(|error| Error::invalid(Code::CeremonyInvalid, where_and_why(file, &error)))?;
         if ceremony.authority.len() > AUTHORITIES_MAX {
             let message = format!("a ceremony makes at most {AUTHORITIES_MAX} authorities");
-            return Err(Error::mend(Code::CeremonyInvalid, message));
+            return Err(Error::invalid(Code::CeremonyInvalid, message));
         }
         Ok(ceremony)
     }
@@ -252,7 +250,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EXAMPLE: &str = include_str!("../../../../softhsm-setup/ceremony.toml");
+    const EXAMPLE: &str = include_str!("../../../../../softhsm-setup/ceremony.toml");
 
     #[test]
     fn the_ceremony_that_ships_is_one() {

@@ -15,9 +15,9 @@ const PROGRAMS: &str = "hallmarkd";
 
 /// The folders of the product's crates, below the top folder.
 const FOLDERS: &[&str] = &[
-    "daemon",
     "daemon/base",
     "daemon/cli",
+    "daemon/daemon",
     "daemon/pki",
     "daemon/programs",
     "daemon/protocol",

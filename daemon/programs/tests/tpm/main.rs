@@ -15,7 +15,7 @@ mod identity;
 mod new_tpm;
 mod primary;
 mod resource_manager;
-#[path = "../../../tests/system/software_tpm.rs"]
+#[path = "../../../../tests/system/software_tpm.rs"]
 mod software_tpm;
 mod stage;
 #[path = "../modules/table.rs"]

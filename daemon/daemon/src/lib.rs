@@ -13,8 +13,8 @@
 //! | [`provisioning`] | calls DPS, Azure Resource Manager and IoT Hub |
 //!
 //! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
-//! do not use each other. `daemon/tests/house` reads `use` lines to check that, and Cargo keeps
-//! these crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`],
+//! do not use each other. `daemon/programs/tests/house` reads `use` lines to check that, and Cargo
+//! keeps these crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`],
 //! [`ids`], [`unix_seconds`]) has no clock and no I/O, `hallmark-base` gives access to the machine
 //! ([`files`], [`notify`], [`printable`], [`socket_path`], [`toml_error`]), and `hallmark-protocol`
 //! has what the daemon and a token's worker agree on. No token library is below: the worker is a

@@ -17,7 +17,7 @@ fn listed(heading: &str) -> Vec<String> {
 
 /// Each row below `heading` that begins with a name between backquotes, without the first one.
 fn rows(heading: &str) -> Vec<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     let page = std::fs::read_to_string(page).expect("docs/operations.md");
     let (_, section) = page
         .split_once(&format!("\n{heading}\n"))

@@ -4,7 +4,7 @@ use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::health::TokenState;
 use std::fs;
 
-const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+const OPERATIONS: &str = include_str!("../../../../docs/operations.md");
 
 #[test]
 fn a_persistent_primary_key_is_made_once_and_occupies_no_slot() {
