@@ -55,7 +55,6 @@ pub(crate) struct Answered {
 
 struct Answer {
     request: usize,
-    /// The whole response.
     bytes: Vec<u8>,
     latency: Duration,
 }
@@ -63,7 +62,6 @@ struct Answer {
 /// Certificates that were issued, and how long it took.
 pub(crate) struct Taken {
     elapsed: Duration,
-    /// Ascending.
     latencies: Vec<Duration>,
 }
 

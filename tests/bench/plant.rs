@@ -113,7 +113,6 @@ impl Plant {
         Ok(())
     }
 
-    /// Where HTTPS listens.
     pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
         let status = self.status()?;
         let address = status["https"]

@@ -62,7 +62,6 @@ impl Drop for RawSigner {
     }
 }
 
-/// The process itself.
 pub(crate) fn serve(module: &str, pin_file: &str, key_id: &str) -> anyhow::Result<()> {
     let context = Pkcs11::new(module)?;
     context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;

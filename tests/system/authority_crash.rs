@@ -27,7 +27,7 @@ const GENERATION: [&str; 4] = [
 const CUT_OVER: [&str; 2] = ["roll.staged", "roll.cut_over"];
 const SHUTTING_OUT: [&str; 5] = [
     "roll-compromise-recorded",
-    "roll.shut_out",
+    "roll.excluded",
     "roll-hub-answered",
     "roll.cleared",
     "roll.replaced",

@@ -323,10 +323,7 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
     let own = env.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(own["provisioningStatus"], "disabled");
     let removal = env.hallmark(&["enrollment", "remove", "--group", "line-1-blocked-1"]);
-    assert!(
-        removal.error.contains("enrollment_shuts_out"),
-        "{removal:?}"
-    );
+    assert!(removal.error.contains("enrollment_excludes"), "{removal:?}");
     let added = [
         "enrollment",
         "add",

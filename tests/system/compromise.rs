@@ -234,7 +234,7 @@ fn under_a_group_a_compromised_leaf_is_excluded_by_precedence() {
     let back = ["enrollment", "remove", "--individual", "press-7"];
     let refused = env.hallmark(&back);
     assert!(
-        refused.code == Some(1) && refused.error.contains("enrollment_shuts_out"),
+        refused.code == Some(1) && refused.error.contains("enrollment_excludes"),
         "{refused:?}"
     );
     env.run(&[&back[..], &["--override", "the key was destroyed"]].concat());

@@ -105,7 +105,7 @@ fn broken(env: &TestEnv, table: &str) -> Connection {
     connection
 }
 
-fn mended(connection: &Connection) {
+fn fixed(connection: &Connection) {
     connection
         .execute_batch("DROP TRIGGER broken_by_test")
         .unwrap();
@@ -125,7 +125,7 @@ fn a_certificate_that_cannot_be_recorded_is_withheld_and_abandoned() {
     );
     assert_eq!(intents(&env, "abandoned", "press-7"), 1);
     assert_eq!(env.count("device"), 0);
-    mended(&connection);
+    fixed(&connection);
     station.obtain(&request);
     assert_eq!(intents(&env, "issued", "press-7"), 1);
 }
@@ -144,7 +144,7 @@ fn an_intent_that_could_not_be_abandoned_is_abandoned_later() {
         "{answer:?}"
     );
     assert_eq!(intents(&env, "intended", "press-7"), 1);
-    mended(&connection);
+    fixed(&connection);
     let device = until("the device gets its certificate", || {
         let answer = station.ask(&request);
         (answer.status == 201).then(|| request.holder(&answer.body))

@@ -315,18 +315,18 @@ fn remount(env: &TestEnv, option: &str) {
 /// The state of the disk when the daemon starts, and its repair.
 struct Disk {
     spoil: fn(&TestEnv),
-    mend: fn(&TestEnv),
+    fix: fn(&TestEnv),
     cause: &'static str,
 }
 
 const FULL: Disk = Disk {
     spoil: |env| fill(&env.path("state/filler")),
-    mend: |env| fs::remove_file(env.path("state/filler")).unwrap(),
+    fix: |env| fs::remove_file(env.path("state/filler")).unwrap(),
     cause: "is full",
 };
 const READ_ONLY: Disk = Disk {
     spoil: |env| remount(env, "ro"),
-    mend: |env| remount(env, "rw"),
+    fix: |env| remount(env, "rw"),
     cause: "read-only",
 };
 
@@ -370,7 +370,7 @@ fn starts_on(disk: &Disk) {
             "{answer:?}"
         );
         assert!(answer.retry_after.is_some());
-        (disk.mend)(&env);
+        (disk.fix)(&env);
         is_writable_again(&env);
         assert_eq!(line.ask(&request).status, 201);
         assert_eq!(env.daemon(), daemon);

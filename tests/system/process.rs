@@ -71,7 +71,6 @@ impl Process {
         until("the process ends", || self.child.try_wait().unwrap())
     }
 
-    /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -50,7 +50,7 @@ impl<'a> Witness<'a> {
         let detail = answer.body["detail"].as_str().unwrap();
         assert!(
             detail.len() > 10,
-            "{code} does not say how to mend it: {detail:?}"
+            "{code} does not say how to fix it: {detail:?}"
         );
         assert_eq!(
             self.audited(code),

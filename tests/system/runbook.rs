@@ -59,7 +59,6 @@ impl Drop for Runbook {
     }
 }
 
-/// One command.
 struct Line(Vec<String>);
 
 impl Line {

@@ -22,7 +22,6 @@ pub(crate) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// Listens in `folder`.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
         let path = folder.join(name);
         let socket = UnixDatagram::bind(&path).unwrap();

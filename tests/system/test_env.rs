@@ -187,7 +187,6 @@ impl TestEnv {
         command
     }
 
-    /// `hallmarkd check`.
     pub(crate) fn check(&self) -> CommandOutput {
         let mut command = self.hallmarkd(&["check", "--config"]);
         CommandOutput::of(command.arg(self.path("hallmark.toml")))
@@ -261,7 +260,6 @@ impl TestEnv {
         assert!(status.success(), "the daemon ended with {status}");
     }
 
-    /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.daemon.take().expect("it runs").kill();
     }
@@ -450,7 +448,6 @@ impl TestEnv {
         ["issue", "--profile", profile, "--id", id, "--csr", csr].map(str::to_owned)
     }
 
-    /// The database's file.
     pub(crate) fn database(&self) -> PathBuf {
         self.path("state/hallmark.db")
     }
@@ -518,7 +515,6 @@ pub(crate) fn device_profile(name: &str, authority: &str, validity: &str) -> Str
     .toml()
 }
 
-/// A `[[station]]` table.
 pub(crate) fn station_table(name: &str, profiles: &[&str], ids: &[&str]) -> String {
     format!("\n[[station]]\nname = \"{name}\"\nprofiles = {profiles:?}\nids = {ids:?}\n")
 }

@@ -8,7 +8,6 @@ use crate::request::Request;
 use crate::test_env::TestEnv;
 use std::fs;
 
-/// Unplugs the token.
 fn taken_away(env: &TestEnv) {
     fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
 }

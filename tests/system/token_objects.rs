@@ -19,7 +19,6 @@ const ORDER: &str = "HALLMARK_TEST_TOKEN_ORDER";
 const PIN_FILE: &str = "HALLMARK_TEST_TOKEN_PIN_FILE";
 /// Begins the line with its answer.
 const ANSWER: &str = "objects: ";
-/// `CKA_EC_PARAMS` of P-256.
 const P_256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
 /// How many objects have an id: public keys, private keys.

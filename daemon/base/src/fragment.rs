@@ -40,11 +40,8 @@ const SHIPPED: &[(&str, &str)] = shipped![
 pub enum Sandbox {
     /// Files in its own folder.
     Softhsm,
-    /// A TPM's device.
     Tpm,
-    /// USB devices.
     UsbHsm,
-    /// The network.
     NetworkHsm,
     /// The smart card daemon's socket.
     Pcscd,
@@ -72,7 +69,6 @@ pub struct Fragment {
     /// The modules that the fragment was tested with; empty if it is only from documents.
     #[serde(default)]
     pub tried: String,
-    /// The vendor's documents.
     #[serde(default)]
     pub sources: Vec<String>,
     /// Paths of the module; the first that exists is used.
@@ -109,7 +105,6 @@ pub struct Fragment {
     /// Mechanisms that the module lists although they fail, as `CKM_…` names.
     #[serde(default)]
     pub avoid_mechanisms: Vec<String>,
-    /// Notes for operators.
     #[serde(default)]
     pub notes: String,
 }

@@ -26,7 +26,6 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 pub struct Probe {
     /// The module's family, or "unknown".
     pub family: String,
-    /// The module's file.
     pub module: PathBuf,
     /// The name of the module's fragment, if it has one.
     pub fragment: Option<String>,
@@ -41,7 +40,6 @@ pub struct Probe {
 pub struct ModuleListing {
     /// The description and version of the library.
     pub library: String,
-    /// The slots.
     pub slots: Vec<SlotListing>,
 }
 
@@ -59,13 +57,9 @@ pub struct SlotListing {
 /// The public information of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenListing {
-    /// The label.
     pub label: String,
-    /// The serial number.
     pub serial: String,
-    /// The manufacturer.
     pub manufacturer: String,
-    /// The model.
     pub model: String,
     /// Whether the token was initialized.
     pub initialized: bool,

@@ -18,7 +18,6 @@ pub enum SocketPathInvalid {
         path.display()
     )]
     TooLong {
-        /// The path.
         path: PathBuf,
         /// The length in bytes.
         bytes: usize,
@@ -28,7 +27,6 @@ pub enum SocketPathInvalid {
     /// The path is empty or has a zero byte.
     #[error("{path:?} is not a path for a socket; correct {setting}")]
     NoPath {
-        /// The path.
         path: PathBuf,
         /// The setting that the operator can change.
         setting: String,

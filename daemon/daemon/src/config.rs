@@ -50,7 +50,6 @@ pub struct Configuration {
     pub runtime_dir: PathBuf,
     /// Holds the workers' park files, TPM identities and locks.
     pub token_state_dir: PathBuf,
-    /// The HTTPS listener.
     pub https: Option<HttpsListener>,
     /// The settings of EST.
     pub est: EstSettings,
@@ -58,19 +57,16 @@ pub struct Configuration {
     pub http: Option<SocketAddr>,
     /// How relying parties reach it, `http://host`: issued certificates point there.
     pub public_http: Option<String>,
-    /// The admin socket.
     pub admin: PathBuf,
     /// Users who may use the admin socket, besides root and the daemon's own.
     pub admin_users: Vec<u32>,
     /// How many unidentified connections one address may have at each listener.
     pub connections_per_address: usize,
-    /// Tokens by name.
     pub tokens: BTreeMap<String, TokenSettings>,
     /// The token of each authority.
     pub authorities: BTreeMap<String, String>,
     /// The standbys that sign while a token is unavailable.
     pub failover: FailoverPolicy,
-    /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// The permissions of stations.
     pub stations: StationPolicy,
@@ -97,20 +93,10 @@ pub struct Configuration {
 pub enum ConfigurationError {
     /// The file cannot be read.
     #[error("the configuration {path:?} cannot be read: {reason}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Unreadable { path: PathBuf, reason: String },
     /// The file is not TOML, or has other keys than documented.
     #[error("the configuration {path:?} is not understood: {reason}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        reason: String,
-    },
+    Malformed { path: PathBuf, reason: String },
     /// The file contradicts itself.
     #[error("the configuration contradicts itself: {0}")]
     Contradiction(String),

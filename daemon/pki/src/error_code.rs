@@ -104,7 +104,7 @@ codes! {
         DeviceUnknown => "device_unknown",
         EnrollmentGroupIdInvalid => "enrollment_group_id_invalid",
         EnrollmentInvalid => "enrollment_invalid",
-        EnrollmentShutsOut => "enrollment_shuts_out",
+        EnrollmentExcludes => "enrollment_excludes",
         EnrollmentUnknown => "enrollment_unknown",
         EstLabelRequired => "est_label_required",
         GroupBlocked => "group_blocked",

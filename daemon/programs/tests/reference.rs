@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 const LEVELS: [&str; 3] = ["info", "warn", "error"];
 const HEADING: &str = "\n## Log messages\n";
 
-/// `(level, message)`.
 type Logged = (String, String);
 
 #[test]

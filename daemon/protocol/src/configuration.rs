@@ -41,7 +41,6 @@ const SECRET_WORDS: &[&str] = &[
 pub struct TokenConfiguration {
     /// The token's name in the configuration: letters, digits and `-`.
     pub name: String,
-    /// PKCS#11 or TPM.
     pub kind: TokenKind,
     /// The family of its module (`pkcs11-config/`); excludes `module`.
     pub fragment: Option<String>,
@@ -72,9 +71,7 @@ pub struct TokenConfiguration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenKind {
-    /// A PKCS#11 module.
     Pkcs11,
-    /// A TPM 2.0.
     Tpm,
 }
 
@@ -87,7 +84,6 @@ fn sign_deadline_ms_default() -> u32 {
 pub struct TokenSettings {
     /// The token's name in the configuration.
     pub name: String,
-    /// The token's label.
     pub label: String,
     /// The serial number that the token must have, if one was configured.
     pub serial: Option<String>,

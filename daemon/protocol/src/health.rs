@@ -31,7 +31,6 @@ impl TokenState {
 /// How often each recovery level was used since the worker started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryCounters {
-    /// Sessions replaced.
     pub sessions: u64,
     /// `C_Login` calls, the first one included.
     pub logins: u64,
@@ -44,7 +43,6 @@ pub struct RecoveryCounters {
 pub struct KeyReport {
     /// SHA-256 of the SubjectPublicKeyInfo; `None` for a shared secret.
     pub spki_sha256: Option<[u8; 32]>,
-    /// `CKA_LABEL`.
     pub label: String,
     /// Test signatures by the key since the worker started.
     pub proofs: u64,
@@ -59,13 +57,11 @@ pub struct KeyReport {
 pub struct WorkerHealth {
     /// A random number of the process, to which the counts in `keys` belong.
     pub worker: [u8; 8],
-    /// The token's state.
     pub state: TokenState,
     /// The reason of the state, or a remark about a ready token; may be empty.
     pub reason: String,
     /// Time of the last change of state.
     pub since_unix_ms: u64,
-    /// Recoveries so far.
     pub recoveries: RecoveryCounters,
     /// The keys used so far.
     pub keys: Vec<KeyReport>,

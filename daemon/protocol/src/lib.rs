@@ -37,9 +37,7 @@ use serde::{Deserialize, Serialize};
 pub struct KeyReference {
     /// The recorded DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
-    /// `CKA_LABEL`.
     pub label: String,
-    /// `CKA_ID`.
     pub id: Vec<u8>,
     /// The key itself, if the token does not store it ([`KeyDescription::wrapped`]).
     pub wrapped: Option<Vec<u8>>,
@@ -48,9 +46,7 @@ pub struct KeyReference {
 /// The properties of a new key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySpecification {
-    /// Algorithm and size.
     pub key_type: KeyType,
-    /// `CKA_LABEL`, for operators.
     pub label: String,
     /// `CKA_ID`, random. The caller chooses and records it *before* the key exists, so that the key
     /// is found by it after a crash between generation and record.
@@ -60,17 +56,11 @@ pub struct KeySpecification {
 /// A key on the token: its public half, and the attributes of the private half.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDescription {
-    /// DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
-    /// `CKA_LABEL`.
     pub label: String,
-    /// `CKA_ID`.
     pub id: Vec<u8>,
-    /// `CKA_SENSITIVE`, read back.
     pub sensitive: bool,
-    /// `CKA_EXTRACTABLE`, read back.
     pub extractable: bool,
-    /// `CKA_NEVER_EXTRACTABLE`, read back.
     pub never_extractable: bool,
     /// `CKA_LOCAL`, read back: made on this token, never imported.
     pub local: bool,
@@ -88,13 +78,11 @@ pub const WRAPPED_BYTES_MAX: usize = 2048;
 pub struct TokenDescription {
     /// Token label, without padding.
     pub label: String,
-    /// Token serial number.
     pub serial: String,
     /// Manufacturer of the token.
     pub manufacturer: String,
     /// Model of the token.
     pub model: String,
-    /// Firmware version.
     pub firmware: String,
     /// The module or TPM interface in use, with its own version.
     pub interface: String,
@@ -154,7 +142,6 @@ pub enum TokenError {
     Deadline {
         /// The token's name in the configuration.
         token: String,
-        /// The operation's name.
         operation: String,
         /// The deadline that has passed.
         deadline_ms: u64,
@@ -172,9 +159,7 @@ pub enum TokenError {
     Key {
         /// The token's name in the configuration.
         token: String,
-        /// The key's label.
         label: String,
-        /// The cause.
         reason: String,
     },
     /// The token does not support the operation (mechanism, key type).
@@ -182,9 +167,7 @@ pub enum TokenError {
     Refused {
         /// The token's name in the configuration.
         token: String,
-        /// The operation's name.
         operation: String,
-        /// The cause.
         reason: String,
     },
 }

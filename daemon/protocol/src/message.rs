@@ -34,7 +34,6 @@ const PREFIX_BYTES: usize = 4;
 /// The first frame of each side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`].
     pub version: u16,
     /// Name of the token in the configuration. Each side refuses another name than its own.
     pub token: String,

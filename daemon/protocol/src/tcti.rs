@@ -27,7 +27,6 @@ pub enum Tcti {
     Device(PathBuf),
     /// `swtpm:host=HOST,port=PORT`, a software TPM. Its control channel is on the next port.
     Swtpm {
-        /// Name or address.
         host: String,
         /// The port of the command channel.
         port: u16,

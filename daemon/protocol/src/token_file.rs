@@ -6,7 +6,6 @@ use hallmark_base::toml_error::where_and_why;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The part of the configuration file that a worker reads. `serve` checks the rest.
@@ -15,7 +14,6 @@ pub struct TokenFile {
     state_dir: PathBuf,
     runtime_dir: Option<PathBuf>,
     token_state_dir: Option<PathBuf>,
-    /// All `[[token]]` tables.
     #[serde(default)]
     pub token: Vec<TokenConfiguration>,
 }
@@ -31,7 +29,6 @@ pub enum TokenFileError {
     /// The file cannot be read.
     #[error("cannot read {path:?}: {reason}")]
     Unreadable {
-        /// The configuration file.
         path: PathBuf,
         /// The error of the operating system.
         reason: String,
@@ -39,7 +36,6 @@ pub enum TokenFileError {
     /// The file is not valid TOML, or has unknown or missing fields.
     #[error("cannot use {path:?}: {reason}")]
     Malformed {
-        /// The configuration file.
         path: PathBuf,
         /// The line and what is wrong in it.
         reason: String,

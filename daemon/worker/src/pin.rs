@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 /// Longest PIN file. PKCS#11 has no limit; tokens take up to 255 bytes.
 pub(crate) const PIN_FILE_BYTES_MAX: u64 = 512;
 
-/// Longest park file.
 const PARK_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// PBKDF2 rounds for the refused PIN, which slow down a search by a thief of the park file.
@@ -112,7 +111,6 @@ impl Refusal {
     }
 }
 
-/// The park file.
 #[derive(Serialize, Deserialize)]
 struct ParkRecord {
     token_label: String,

@@ -24,7 +24,6 @@ const PEM_END: &str = "-----END CERTIFICATE-----";
 /// Why a text or a run of bytes is not one certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Longer than [`TEXT_LENGTH_MAX`].
     #[error("the certificate is too long")]
     TooLong,
     /// Neither PEM nor base64. The words are the service's own (contract section 3).

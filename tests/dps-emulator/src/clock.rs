@@ -12,7 +12,6 @@ use time::{Duration, OffsetDateTime};
 enum Setting {
     /// The machine's clock and a distance that may be negative; time goes on.
     Offset(Duration),
-    /// Time stands still.
     Stopped(OffsetDateTime),
 }
 

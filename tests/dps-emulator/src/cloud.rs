@@ -58,7 +58,6 @@ impl Cloud {
         })
     }
 
-    /// The emulator's time.
     pub(crate) fn now(&self) -> OffsetDateTime {
         self.clock.now()
     }
@@ -68,7 +67,6 @@ impl Cloud {
         crate::lock(&self.switches).clone()
     }
 
-    /// Change switches.
     pub(crate) fn switch<T>(&self, change: impl FnOnce(&mut Switches) -> T) -> T {
         change(&mut crate::lock(&self.switches))
     }

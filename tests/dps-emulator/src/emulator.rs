@@ -36,9 +36,7 @@ pub struct Emulator {
 /// The settings for a client of the resource manager.
 #[derive(Clone, Debug)]
 pub struct ArmAccess {
-    /// Subscription id.
     pub subscription: String,
-    /// Resource group.
     pub resource_group: String,
     /// Name of the DPS resource.
     pub name: String,

@@ -20,13 +20,10 @@ use crate::wire::Reply;
 /// The ending that the client gets.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The answer.
     Whole(Reply),
     /// Half of the answer's body.
     Half(Reply),
-    /// A connection reset.
     Cut,
-    /// Nothing, ever.
     Silence,
 }
 

@@ -74,13 +74,11 @@ impl Fault {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Aim {
-    /// The plane.
     pub plane: Option<Plane>,
     /// The host name, of one hub among several for example.
     pub host: Option<String>,
     /// The operation's name, as in the request log.
     pub operation: Option<String>,
-    /// HTTP method.
     pub method: Option<String>,
     /// A part of the path.
     pub path_contains: Option<String>,
@@ -92,9 +90,7 @@ pub struct Aim {
 pub enum Action {
     /// Answer this, and do not do what was asked.
     Status {
-        /// HTTP status.
         status: u16,
-        /// Headers, e.g. `Retry-After`.
         #[serde(default)]
         headers: Vec<(String, String)>,
         /// Body; the plane's own shape if left out. A string is sent as it is, as a proxy's page
@@ -112,18 +108,14 @@ pub enum Action {
     Hang,
     /// Do it, and never answer.
     HangAfter,
-    /// Answer later.
     Latency {
-        /// How much later.
         milliseconds: u64,
     },
     /// Another client edits a record just before: its ETag changes behind the client's back.
     Edit {
         /// Kind of the record.
         record: Kind,
-        /// Its id.
         id: String,
-        /// Members to set.
         merge: Map<String, Value>,
     },
 }
@@ -229,7 +221,6 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Add one.
     pub(crate) fn add(&self, fault: Fault) -> Result<(), TooManyFaults> {
         let mut waiting = crate::lock(&self.waiting);
         if waiting.len() >= FAULTS_MAX {
@@ -261,7 +252,6 @@ impl Faults {
         crate::lock(&self.waiting).clone()
     }
 
-    /// Forget all.
     pub(crate) fn clear(&self) {
         crate::lock(&self.waiting).clear();
     }

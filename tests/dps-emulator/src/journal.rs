@@ -18,11 +18,9 @@ pub struct LoggedRequest {
     pub sequence: u64,
     /// Emulator time, RFC 3339.
     pub at: String,
-    /// `HTTPS` or `MQTT`.
     pub transport: &'static str,
     /// Name of the operation, e.g. `individual.put`; `unknown` for an address that is not served.
     pub operation: &'static str,
-    /// HTTP method.
     pub method: String,
     /// `Host` header without port.
     pub host: String,
@@ -43,9 +41,7 @@ pub struct LoggedRequest {
 /// How often an operation was asked for, and how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Count {
-    /// Requests that arrived.
     pub total: u64,
-    /// Answers below 400.
     pub succeeded: u64,
     /// Answers of 400 and above.
     pub refused: u64,
@@ -107,7 +103,6 @@ impl Journal {
         newer.cloned().collect()
     }
 
-    /// All counters.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, Count> {
         crate::lock(&self.inner).counts.clone()
     }

@@ -32,7 +32,6 @@ const READY_MAX: usize = 64;
 pub(crate) struct Peer {
     /// The certificates that the client presented, leaf first, as DER.
     pub(crate) presented: Arc<Vec<Vec<u8>>>,
-    /// Cuts the connection.
     pub(crate) cut: Cut,
 }
 

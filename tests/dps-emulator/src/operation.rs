@@ -108,7 +108,6 @@ impl Operation {
     }
 }
 
-/// Contract section 2.
 fn on_service(method: &str, parts: &[&str]) -> Option<Operation> {
     match (method, parts) {
         ("GET", ["registrations", _]) => Some(Operation::RegistrationGet),
@@ -132,7 +131,6 @@ fn on_records(method: &str, parts: &[&str], kind: Kind) -> Option<Operation> {
     }
 }
 
-/// Contract section 9.
 fn on_device(method: &str, parts: &[&str]) -> Option<Operation> {
     match (method, parts) {
         ("PUT", [_, "registrations", _, "register"]) => Some(Operation::Register),
@@ -142,7 +140,6 @@ fn on_device(method: &str, parts: &[&str]) -> Option<Operation> {
     }
 }
 
-/// Contract section 11.
 fn on_arm(method: &str, parts: &[&str]) -> Option<Operation> {
     let [
         "subscriptions",
@@ -191,7 +188,6 @@ fn on_hub(method: &str, parts: &[&str]) -> Option<Operation> {
     }
 }
 
-/// Contract section 8.2.
 fn on_entra(method: &str, parts: &[&str]) -> Option<Operation> {
     match (method, parts) {
         ("POST", [_, "oauth2", "v2.0", "token"]) => Some(Operation::TokenIssue),

@@ -11,11 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum Plane {
     /// DPS for back ends: enrollments, registrations.
     Service,
-    /// DPS for devices.
     Device,
     /// Azure Resource Manager: CA certificates.
     Arm,
-    /// IoT Hub.
     Hub,
     /// The token endpoint of Entra ID.
     Entra,
@@ -32,7 +30,6 @@ pub(crate) const ENTRA_HOST: &str = "login.microsoftonline.com";
 #[derive(Clone, Debug)]
 pub(crate) struct Hosts {
     pub(crate) service: String,
-    /// The linked hubs.
     pub(crate) hubs: Vec<String>,
 }
 

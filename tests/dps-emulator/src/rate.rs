@@ -13,7 +13,6 @@ pub(crate) struct Rates {
     pub(crate) registrations: Rate,
 }
 
-/// One sliding window.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     taken: Mutex<VecDeque<Instant>>,

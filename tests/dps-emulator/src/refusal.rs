@@ -27,7 +27,6 @@ impl Refusal {
         Self::new(400_001, message)
     }
 
-    /// 400004.
     pub(crate) fn bad_registration_id() -> Self {
         Self::new(400_004, "Invalid RegistrationId")
     }
@@ -52,17 +51,14 @@ impl Refusal {
         Self::new(412_001, "Precondition failed: the ETag does not match.")
     }
 
-    /// The six digits.
     pub(crate) fn code(&self) -> u32 {
         self.code
     }
 
-    /// The sentence.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// The HTTP status.
     pub(crate) fn status(&self) -> u16 {
         u16::try_from(self.code / 1000).expect("a code has six digits")
     }

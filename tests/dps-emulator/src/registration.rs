@@ -17,7 +17,6 @@ pub(crate) enum Status {
     Disabled,
 }
 
-/// One device's record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration {
     pub(crate) id: String,

@@ -20,7 +20,6 @@ pub(crate) struct HalfBody {
 }
 
 impl HalfBody {
-    /// Half of `bytes`.
     pub(crate) fn new(bytes: Bytes) -> Self {
         Self {
             half: Some(bytes.slice(..bytes.len() / 2)),

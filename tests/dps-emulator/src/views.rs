@@ -35,7 +35,6 @@ pub(crate) fn records(cloud: &Cloud, kind: Kind) -> Vec<Value> {
     })
 }
 
-/// One record.
 pub(crate) fn record(cloud: &Cloud, kind: Kind, id: &str) -> Option<Value> {
     let switches = cloud.switches();
     cloud.read(|world| {
@@ -44,7 +43,6 @@ pub(crate) fn record(cloud: &Cloud, kind: Kind, id: &str) -> Option<Value> {
     })
 }
 
-/// All registration records.
 pub(crate) fn registrations(cloud: &Cloud) -> Vec<Value> {
     cloud.read(|world| {
         let all = world.registrations.values();
@@ -53,12 +51,10 @@ pub(crate) fn registrations(cloud: &Cloud) -> Vec<Value> {
     })
 }
 
-/// One registration record.
 pub(crate) fn registration(cloud: &Cloud, id: &str) -> Option<Value> {
     cloud.read(|world| Some(world.registrations.get(&ids::key(id))?.shown().into()))
 }
 
-/// All CA certificates.
 pub(crate) fn authorities(cloud: &Cloud) -> Vec<Value> {
     cloud.read(|world| {
         let all = world.authorities.values();

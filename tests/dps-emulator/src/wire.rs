@@ -102,7 +102,6 @@ impl Reply {
         }
     }
 
-    /// 204.
     pub(crate) fn empty() -> Self {
         Self {
             status: 204,
@@ -117,7 +116,6 @@ impl Reply {
         self
     }
 
-    /// A header's text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(own, _)| own == name);
         found.map(|(_, value)| value.as_str())

@@ -39,7 +39,6 @@ pub(crate) struct World {
     /// Applications and their tokens.
     #[serde(default)]
     pub(crate) directory: Directory,
-    /// By host name.
     pub(crate) hubs: BTreeMap<String, Hub>,
     /// Source of the ETags of resource manager and hub.
     etags: u64,

@@ -29,7 +29,6 @@ use std::str::FromStr;
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// `C_…`.
     pub function: String,
     /// The number of the call, counted from 1.
     pub nth: u64,
@@ -46,9 +45,7 @@ pub enum Action {
     Return(u64),
     /// Delays the call by this many milliseconds.
     Delay(u64),
-    /// Never returns.
     Hang,
-    /// Aborts the process.
     Crash,
     /// Performs the call, then aborts the process.
     CrashAfter,
@@ -63,9 +60,7 @@ pub enum Action {
 /// One half of a key pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
-    /// The public-key object.
     Public,
-    /// The private-key object.
     Private,
 }
 

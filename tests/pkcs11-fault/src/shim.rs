@@ -193,9 +193,7 @@ pub(crate) unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LI
     CKR_OK
 }
 
-/// The wrapped module.
 struct Wrapped {
-    /// Keeps it loaded.
     _library: Pkcs11,
     functions: CK_FUNCTION_LIST,
     table: CK_FUNCTION_LIST,

@@ -20,7 +20,6 @@ pub enum SecretUnusable {
          read it"
     )]
     Exposed {
-        /// The permission bits.
         mode: u32,
         /// The users who can read the file.
         who: &'static str,

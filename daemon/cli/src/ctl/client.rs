@@ -78,7 +78,6 @@ pub(super) fn segment(text: &str) -> String {
 pub(super) enum StepsBody {
     /// The text of a file.
     Text(String),
-    /// A JSON value.
     Json(Value),
 }
 

@@ -365,7 +365,6 @@ impl Show {
         written(printable::out().write_all(text.as_bytes()))
     }
 
-    /// Prints JSON unchanged.
     fn exact(&self, value: &Value) -> Result<(), Failure> {
         written(writeln!(printable::exact_out(), "{value:#}"))
     }

@@ -37,12 +37,10 @@ pub struct Answers {
     pub token: Token,
     /// The addresses of the daemon.
     pub listen: Listen,
-    /// The provisioning service.
     pub provisioning: Option<Provisioning>,
     /// The storage of secrets.
     #[serde(default)]
     pub credentials: Credentials,
-    /// The first station.
     pub station: Option<Station>,
     /// The folder for the ceremony's transcript.
     #[serde(default, deserialize_with = "nothing_if_empty")]
@@ -95,7 +93,6 @@ pub struct Token {
     pub fragment: Option<String>,
     /// The file of the module, or else `fragment`.
     pub module: Option<PathBuf>,
-    /// The token's label.
     pub label: Option<String>,
     /// The token's serial number, where two tokens may have the same label.
     #[serde(default, deserialize_with = "nothing_if_empty")]
@@ -116,7 +113,6 @@ pub struct Token {
 pub enum TokenKind {
     /// A new SoftHSM token, which setup makes.
     Softhsm,
-    /// A TPM 2.0.
     Tpm,
     /// A token that was initialised with its vendor's tool.
     Pkcs11,
@@ -144,7 +140,6 @@ pub struct Listen {
 pub struct Provisioning {
     /// Host of the service plane.
     pub endpoint: String,
-    /// Id scope.
     pub id_scope: String,
     /// The file with the connection string; without it, setup asks for the string.
     #[serde(default, deserialize_with = "nothing_if_empty")]
@@ -212,7 +207,6 @@ pub enum CredentialStore {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Station {
-    /// The common name.
     pub name: String,
     /// Patterns of the registration ids for which it may request leaves.
     #[serde(default = "every_id")]

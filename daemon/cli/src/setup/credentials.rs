@@ -48,7 +48,6 @@ pub(super) fn is_stored(root: &Root, store: CredentialStore, name: &str) -> anyh
     Ok(root.path(path(store, name)).exists())
 }
 
-/// Stores a secret.
 pub(super) fn store(
     root: &Root,
     store: CredentialStore,

@@ -107,7 +107,6 @@ struct HubTable {
     credential: &'static str,
 }
 
-/// The configuration.
 pub(super) fn configuration(answers: &Answers) -> String {
     let listen = &answers.listen;
     let issuing = answers.issuing_authority();
@@ -287,7 +286,6 @@ struct Subject {
     common_name: String,
 }
 
-/// The ceremony file.
 pub(super) fn ceremony(answers: &Answers) -> String {
     let document = CeremonyDocument {
         name: format!("first ceremony of {}", answers.organization),

@@ -69,7 +69,6 @@ pub(crate) fn ask_hallmarkd(arguments: &[&OsStr], input: &[u8]) -> anyhow::Resul
     }
 }
 
-/// Runs `systemctl`.
 pub(super) fn systemctl(arguments: &[&str]) -> anyhow::Result<String> {
     let out = run(Command::new("systemctl").args(arguments))?;
     Ok(out.trim().to_owned())

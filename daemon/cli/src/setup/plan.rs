@@ -36,9 +36,7 @@ pub struct Plan {
     pub links: Vec<(PathBuf, PathBuf)>,
     /// The SoftHSM token, if setup makes one.
     pub new_token: Option<NewToken>,
-    /// The token's name.
     pub token: String,
-    /// The secrets.
     pub credentials: Vec<PlannedCredential>,
     /// The store of the secrets.
     pub store: CredentialStore,
@@ -55,16 +53,13 @@ pub struct Plan {
 /// A planned file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFile {
-    /// The absolute path.
     pub path: PathBuf,
-    /// The text.
     pub text: String,
 }
 
 /// A SoftHSM token to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
-    /// The label.
     pub label: String,
     /// The file for `SOFTHSM2_CONF`.
     pub configuration: PathBuf,
@@ -75,11 +70,9 @@ pub struct NewToken {
 /// A secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedCredential {
-    /// The credential's name.
     pub name: String,
     /// The question to the operator.
     pub what: String,
-    /// The origin.
     pub origin: Origin,
     /// The unit that receives it from systemd.
     pub holder: Holder,
@@ -88,9 +81,7 @@ pub struct PlannedCredential {
 /// The receiver of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// The token's worker.
     Worker,
-    /// The daemon.
     Daemon,
     /// No unit: the secret is kept for emergencies.
     NoUnit,
@@ -103,7 +94,6 @@ pub enum Origin {
     NewToken(PathBuf),
     /// Random text, made at the time of storing.
     Random,
-    /// The operator's file.
     File(PathBuf),
     /// The operator types it.
     Typed,

@@ -25,7 +25,6 @@ pub(super) struct Start {
     /// The validity of the next certificate; by default that of the old one.
     #[serde(default)]
     validity: Option<HumanSeconds>,
-    /// Likewise.
     #[serde(default)]
     key_type: Option<KeyType>,
     /// By compromise: the number of the compromised generation, if it is not the one that serves.
@@ -36,7 +35,6 @@ pub(super) struct Start {
     r#override: Option<String>,
 }
 
-/// Written like `5y`.
 #[derive(Deserialize)]
 pub(super) struct HumanSeconds(#[serde(with = "human_seconds")] u64);
 

@@ -63,7 +63,6 @@ pub(super) struct Start {
 
 #[derive(Deserialize)]
 pub(super) struct Which {
-    /// Lifted ones too.
     #[serde(default)]
     all: bool,
     after: Option<BlockId>,
@@ -166,11 +165,11 @@ fn blocked(
         (BlockKind::Device, None) => Ok(Excluded::Device(name)),
         (BlockKind::Group, None) => Ok(Excluded::Group(name)),
         (BlockKind::Generation, Some(number)) => Ok(Excluded::Generation(name, number)),
-        (BlockKind::Generation, None) => Err(Error::mend(
+        (BlockKind::Generation, None) => Err(Error::invalid(
             Code::BlockInvalid,
             "say which generation; `hallmark authority list` has all",
         )),
-        (_, Some(_)) => Err(Error::mend(
+        (_, Some(_)) => Err(Error::invalid(
             Code::BlockInvalid,
             "only an authority has generations; leave it out",
         )),
@@ -182,5 +181,5 @@ fn reason(reason: String) -> Result<String, Error> {
         return Ok(reason);
     }
     let message = format!("a reason has at most {REASON_BYTES_MAX} bytes");
-    Err(Error::mend(Code::ReasonTooLong, message))
+    Err(Error::invalid(Code::ReasonTooLong, message))
 }

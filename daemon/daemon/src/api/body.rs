@@ -49,7 +49,7 @@ impl FromRequest<Edge> for TextBody {
         let text = String::from_utf8(bytes.into());
         let text = text.map_err(|error| {
             let message = format!("the body is not UTF-8 text: {error}; send it as UTF-8");
-            Error::mend(Code::BodyInvalid, message)
+            Error::invalid(Code::BodyInvalid, message)
         })?;
         Ok(Self(text))
     }
@@ -72,7 +72,7 @@ pub(super) async fn read_typed(
         .and_then(|value| value.split(';').next())
         .map(str::trim);
     if !given.is_some_and(|it| it.eq_ignore_ascii_case(media_type)) {
-        let error = Error::mend(Code::ContentTypeUnsupported, format!("send {media_type}"));
+        let error = Error::invalid(Code::ContentTypeUnsupported, format!("send {media_type}"));
         return Err(Problem::with_status(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             error,
@@ -86,7 +86,7 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     let read = read.await.map_err(|_| too_slow())?;
     read.map_err(|_| {
         let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
-        let error = Error::mend(Code::BodyTooLarge, message);
+        let error = Error::invalid(Code::BodyTooLarge, message);
         Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
     })
 }
@@ -97,11 +97,11 @@ fn invalid(error: &serde_json::Error) -> Problem {
         Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     };
-    Problem::with_status(status, Error::mend(Code::BodyInvalid, error.to_string()))
+    Problem::with_status(status, Error::invalid(Code::BodyInvalid, error.to_string()))
 }
 
 fn too_slow() -> Problem {
     let message = format!("send the whole request within {} s", BODY_TIMEOUT.as_secs());
-    let error = Error::mend(Code::BodyTooSlow, message);
+    let error = Error::invalid(Code::BodyTooSlow, message);
     Problem::with_status(StatusCode::REQUEST_TIMEOUT, error)
 }

@@ -42,19 +42,14 @@ impl fmt::Debug for Admission {
 pub enum Peer {
     /// A local user of the admin socket.
     Local {
-        /// Effective user id.
         uid: u32,
         /// Whether the configuration admits the user at this moment.
         admission: Admission,
     },
     /// A local user who may not use the admin socket.
-    NotAdmitted {
-        /// Effective user id.
-        uid: u32,
-    },
+    NotAdmitted { uid: u32 },
     /// A TLS client, with the certificate whose key it has proven to hold, if any.
     Network {
-        /// The leaf.
         certificate: Option<ClientCertificate>,
     },
 }

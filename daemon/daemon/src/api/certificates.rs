@@ -14,13 +14,10 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
-/// The request's body.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ask {
-    /// The profile's name.
     profile: String,
-    /// The registration id.
     registration_id: String,
     /// PKCS #10 as PEM, or base64 of DER.
     csr: String,
@@ -29,18 +26,14 @@ struct Ask {
     r#move: bool,
 }
 
-/// The answer's body.
 #[derive(Serialize)]
 pub(super) struct Answer {
     registration_id: String,
     profile: String,
-    /// Upper hex.
     serial: String,
     /// Upper hex SHA-256 of the certificate.
     thumbprint: String,
-    /// RFC 3339.
     not_before: String,
-    /// RFC 3339.
     not_after: String,
     /// The leaf as PEM.
     certificate: String,
@@ -102,7 +95,7 @@ impl Asks<Issue> {
 async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
     let body = read_typed(headers, "application/json", body).await?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
-        Error::mend(
+        Error::invalid(
             Code::BodyInvalid,
             format!("the body is not as /v1/certificates has it: {error}"),
         )
@@ -111,9 +104,9 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
         .get("idempotency-key")
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
-        .map_err(|_| Error::mend(Code::IdempotencyKeyInvalid, "an idempotency key is ASCII"))?;
+        .map_err(|_| Error::invalid(Code::IdempotencyKeyInvalid, "an idempotency key is ASCII"))?;
     if idempotency_key.is_none() && matches!(peer, Peer::Network { .. }) {
-        return Err(Error::mend(
+        return Err(Error::invalid(
             Code::IdempotencyKeyRequired,
             "send an Idempotency-Key (a UUID): the repeat of a lost answer is then not a second \
              certificate",

@@ -7,7 +7,6 @@ use crate::ca::rfc3339;
 use axum::Json;
 use serde::Serialize;
 
-/// The accepted time.
 #[derive(Serialize)]
 pub(super) struct Accepted {
     now: String,

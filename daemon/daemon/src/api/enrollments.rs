@@ -19,7 +19,6 @@ use serde_json::Value;
 
 #[derive(Serialize)]
 pub(super) struct Enrollment {
-    /// Orders the list.
     id: EnrollmentId,
     provisioning: String,
     kind: EnrollmentKind,

@@ -36,7 +36,6 @@ pub trait Listener: Send + Sync + 'static {
     /// A connection that is ready for HTTP.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, Origin)>> + Send;
 
     /// Makes it ready and says who its client is, or hangs up.
@@ -61,7 +60,6 @@ pub struct Origin {
 
 /// TLS over TCP. Connections are accepted only while there is an identity.
 pub struct Https {
-    /// Where it listens.
     pub listener: TcpListener,
     /// The TLS identity of the daemon.
     pub identity: Arc<ServerIdentity>,
@@ -73,7 +71,6 @@ pub struct Https {
 
 /// Plain TCP: all clients are strangers.
 pub struct Http {
-    /// Where it listens.
     pub listener: TcpListener,
     /// How many connections one address may have.
     pub per_address_max: usize,
@@ -81,7 +78,6 @@ pub struct Http {
 
 /// The admin socket.
 pub struct Admin<Admitted> {
-    /// Where it listens.
     pub listener: UnixListener,
     /// The users that may use it; others get a refusal as answer.
     pub admitted: Admitted,

@@ -84,7 +84,6 @@ const RECEIPT_PERIOD: Duration = Duration::from_millis(50);
 /// Where the daemon listens.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Addresses {
-    /// HTTPS, for callers.
     pub https: Option<SocketAddr>,
     /// Plain HTTP, for what is published.
     pub http: Option<SocketAddr>,

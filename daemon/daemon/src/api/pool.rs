@@ -24,7 +24,6 @@ pub(super) enum Holder {
     Address(IpAddr),
     /// The SHA-256 of a client certificate.
     Certificate([u8; 32]),
-    /// A local user.
     User(u32),
 }
 

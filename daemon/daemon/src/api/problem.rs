@@ -70,7 +70,7 @@ impl Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match error.advice {
-            Advice::Mend => StatusCode::BAD_REQUEST,
+            Advice::Correct => StatusCode::BAD_REQUEST,
             Advice::Authenticate => StatusCode::UNAUTHORIZED,
             Advice::Forbidden => StatusCode::FORBIDDEN,
             Advice::Missing => StatusCode::NOT_FOUND,

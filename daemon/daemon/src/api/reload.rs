@@ -49,9 +49,7 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// It is new.
     Added,
-    /// It is gone.
     Removed,
     /// It says something else.
     Changed,

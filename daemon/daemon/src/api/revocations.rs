@@ -20,7 +20,6 @@ const CAUSE_BYTES_MAX: usize = 1_024;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revoke {
-    /// Hexadecimal digits.
     serial: Option<String>,
     /// Hexadecimal digits: SHA-256 of its DER.
     sha256: Option<String>,
@@ -40,7 +39,6 @@ pub(super) struct Revoke {
 pub(super) struct Revoked {
     serial: String,
     thumbprint: String,
-    /// Its common name.
     subject: String,
     profile: String,
     role: Option<Role>,
@@ -107,7 +105,7 @@ fn name(revoke: Revoke) -> Result<CertificateName, Error> {
         (Some(serial), None, None) => CertificateName::of_serial(&serial, authority),
         (None, Some(sha256), None) => CertificateName::of_sha256(&sha256),
         (None, None, Some(text)) => CertificateName::of_certificate(text.as_bytes()),
-        _ => Err(Error::mend(
+        _ => Err(Error::invalid(
             Code::CertificateNotNamed,
             "name the certificate by exactly one of `serial`, `sha256` and `certificate`",
         )),
@@ -118,7 +116,7 @@ fn reason(name: &str) -> Result<RevocationReason, Error> {
     RevocationReason::from_name(name).ok_or_else(|| {
         let known = RevocationReason::ALL.map(RevocationReason::name).join(", ");
         let message = format!("a reason is one of RFC 5280 5.3.1: {known}");
-        Error::mend(Code::ReasonInvalid, message)
+        Error::invalid(Code::ReasonInvalid, message)
     })
 }
 
@@ -127,5 +125,5 @@ fn cause(cause: String) -> Result<String, Error> {
         return Ok(cause);
     }
     let message = format!("a cause has at most {CAUSE_BYTES_MAX} bytes");
-    Err(Error::mend(Code::CauseTooLong, message))
+    Err(Error::invalid(Code::CauseTooLong, message))
 }

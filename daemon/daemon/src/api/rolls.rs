@@ -203,7 +203,7 @@ impl Api {
         if only_by_compromise {
             let message = "slot, hub and csr are for a roll by compromise; by expiry the device's \
                            next request is waited for";
-            return Err(Error::mend(Code::BodyInvalid, message).into());
+            return Err(Error::invalid(Code::BodyInvalid, message).into());
         }
         self.application(move |ca| {
             let rows = ca

@@ -105,7 +105,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// A passing failure is retried at every turn. A failure that an operator has to mend is
+    /// A passing failure is retried at every turn. A failure that an operator has to fix is
     /// retried ever more rarely: each refused attempt is an entry in the audit journal.
     fn after(before: Option<Self>, serving: Option<GenerationId>, error: Error) -> Self {
         let pause = match error.advice {
@@ -134,7 +134,6 @@ struct Presented {
 /// The state of the listener's certificate on record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RecordState {
-    /// It is good.
     Good,
     /// It is not on record: an older backup was restored. It serves until there is another one.
     Unknown,

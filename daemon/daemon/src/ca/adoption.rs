@@ -32,7 +32,6 @@ pub const REASON_CHARS_MAX: usize = 512;
 /// The ceremony file's entry for an authority that exists elsewhere.
 #[derive(Clone, Debug)]
 pub struct Adoption {
-    /// Its key.
     pub key: KeyUri,
     /// Its certificate: PEM, or the absolute path of a PEM file.
     pub certificate: String,
@@ -136,7 +135,7 @@ impl Ceremonies {
 
 fn refusal(authority: &str, reason: String) -> Error {
     let message = format!("authority {authority} is not adopted: {reason}");
-    Error::mend(Code::AdoptionRefused, message)
+    Error::invalid(Code::AdoptionRefused, message)
 }
 
 /// Of a key that may have left its token once.

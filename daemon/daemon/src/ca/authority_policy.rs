@@ -32,7 +32,6 @@ impl ApprovalStep {
 /// The limits of a provisioning service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
-    /// CA certificates.
     pub ca_certificates: i64,
     /// Enrollment groups by X.509.
     pub groups: i64,

@@ -26,7 +26,6 @@ pub enum Caller {
         /// The certificate, for the store to see that it is not revoked while a request is in work.
         certificate: Requester,
     },
-    /// The daemon itself.
     Daemon,
 }
 
@@ -195,7 +194,7 @@ impl Authorized<Inspect> {
             }),
             _ => Err(Error::forbidden(
                 Code::RoleForbidden,
-                format!("{caller} may not look at that; an operator or auditor may"),
+                format!("{caller} may not read this; an operator or auditor may"),
             )),
         }
     }

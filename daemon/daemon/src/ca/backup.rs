@@ -36,7 +36,6 @@ pub struct Manifest {
     pub hallmark: String,
     /// RFC 3339: what was committed by then is in it.
     pub made_at: String,
-    /// The copy's size.
     pub bytes: u64,
     /// Hex SHA-256 of the copy.
     pub sha256: String,
@@ -49,7 +48,6 @@ pub struct Manifest {
 pub struct Backup {
     /// The copy; its manifest lies beside it.
     pub file: PathBuf,
-    /// Its manifest.
     #[serde(flatten)]
     pub manifest: Manifest,
     /// Older ones that were deleted for it.
@@ -61,24 +59,13 @@ pub struct Backup {
 pub enum BackupInvalid {
     /// A file cannot be read.
     #[error("{path}: {reason}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// Why.
-        reason: String,
-    },
+    Unreadable { path: String, reason: String },
     /// The manifest says something else.
     #[error("{path} is not what its manifest says: {what}; take another backup")]
-    Differs {
-        /// The copy.
-        path: String,
-        /// The differences.
-        what: String,
-    },
+    Differs { path: String, what: String },
     /// It is no database that holds together.
     #[error("{path} is damaged: {source}; take another backup")]
     Damaged {
-        /// The copy.
         path: String,
         /// The contents that were read.
         source: StoreError,
@@ -136,7 +123,7 @@ impl Backups {
         let kept = prepared.and_then(|_| folder::backups(&folder));
         let kept = kept.map_err(|error| failed(&error))?;
         if kept.contains(&file) {
-            let message = "there is one of this second already; come back";
+            let message = "a backup of this second exists; try again in a second";
             return Err(Error::later(1, Code::BackupExists, message));
         }
         let partial = file.with_extension("partial");

@@ -15,11 +15,8 @@ use serde_json::json;
 /// A CA certificate at a provisioning service.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaCertificateStatus {
-    /// The provisioning service.
     pub provisioning: String,
-    /// Its name there.
     pub name: String,
-    /// The authority.
     pub authority: String,
     /// The generation of the authority.
     pub generation: Option<GenerationNumber>,

@@ -124,7 +124,7 @@ impl Issuer {
         let now = self.now();
         if now > client.not_after || now < client.not_before {
             let message = format!(
-                "the client certificate is valid from {} to {}; renew it, or mend the clock",
+                "the client certificate is valid from {} to {}; renew it, or fix the clock",
                 rfc3339(client.not_before),
                 rfc3339(client.not_after)
             );

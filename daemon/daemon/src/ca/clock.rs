@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 
 /// How far a clock may be set back behind what is on record, in seconds: a correction, not a jump.
 const CORRECTION_SECONDS_MAX: i64 = 60;
-/// How soon a caller may come back while the clock is not believed, in seconds.
+/// After how long a caller may try again while the clock is not believed, in seconds.
 const RETRY_SECONDS: u32 = 10;
 
 /// When the clock is believed.

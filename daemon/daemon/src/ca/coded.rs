@@ -6,11 +6,9 @@ use serde_json::Value;
 /// A sentence, and what it says in a form that does not change with the wording.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Coded<C> {
-    /// Stable.
     pub code: C,
     /// The sentence's parameters: a JSON object.
     pub parameters: Value,
-    /// For people.
     pub text: String,
 }
 

@@ -65,13 +65,10 @@ struct Failure {
 /// The revocation list of a generation, for people.
 #[derive(Clone, Debug, Serialize)]
 pub struct CrlStatus {
-    /// The authority's name.
     pub authority: String,
     /// Which of its generations.
     pub generation: GenerationNumber,
-    /// The list's number.
     pub number: CrlNumber,
-    /// RFC 3339.
     pub this_update: String,
     /// RFC 3339: from then on verifiers refuse it.
     pub next_update: String,
@@ -291,7 +288,7 @@ impl CrlPublisher {
             let authority = &generation.authority;
             let number = generation.number.get();
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
-                "a revocation list waits for its key");
+                "revocation list not signed, the key has not signed a test");
             return self.lists.waits_for_its_key(generation.id, &error, now);
         }
         let source = Source::RevocationList(generation.id);

@@ -37,7 +37,6 @@ pub struct BenchRequest {
 pub struct DiagnosticsReport {
     /// The token's name in the configuration.
     pub token: String,
-    /// RFC 3339.
     pub at: String,
     /// The version of this daemon.
     pub hallmark: &'static str,
@@ -54,9 +53,7 @@ pub struct DiagnosticsReport {
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Diagnostics {
-    /// By the contract.
     Check(contract::Report),
-    /// By the bench.
     Bench(bench::Report),
 }
 
@@ -105,7 +102,7 @@ impl TokenDiagnostics {
             let least = BENCH_SECONDS.start();
             let most = BENCH_SECONDS.end();
             let message = format!("`seconds` must be {least} to {most}");
-            return Err(Error::mend(Code::BenchInvalid, message));
+            return Err(Error::invalid(Code::BenchInvalid, message));
         }
         let token = self.issuer.known_token(name)?;
         let _alone = self.alone()?;
@@ -254,7 +251,6 @@ fn meaning_of(row: &bench::Row) -> String {
     )
 }
 
-/// 1234567 as 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

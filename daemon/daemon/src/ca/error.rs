@@ -10,8 +10,7 @@ use crate::token::{CallFailure, TokenError};
 /// The caller's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Mend the request.
-    Mend,
+    Correct,
     /// Present a client certificate that is known here.
     Authenticate,
     /// Ask a caller with the permission.
@@ -22,7 +21,6 @@ pub enum Advice {
     Conflict,
     /// Send the same again after this many seconds.
     Later {
-        /// Goes into `Retry-After`.
         seconds: u32,
     },
     /// Call the operator: something that must hold does not.
@@ -35,7 +33,6 @@ pub enum Advice {
 pub struct Error {
     /// The caller's next step.
     pub advice: Advice,
-    /// Stable, snake_case.
     pub code: Code,
     /// One sentence with the remedy. Never a secret.
     pub message: String,
@@ -43,8 +40,8 @@ pub struct Error {
 
 impl Error {
     /// The request must change.
-    pub fn mend(code: Code, message: impl Into<String>) -> Self {
-        Self::new(Advice::Mend, code, message)
+    pub fn invalid(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Advice::Correct, code, message)
     }
 
     /// The caller may not.
@@ -95,8 +92,8 @@ impl From<StoreError> for Error {
             StoreError::Conflict(_) | StoreError::Violates(_) => {
                 Self::conflict(Code::StateConflict, message)
             }
-            StoreError::InTheWay { code, .. } => Self::conflict(code, message),
-            StoreError::Mend { code, .. } => Self::mend(code, message),
+            StoreError::Blocking { code, .. } => Self::conflict(code, message),
+            StoreError::Invalid { code, .. } => Self::invalid(code, message),
             StoreError::RequesterRevoked => Self::new(
                 Advice::Authenticate,
                 Code::ClientCertificateRevoked,
@@ -122,7 +119,7 @@ impl From<IntentRefusal> for Error {
             }
             IntentRefusal::Blocked(_) => Self::forbidden(Code::DeviceBlocked, message),
             IntentRefusal::GroupBlocked { .. } => Self::forbidden(Code::GroupBlocked, message),
-            IntentRefusal::Key(reason) => Self::mend(reason.code(), message),
+            IntentRefusal::Key(reason) => Self::invalid(reason.code(), message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict(Code::RollUnderWay, message),
             IntentRefusal::RequesterRevoked => Self::new(
                 Advice::Authenticate,

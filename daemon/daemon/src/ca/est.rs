@@ -69,10 +69,10 @@ impl Est {
             self.issuer.profile(label)?;
         }
         let requested = RequestedNames::read(&request.csr)
-            .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
+            .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
         let Some(name) = requested.common_name.clone() else {
             let message = "the CSR has no common name; make it the registration id";
-            return Err(Error::mend(Code::CsrWithoutCommonName, message));
+            return Err(Error::invalid(Code::CsrWithoutCommonName, message));
         };
         let profile = self.asked_profile(permission, request, &name)?;
         // Checked before an answer could reveal a property of the device.
@@ -261,7 +261,6 @@ impl Est {
     }
 }
 
-/// RFC 7030 4.2.2.
 fn refuse_other_names(requested: &RequestedNames, renewed: &Certificate) -> Result<(), Error> {
     if requested.has_names_of(renewed) {
         return Ok(());
@@ -271,5 +270,5 @@ fn refuse_other_names(requested: &RequestedNames, renewed: &Certificate) -> Resu
          (here {:?}); copy them, or use simpleenroll",
         renewed.subject()
     );
-    Err(Error::mend(Code::CsrOtherNames, message))
+    Err(Error::invalid(Code::CsrOtherNames, message))
 }

@@ -39,9 +39,7 @@ pub struct ExpiryStatus {
     pub alarming: i64,
     /// How many end within a day, a week and 30 days.
     pub within_1d: i64,
-    /// Within a week.
     pub within_7d: i64,
-    /// Within 30 days.
     pub within_30d: i64,
     /// RFC 3339 of the nearest end.
     pub next: Option<String>,

@@ -32,17 +32,13 @@ use serde_json::json;
 /// An authority's generation that waits for its certificate.
 #[derive(Clone, Debug, Serialize)]
 pub struct PendingAuthority {
-    /// The authority's name.
     pub name: String,
-    /// Which generation.
     pub generation: GenerationNumber,
-    /// `waiting`.
     pub state: &'static str,
     /// The token that holds the key.
     pub token: String,
     /// The kind of key.
     pub key_type: crate::x509::key::KeyType,
-    /// `CKA_LABEL`.
     pub key_label: String,
     /// Hex SHA-256 of the SubjectPublicKeyInfo.
     pub spki_sha256: String,
@@ -301,7 +297,7 @@ impl Answer {
 
 fn refusal(row: &GenerationRow, code: Code, reason: String) -> Error {
     let message = format!("nothing is installed for {}: {reason}", row.authority);
-    Error::mend(code, message)
+    Error::invalid(code, message)
 }
 
 /// The certificates above, the issuer's first, up to a self-signed one. Each has signed the one

@@ -21,7 +21,6 @@ use crate::x509::profile::Profile;
 pub(super) struct Shape {
     pub subject: DistinguishedName,
     pub path_length: Option<u8>,
-    /// In seconds.
     pub validity: u64,
 }
 

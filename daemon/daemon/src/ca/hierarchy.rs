@@ -24,7 +24,6 @@ use std::sync::Arc;
 pub struct Generation {
     /// Its row in the table of generations.
     pub id: GenerationId,
-    /// The authority's name.
     pub authority: String,
     /// 1 for the first.
     pub number: GenerationNumber,
@@ -34,9 +33,7 @@ pub struct Generation {
     pub token: String,
     /// Where on the token.
     pub key: KeyReference,
-    /// Its public half.
     pub public_key: PublicKey,
-    /// Its certificate.
     pub certificate: Certificate,
     /// The same, as chains have it.
     pub link: Arc<ChainLink>,
@@ -62,7 +59,6 @@ pub struct Generation {
 /// A certificate of a chain.
 #[derive(Debug)]
 pub struct ChainLink {
-    /// The certificate.
     pub certificate: Certificate,
     /// The same, as PEM.
     pub pem: String,

@@ -31,7 +31,6 @@ use std::sync::Arc;
 /// A request for a leaf.
 #[derive(Clone, Debug)]
 pub struct IssueRequest {
-    /// The profile's name.
     pub profile: String,
     /// The registration id; for other roles, the common name.
     pub registration_id: String,
@@ -48,9 +47,7 @@ pub struct IssueRequest {
 pub struct Issued {
     /// Its common name: the registration id.
     pub subject: String,
-    /// The profile's name.
     pub profile: String,
-    /// The certificate.
     pub certificate: Certificate,
     /// From its issuer up to and including the one whose certificate the provisioning service
     /// verified.
@@ -115,7 +112,7 @@ impl Issuer {
         idempotency: Option<&Idempotency>,
     ) -> Result<Issued, Error> {
         // 3. The CSR: its own signature, key policy, canonical DER.
-        let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
+        let csr = Csr::parse(&request.csr).map_err(|r| Error::invalid(r.code(), r.to_string()))?;
         crash_point("cycle-3");
 
         // 4. Profile and name, and whether the caller may have a leaf with both. The common name is
@@ -150,7 +147,8 @@ impl Issuer {
             purpose: Purpose::Leaf,
             profile_name: &profile.name,
             profile: &profile.certificate,
-            subject: subject.map_err(|error| Error::mend(Code::NameInvalid, error.to_string()))?,
+            subject: subject
+                .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?,
             public_key: csr.public_key(),
             caller: caller.to_string(),
             holder: Holder {
@@ -353,15 +351,15 @@ fn common_name(profile: &IssuanceProfile, asked: &str) -> Result<String, Error> 
     RegistrationId::parse(asked)
         .map(|id| id.as_str().to_owned())
         .map_err(|error| match profile.role {
-            Role::Device => Error::mend(error.code(), error.to_string()),
-            _ => Error::mend(Code::NameInvalid, error.to_string()),
+            Role::Device => Error::invalid(error.code(), error.to_string()),
+            _ => Error::invalid(Code::NameInvalid, error.to_string()),
         })
 }
 
 /// A CSR names nothing, or exactly the requested name.
 fn agrees_with(csr: &Csr, name: &str) -> Result<(), Error> {
     match csr.common_name() {
-        Some(other) if other != name => Err(Error::mend(
+        Some(other) if other != name => Err(Error::invalid(
             Code::CsrOtherCommonName,
             format!(
                 "the CSR names {other:?} and the request {name:?}; the common name is the \

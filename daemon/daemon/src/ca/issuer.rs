@@ -38,7 +38,6 @@ pub struct IssuerSettings {
     pub authorities: BTreeMap<String, String>,
     /// Other tokens and authorities that sign while a token is unavailable.
     pub failover: FailoverPolicy,
-    /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// The certificates that each station may request.
     pub stations: StationPolicy,
@@ -197,11 +196,10 @@ impl Issuer {
                 "the configuration has no [[authority]] named {authority:?}; add it with the token \
                  of its key, and reload"
             );
-            Error::mend(Code::AuthorityUnknown, message)
+            Error::invalid(Code::AuthorityUnknown, message)
         })
     }
 
-    /// Wakes the reconcilers.
     pub(super) fn wake(&self) {
         (self.callbacks.desired_changed)();
     }

@@ -40,7 +40,7 @@ impl Issuer {
         let limit = self.constraint(name, certificates_above(&hierarchy, id));
         limit.map_or(Ok(()), |limit| {
             let message = format!("authority {name} cannot be below {issuer}: {limit}");
-            Err(Error::mend(Code::AuthorityLimited, message))
+            Err(Error::invalid(Code::AuthorityLimited, message))
         })
     }
 

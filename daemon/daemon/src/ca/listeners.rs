@@ -11,7 +11,6 @@ use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 use std::sync::Mutex;
 
-/// The last reports.
 #[derive(Default)]
 pub(super) struct Listeners {
     https: Mutex<HttpsState>,

@@ -86,7 +86,6 @@ use tokens::Tokens;
 /// A token, and how long it may take.
 #[derive(Clone)]
 pub struct ConfiguredToken {
-    /// Its worker's client.
     pub client: TokenClient,
     /// How long one signature may take.
     pub sign_deadline: Duration,
@@ -99,7 +98,6 @@ pub struct ConfiguredToken {
 pub struct TokenTraits {
     /// The family's name, for people.
     pub family: String,
-    /// The token's label.
     pub label: String,
     /// Its serial number, where the configuration says it.
     pub serial: Option<String>,
@@ -130,7 +128,6 @@ impl Default for TokenTraits {
 
 /// The parts of the certificate authority.
 pub struct Config {
-    /// The store.
     pub store: Store,
     /// The settings of the issuer.
     pub issuer: IssuerSettings,

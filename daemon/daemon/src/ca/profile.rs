@@ -14,7 +14,6 @@ pub struct IssuanceProfile {
     pub name: String,
     /// The authority that signs.
     pub authority: String,
-    /// The holder's role.
     pub role: Role,
     /// Holders may have certificates with one key, such as devices that cannot make one.
     #[serde(default)]

@@ -81,7 +81,7 @@ impl Issuer {
             return Ok(());
         }
         let message = format!(
-            "this certificate is valid until {}, and may be renewed from {}; come back then",
+            "this certificate is valid until {}, and may be renewed from {}; try again then",
             rfc3339(present.not_after),
             rfc3339(opens)
         );
@@ -102,7 +102,7 @@ impl Issuer {
         };
         if earlier.iter().any(has_key) {
             let message = "the CSR has the key of an earlier certificate; make a new key";
-            return Err(Error::mend(Code::RenewalSameKey, message));
+            return Err(Error::invalid(Code::RenewalSameKey, message));
         }
         let now = self.now();
         earlier.retain(|it| it.profile == present.profile);
@@ -131,11 +131,11 @@ fn check_alternative_names(
         return Ok(());
     }
     let requested =
-        RequestedNames::read(csr).map_err(|it| Error::mend(it.code(), it.to_string()))?;
+        RequestedNames::read(csr).map_err(|it| Error::invalid(it.code(), it.to_string()))?;
     if requested.has_alternative_names_of(certificate) {
         return Ok(());
     }
     let message = "a renewal asks for the subject alternative names that the certificate has; copy \
                    them into the CSR";
-    Err(Error::mend(Code::CsrOtherNames, message))
+    Err(Error::invalid(Code::CsrOtherNames, message))
 }

@@ -87,7 +87,7 @@ pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>,
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
         let message =
             format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
-        return Err(Error::mend(Code::IdempotencyKeyInvalid, message));
+        return Err(Error::invalid(Code::IdempotencyKeyInvalid, message));
     }
     let fields = [
         request.profile.as_bytes(),

@@ -110,7 +110,7 @@ impl SigningRequest<'_> {
             now,
         };
         let built = tbs::build(self.signer.issuer, &request)
-            .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
+            .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
         let expected = Expectation {
             issuer: match self.signer.certificate {
                 Some(certificate) => ExpectedIssuer::Certificate(certificate),

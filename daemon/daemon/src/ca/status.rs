@@ -24,7 +24,6 @@ pub const BLOCKS_SHOWN_MAX: u32 = 20;
 pub struct Status {
     /// The version of this daemon.
     pub version: &'static str,
-    /// RFC 3339.
     pub now: String,
     /// Whether certificates can be issued: the store writes, authorities exist, their keys have
     /// shown that they sign, the clock is believed, and HTTPS can be used.
@@ -33,7 +32,6 @@ pub struct Status {
     pub not_ready: Vec<Coded<NotReady>>,
     /// Whether the store can write.
     pub store: StoreStatus,
-    /// Tokens by name.
     pub tokens: BTreeMap<String, TokenStatus>,
     /// How many authorities serve.
     pub authorities: usize,
@@ -41,7 +39,6 @@ pub struct Status {
     pub certificates: i64,
     /// Serial numbers abandoned so far: their tokens may have signed.
     pub abandoned: i64,
-    /// Signatures under way.
     pub under_way: i64,
     /// The queue of changes to provisioning services.
     pub push: PushStatus,
@@ -77,9 +74,8 @@ codes! {
 pub struct StoreStatus {
     /// Whether its last writes succeeded.
     pub writable: bool,
-    /// The cause if not, and how to mend it.
+    /// The cause if not, and how to fix it.
     pub reason: Option<String>,
-    /// `store_not_writable` if not.
     pub reason_code: Option<AlarmCode>,
     /// RFC 3339 of the first write that failed.
     pub since: Option<String>,
@@ -119,7 +115,6 @@ impl TokenStatus {
 /// The queue of changes to provisioning services.
 #[derive(Clone, Debug, Serialize)]
 pub struct PushStatus {
-    /// Waiting.
     pub waiting: i64,
     /// Rejected, waiting for an operator.
     pub parked: i64,

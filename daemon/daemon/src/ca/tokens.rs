@@ -19,13 +19,10 @@ const INVENTORY_DEADLINE: Duration = Duration::from_secs(60);
 /// One slot of a module, and whose token is in it.
 #[derive(Clone, Debug, Serialize)]
 pub struct VisibleSlot {
-    /// The module's family.
     pub family: String,
-    /// The module's file.
     pub module: String,
     /// The slot's number, good until the next start; none if the module could not be asked.
     pub slot: Option<u64>,
-    /// The token's label.
     pub label: Option<String>,
     /// The token's serial number.
     pub serial: Option<String>,
@@ -44,7 +41,6 @@ pub struct VisibleSlot {
 pub struct TokenReport {
     /// Its name in the configuration.
     pub name: String,
-    /// Its family.
     pub family: String,
     /// The token's description of itself, with its mechanisms.
     #[serde(flatten)]
@@ -53,13 +49,11 @@ pub struct TokenReport {
     pub remarks: Vec<String>,
     /// The shortest PIN and the longest, in bytes.
     pub pin_bytes: (u64, u64),
-    /// Sessions that sign.
     pub sessions: usize,
     /// Sessions that the worker has open, if the token reports them.
     pub sessions_open: Option<u64>,
     /// The most that it may open, if there is a limit.
     pub sessions_max: Option<u64>,
-    /// Its private keys.
     pub keys: Vec<TokenKey>,
     /// Private keys that cannot be used, each with the reason.
     pub unusable: Vec<String>,
@@ -70,9 +64,7 @@ pub struct TokenReport {
 /// A key on a token.
 #[derive(Clone, Debug, Serialize)]
 pub struct TokenKey {
-    /// `CKA_LABEL`.
     pub label: String,
-    /// Hex `CKA_ID`.
     pub id: String,
     /// Its kind, if it is one of ours.
     pub key_type: Option<KeyType>,
@@ -80,13 +72,9 @@ pub struct TokenKey {
     pub purpose: String,
     /// Hex SHA-256 of the SubjectPublicKeyInfo.
     pub spki_sha256: String,
-    /// `CKA_SENSITIVE`.
     pub sensitive: bool,
-    /// `CKA_EXTRACTABLE`.
     pub extractable: bool,
-    /// `CKA_NEVER_EXTRACTABLE`.
     pub never_extractable: bool,
-    /// `CKA_LOCAL`.
     pub local: bool,
     /// Test signatures that are on record.
     pub proofs: i64,

@@ -17,15 +17,11 @@ use std::collections::BTreeMap;
 /// The record of a ceremony, for people to sign and machines to compare.
 #[derive(Clone, Debug, Serialize)]
 pub struct Transcript {
-    /// The ceremony's name.
     pub ceremony: String,
     /// Hex SHA-256 of the file as it was read.
     pub input_sha256: String,
-    /// RFC 3339.
     pub started_at: String,
-    /// RFC 3339.
     pub finished_at: String,
-    /// The operator.
     pub operator: String,
     /// The version of this daemon.
     pub hallmark: &'static str,
@@ -38,7 +34,6 @@ pub struct Transcript {
 /// The result for one authority.
 #[derive(Clone, Debug, Serialize)]
 pub struct TranscriptEntry {
-    /// The authority's name.
     pub name: String,
     /// 1 for the first generation.
     pub generation: GenerationNumber,
@@ -63,38 +58,26 @@ pub struct TranscriptEntry {
 pub struct KeyTranscript {
     /// The kind of key.
     pub key_type: KeyType,
-    /// `CKA_LABEL`.
     pub label: String,
-    /// Hex `CKA_ID`.
     pub id: String,
     /// Hex SHA-256 of the SubjectPublicKeyInfo.
     pub spki_sha256: String,
-    /// `CKA_SENSITIVE`.
     pub sensitive: bool,
-    /// `CKA_EXTRACTABLE`.
     pub extractable: bool,
-    /// `CKA_NEVER_EXTRACTABLE`.
     pub never_extractable: bool,
-    /// `CKA_LOCAL`.
     pub local: bool,
 }
 
 /// A certificate, for the transcript.
 #[derive(Clone, Debug, Serialize)]
 pub struct CertificateTranscript {
-    /// RFC 4514.
     pub subject: String,
-    /// RFC 4514.
     pub issuer: String,
-    /// Upper hex.
     pub serial: String,
     /// Upper hex SHA-256 of the DER.
     pub sha256: String,
-    /// RFC 3339.
     pub not_before: String,
-    /// RFC 3339.
     pub not_after: String,
-    /// `pathLenConstraint`.
     pub path_length: Option<u8>,
     /// The certificate as PEM.
     pub pem: String,

@@ -22,9 +22,8 @@ use std::io::{self, Write};
 /// The result of one check.
 #[derive(Debug)]
 pub struct Finding {
-    /// The checked object.
     pub subject: String,
-    /// A good state, or the fault and how to mend it.
+    /// A good state, or the fault and how to fix it.
     pub verdict: Result<String, String>,
 }
 
@@ -130,7 +129,6 @@ enum OnRecord {
     Nothing,
     /// The database has an older schema, and was not read.
     Older,
-    /// These.
     Generations(Vec<GenerationRow>),
 }
 

@@ -17,9 +17,7 @@ const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub struct Documents {
     /// Where the configuration will be.
     pub file: PathBuf,
-    /// The configuration.
     pub configuration: String,
-    /// The ceremony.
     pub ceremony: String,
 }
 

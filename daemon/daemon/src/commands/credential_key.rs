@@ -35,11 +35,9 @@ const DAYS: std::ops::RangeInclusive<u16> = 1..=730;
 pub struct NewKey {
     /// The token's name in the configuration.
     pub token: String,
-    /// The key's name.
     pub key: String,
     /// The certificate's file, which must not exist.
     pub out: PathBuf,
-    /// The certificate's lifetime.
     pub days: u16,
 }
 

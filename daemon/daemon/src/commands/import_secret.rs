@@ -21,7 +21,6 @@ use std::time::SystemTime;
 pub struct Import {
     /// The token's name in the configuration.
     pub token: String,
-    /// The key's name.
     pub key: String,
     /// The file with the connection string.
     pub file: PathBuf,

@@ -43,7 +43,6 @@ pub(super) struct Listen {
 pub struct HttpsListener {
     /// Port 0 takes a free port, which the log names.
     pub address: SocketAddr,
-    /// Its names.
     pub names: Vec<String>,
     /// The profile of its certificate.
     pub profile: String,

@@ -20,9 +20,7 @@ const API_VERSION: &str = "2026-11-01";
 /// The path of one DPS among Azure's resources.
 #[derive(Clone, Debug)]
 pub struct ResourcePath {
-    /// Subscription id.
     pub subscription: String,
-    /// Resource group.
     pub resource_group: String,
     /// Name of the provisioning service.
     pub name: String,

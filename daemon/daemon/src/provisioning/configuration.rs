@@ -54,7 +54,6 @@ pub struct ProvisioningConfiguration {
     pub device_endpoint: String,
     /// `ip:port` of the device plane.
     pub device_address: Option<String>,
-    /// Id scope.
     pub id_scope: String,
     /// PEM file with the only authorities to trust for TLS.
     pub ca_bundle: Option<PathBuf>,
@@ -92,9 +91,7 @@ pub struct ArmConfiguration {
     pub address: Option<String>,
     /// PEM file with the only authorities to trust for TLS.
     pub ca_bundle: Option<PathBuf>,
-    /// Subscription id.
     pub subscription: String,
-    /// Resource group.
     pub resource_group: String,
     /// Name of the provisioning service there.
     pub name: String,
@@ -148,7 +145,6 @@ fn operations_per_minute_default() -> u32 {
 pub struct Provisioning {
     /// The name in the configuration.
     pub name: String,
-    /// Id scope.
     pub id_scope: String,
     /// Authorities whose certificates it is to verify.
     pub verified: BTreeSet<String>,
@@ -173,7 +169,6 @@ struct Access {
 /// The clients of one service.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// Enrollments and registrations.
     pub dps: DpsClient,
     /// CA certificates, if there is access to them.
     pub arm: Option<ArmClient>,

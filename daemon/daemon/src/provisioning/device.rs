@@ -41,16 +41,12 @@ pub enum Registration {
     Assigned {
         /// Host name of its hub.
         hub: String,
-        /// Its name there.
         device_id: String,
     },
     /// The enrollment that applies is disabled: final, and not an error.
     Disabled,
     /// The service could not do it: final.
-    Failed {
-        /// The service's reason.
-        reason: String,
-    },
+    Failed { reason: String },
 }
 
 impl DeviceClient {

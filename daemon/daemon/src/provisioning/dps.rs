@@ -194,9 +194,7 @@ fn gone(result: Result<Reply, CallError>, missing: &[&str]) -> Result<(), CallEr
 /// The collection of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanKind {
-    /// Individual enrollments.
     Individuals,
-    /// Enrollment groups.
     Groups,
 }
 
@@ -263,10 +261,7 @@ pub struct BulkOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkItem {
-    /// Which.
     pub registration_id: String,
-    /// The service's code.
     pub error_code: Option<i64>,
-    /// The service's words.
     pub error_status: Option<String>,
 }

@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Endpoints<'a> {
     /// Trusted authorities of planes without a bundle of their own.
     pub(super) ca_bundle: Option<PathBuf>,
-    /// `http://host:port`.
     pub(super) proxy: Option<String>,
-    /// `$CREDENTIALS_DIRECTORY` of systemd.
     pub(super) credentials: Option<&'a Path>,
 }
 

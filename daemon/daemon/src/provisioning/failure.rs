@@ -15,12 +15,10 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// A call that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Try again later.
     #[error("{operation}: {reason}")]
     Transient {
         /// Verb and subject of the call.
         operation: String,
-        /// The cause.
         reason: String,
         /// The pause that the service requested.
         retry_after: Option<Duration>,
@@ -40,7 +38,6 @@ pub enum CallError {
     Rejected {
         /// Verb and subject of the call.
         operation: String,
-        /// HTTP status.
         status: u16,
         /// The service's own error code.
         code: Option<String>,
@@ -57,7 +54,7 @@ pub enum CallError {
         /// The fault of the request or credential.
         reason: String,
     },
-    /// The credential is missing, wrong or lacks a right: an operator must mend it. Try again
+    /// The credential is missing, wrong or lacks a right: an operator must fix it. Try again
     /// slowly, because the file may be exchanged at any time.
     #[error("{operation}: the credential was not accepted: {reason}")]
     Unauthorized {

@@ -53,12 +53,7 @@ pub struct PlaneSettings {
 pub enum PlaneError {
     /// The CA bundle cannot be used.
     #[error("cannot use the CA bundle {}: {reason}", path.display())]
-    CaBundle {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    CaBundle { path: PathBuf, reason: String },
     /// A credential names a token that is not configured.
     #[error("the credential's key is in token {0:?}, and there is no such token")]
     Token(String),
@@ -67,12 +62,7 @@ pub enum PlaneError {
     ClientCertificate,
     /// The client cannot be built.
     #[error("cannot prepare calls to {host}: {reason}")]
-    Client {
-        /// The plane's host.
-        host: String,
-        /// Why.
-        reason: String,
-    },
+    Client { host: String, reason: String },
 }
 
 /// One plane of the service.

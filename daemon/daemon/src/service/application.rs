@@ -42,7 +42,6 @@ pub(super) struct Application {
 /// The work of one turn.
 #[derive(Clone, Copy)]
 enum Turn {
-    /// Everything.
     Full,
     /// Records and CRLs. Other work that failed is not retried.
     Short,

@@ -35,7 +35,6 @@ pub(super) fn listener_name(configuration: &Configuration) -> Option<ListenerNam
     })
 }
 
-/// All listeners, open.
 pub(super) struct Listeners {
     pub(super) https: Option<std::net::TcpListener>,
     pub(super) http: Option<std::net::TcpListener>,
@@ -167,7 +166,6 @@ pub(super) fn is_of_the_disk(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Does not block.
 pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         files::make_folder(folder, 0o755)
@@ -193,7 +191,6 @@ pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Inside the runtime.
 pub(super) fn listening(
     listener: Option<std::net::TcpListener>,
 ) -> anyhow::Result<Option<TcpListener>> {

@@ -36,7 +36,6 @@ impl Wakers {
         }
     }
 
-    /// Wakes everything.
     pub(super) fn wake_all(&self) {
         self.application.notify_one();
         self.services.load().iter().for_each(|it| it.notify_one());

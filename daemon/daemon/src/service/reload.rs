@@ -86,7 +86,7 @@ impl Daemon {
 
     /// Reads the file and makes the parts that the new configuration needs.
     fn next(&self) -> Result<Next, Error> {
-        let refused = |reason: String| Error::mend(Code::ConfigurationRefused, reason);
+        let refused = |reason: String| Error::invalid(Code::ConfigurationRefused, reason);
         let before = &self.configuration;
         let configuration = read(&before.file).map_err(|error| refused(format!("{error:#}")))?;
         for ((what, is), (_, wanted)) in before

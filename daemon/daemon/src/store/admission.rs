@@ -23,7 +23,6 @@ use std::collections::BTreeSet;
 pub struct NewEnrollment {
     /// The name of the provisioning service in the configuration.
     pub provisioning: String,
-    /// Individual or group.
     pub kind: EnrollmentKind,
     /// Registration id or enrollment group id.
     pub name: String,

@@ -21,7 +21,6 @@ pub struct AdoptedGeneration {
     pub key_label: String,
     /// DER SubjectPublicKeyInfo of the key.
     pub spki: Vec<u8>,
-    /// The certificate.
     pub certificate: MadeElsewhere,
     /// The number of the last revocation list that was published; 0 if there was none.
     pub crl_number: CrlNumber,
@@ -30,19 +29,15 @@ pub struct AdoptedGeneration {
 /// A certificate that was signed elsewhere.
 #[derive(Clone, Debug)]
 pub struct MadeElsewhere {
-    /// The certificate, DER.
     pub der: Vec<u8>,
     /// The signed bytes within it.
     pub tbs: Vec<u8>,
-    /// The serial number.
     pub serial: Vec<u8>,
-    /// Its SubjectPublicKeyInfo, DER.
     pub public_key: Vec<u8>,
     /// The common name, or the whole subject where it has none.
     pub subject: String,
     /// When its validity begins.
     pub not_before: UnixSeconds,
-    /// When it expires.
     pub not_after: UnixSeconds,
 }
 
@@ -79,7 +74,7 @@ impl Store {
                 return Err(StoreError::Conflict(message));
             }
             if let Some(reason) = certified_key::of_authority(tx, &adopted.spki)? {
-                return Err(StoreError::Mend {
+                return Err(StoreError::Invalid {
                     code: reason.code(),
                     message: format!("authority {authority} is not adopted: {reason}"),
                 });

@@ -16,7 +16,6 @@ const PAGE_MAX: u32 = 1_000;
 /// An entry to append.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
-    /// When it happened.
     pub at: UnixSeconds,
     /// The actor: `station line-1`, `local root`, `hallmarkd`.
     pub actor: String,
@@ -33,15 +32,11 @@ pub struct AuditEntry {
 pub struct AuditRecord {
     /// 1, 2, 3 … without gaps.
     pub sequence: i64,
-    /// When it happened.
     pub at: UnixSeconds,
-    /// The actor.
     pub actor: String,
-    /// The action.
     pub action: String,
     /// The subject of the action.
     pub subject: String,
-    /// Further fields.
     pub detail: serde_json::Value,
     /// Hex SHA-256 over this entry and all before it.
     pub hash: String,

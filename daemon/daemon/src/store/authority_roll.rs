@@ -28,14 +28,12 @@ pub struct NewAuthorityRoll {
     pub old_generation: GenerationId,
     /// SHA-256 of its certificate.
     pub old_certificate: Thumbprint,
-    /// Options.
     pub detail: Value,
 }
 
 /// One step of an authority's roll.
 #[derive(Clone, Debug)]
 pub struct AuthorityStep {
-    /// The roll.
     pub roll: RollId,
     /// The state it was decided on.
     pub from: RollState,

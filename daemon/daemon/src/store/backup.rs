@@ -16,11 +16,9 @@ use std::time::Duration;
 /// Counts and a hash that distinguish two states of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// Generations of authorities.
     pub generations: i64,
     /// Recorded intents: serial numbers that are used up.
     pub intents: i64,
-    /// Certificates.
     pub certificates: i64,
     /// Entries of the audit journal.
     pub audit_entries: i64,
@@ -31,11 +29,8 @@ pub struct Contents {
 /// A certificate that a restored database does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IssuedLater {
-    /// Upper hex.
     pub serial: String,
-    /// The profile's name.
     pub profile: String,
-    /// Its common name.
     pub subject: String,
 }
 

@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockKind {
-    /// One device.
     Device,
     /// All devices of an enrollment group.
     Group,
@@ -40,20 +39,16 @@ impl BlockKind {
 /// A block on record.
 #[derive(Clone, Debug)]
 pub struct BlockRow {
-    /// The row id.
     pub id: BlockId,
     /// The kind of its subject.
     pub kind: BlockKind,
     /// Registration id, group id or authority.
     pub name: String,
-    /// The generation's number.
     pub generation: Option<GenerationNumber>,
     /// The enrollments whose changes it reverts, also those that are deleted, each once. The
     /// individual enrollments that it disables are not among them.
     pub restricted: Vec<RestrictedEnrollment>,
-    /// The operator's reason.
     pub reason: String,
-    /// The operator.
     pub blocked_by: String,
     /// When it was set.
     pub blocked_at: UnixSeconds,
@@ -71,9 +66,7 @@ pub struct BlockRow {
 pub struct RestrictedEnrollment {
     /// The row id of the enrollment, while it exists.
     pub id: EnrollmentId,
-    /// The provisioning service.
     pub provisioning: String,
-    /// Individual or group.
     pub kind: EnrollmentKind,
     /// Registration id or enrollment group id.
     pub name: String,

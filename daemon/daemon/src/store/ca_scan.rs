@@ -15,7 +15,6 @@ use crate::ids::CaCertificateId;
 pub struct ScannedCaCertificate {
     /// The record before the list was read.
     pub row: CaCertificateRow,
-    /// The listed certificate.
     pub observed: Option<ObservedCaCertificate>,
 }
 

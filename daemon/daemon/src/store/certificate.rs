@@ -9,15 +9,11 @@ use crate::x509::revocation::RevocationReason;
 /// An issued certificate with its intent.
 #[derive(Clone, Debug)]
 pub struct CertificateRow {
-    /// The certificate, DER.
     pub der: Vec<u8>,
     /// SHA-256 of the DER.
     pub sha256: [u8; 32],
-    /// The serial number.
     pub serial: Vec<u8>,
-    /// The issuing generation.
     pub issuer: GenerationId,
-    /// The profile's name.
     pub profile: String,
     /// The common name; a device's registration id.
     pub subject: String,
@@ -25,7 +21,6 @@ pub struct CertificateRow {
     pub role: Option<Role>,
     /// When its validity begins.
     pub not_before: UnixSeconds,
-    /// When it expires.
     pub not_after: UnixSeconds,
     /// When it was revoked; `None` while it is good.
     pub revoked_at: Option<UnixSeconds>,

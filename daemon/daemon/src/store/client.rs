@@ -18,7 +18,6 @@ const UPWARDS: &str = "WITH RECURSIVE above (id) AS (
 /// A client certificate on record.
 #[derive(Clone, Debug)]
 pub struct ClientRow {
-    /// The certificate.
     pub certificate: CertificateRow,
     /// The authority and number of the lowest revoked generation above it.
     pub revoked_above: Option<(String, GenerationNumber)>,

@@ -51,7 +51,7 @@ pub(super) fn check_slots(device: &str, paths: &[AccessPath]) -> Result<(), Stor
     if !paths.is_empty() && paths.iter().all(|path| path.individual.is_some()) {
         return Ok(());
     }
-    Err(StoreError::Mend {
+    Err(StoreError::Invalid {
         code: Code::RollSlotInvalid,
         message: format!(
             "{device} has no individual enrollment, and so no slots, at every service that admits it; \
@@ -111,7 +111,7 @@ fn begin_leaf(
     let begun = NewRoll {
         subject: NewSubject::Enrollment(row.id),
         reason: RollReason::Compromise,
-        state: RollState::ShuttingOut,
+        state: RollState::Excluding,
         old_certificate,
         new_certificate: remaining.slots.serving().filter(|_| remaining.enabled),
         detail: &detail,
@@ -134,7 +134,7 @@ fn repeat_leaf(
     open: &RollRow,
     entry: &AuditEntry,
 ) -> Result<RollRow, StoreError> {
-    roll::set_state(tx, open.id, RollState::ShuttingOut, entry.at)?;
+    roll::set_state(tx, open.id, RollState::Excluding, entry.at)?;
     delete_identity(tx, new, HubCause::Roll(open.id), row, entry.at)?;
     let repeated = AuditEntry {
         action: "roll.repeated",
@@ -220,7 +220,7 @@ fn begin_authority(
     let new = NewRoll {
         subject: NewSubject::Authority(&it.authority, it.id),
         reason: RollReason::Compromise,
-        state: RollState::ShuttingOut,
+        state: RollState::Excluding,
         old_certificate: it.certificate,
         new_certificate: None,
         detail,

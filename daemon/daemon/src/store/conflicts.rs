@@ -33,8 +33,8 @@ const ABOVE: &str = "WITH RECURSIVE above (id) AS (
      UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
      WHERE g.parent IS NOT NULL)";
 
-fn in_the_way<T>(code: Code, message: String) -> Result<T, StoreError> {
-    Err(StoreError::InTheWay { code, message })
+fn blocking<T>(code: Code, message: String) -> Result<T, StoreError> {
+    Err(StoreError::Blocking { code, message })
 }
 
 /// Returns the blocked group that admits this device, if it has a leaf by `issuer`: nothing is
@@ -68,11 +68,11 @@ pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, 
     let name = &row.name;
     if let Some(open) = open_roll(tx, row.id)? {
         let message = format!("roll {} of {name} is under way already", open.id);
-        return in_the_way(UNDER_WAY, message);
+        return blocking(UNDER_WAY, message);
     }
     if is_blocked(tx, name)? {
         let message = format!("{name} is blocked; lift that with `hallmark device unblock` first");
-        return in_the_way(Code::DeviceBlocked, message);
+        return blocking(Code::DeviceBlocked, message);
     }
     if !excluded_leaves(tx, &row.slots)?.is_empty() {
         return Err(StoreError::Conflict(format!(
@@ -93,7 +93,7 @@ pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, 
 pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreError> {
     if let Some(open) = open_authority_roll(tx, authority)? {
         let message = format!("roll {} of {authority} is under way already", open.id);
-        return in_the_way(UNDER_WAY, message);
+        return blocking(UNDER_WAY, message);
     }
     let blocked: Option<(String, String)> = tx.query_optional(
         "SELECT b.kind, b.name FROM block b WHERE b.lifted_at IS NULL
@@ -109,7 +109,7 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
             "{kind} {name} is blocked, and would be rolled with {authority}: lift the block first, \
              or start the roll by compromise"
         );
-        return in_the_way(Code::AuthorityBlocked, message);
+        return blocking(Code::AuthorityBlocked, message);
     }
     for group in groups_of(tx, authority)? {
         if !matches!(group.slots, Slots::Serving { .. }) {
@@ -119,7 +119,7 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
                 group.provisioning,
                 group.slots.state()
             );
-            return in_the_way(UNDER_WAY, message);
+            return blocking(UNDER_WAY, message);
         }
     }
     Ok(())
@@ -149,10 +149,10 @@ pub(super) fn block(
             let message = format!(
                 "roll {} of {authority} is under way, and this block would take certificates out of \
                  its slots: give it up with `hallmark roll abort {}`, or start a roll by \
-                 compromise, which shuts out at once and is not refused",
+                 compromise, which excludes at once and is not refused",
                 open.id, open.id
             );
-            return in_the_way(UNDER_WAY, message);
+            return blocking(UNDER_WAY, message);
         }
     }
     Ok(())
@@ -167,7 +167,7 @@ pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreErr
             "generation {number} of {authority} is revoked, and this group would let in what it \
              signed; roll that authority, or lift the block that holds it"
         );
-        return in_the_way(Code::IssuerRevoked, message);
+        return blocking(Code::IssuerRevoked, message);
     }
     for it in held {
         if let Some(group) = blocked_group_above(tx, &new.provisioning, &it, None)? {
@@ -175,7 +175,7 @@ pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreErr
                 "the group {group} of an authority above is blocked, and this group would let its \
                  devices in; lift the block first with `hallmark enrollment unblock --group {group}`"
             );
-            return in_the_way(Code::GroupBlocked, message);
+            return blocking(Code::GroupBlocked, message);
         }
     }
     Ok(())
@@ -215,7 +215,7 @@ pub(super) fn new_individual(
          or blocked, and this enrollment would admit it; issue a new leaf first, or lift the block \
          with `hallmark authority unblock {authority} --generation {number}`"
     );
-    in_the_way(Code::IssuerRevoked, message)
+    blocking(Code::IssuerRevoked, message)
 }
 
 /// Returns the authority and number of a generation that is revoked or on hold, and that is above

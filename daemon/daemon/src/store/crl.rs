@@ -58,7 +58,6 @@ impl RecordedCrl {
 pub struct CrlRow {
     /// The generation that signed it.
     pub generation: GenerationId,
-    /// Its number.
     pub number: CrlNumber,
     /// The signed list, DER.
     pub der: Vec<u8>,

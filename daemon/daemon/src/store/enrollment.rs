@@ -37,9 +37,7 @@ impl EnrollmentKind {
 pub struct EnrollmentRow {
     /// The enrollment's row id.
     pub id: EnrollmentId,
-    /// The provisioning service.
     pub provisioning: String,
-    /// Individual or group.
     pub kind: EnrollmentKind,
     /// Registration id or enrollment group id.
     pub name: String,
@@ -49,7 +47,6 @@ pub struct EnrollmentRow {
     pub by_reference: bool,
     /// The desired contents of its slots.
     pub slots: Slots,
-    /// The desired `provisioningStatus`.
     pub enabled: bool,
     /// Marked for removal; the row is deleted once the service confirms.
     pub removed: bool,

@@ -82,7 +82,6 @@ pub enum Cause {
 /// An exclusion on record.
 #[derive(Clone, Debug, Default)]
 pub struct RecordedExclusion {
-    /// The block.
     pub block: Option<BlockRow>,
     /// The rolls of a compromise: one for each service of a device; that of an authority first,
     /// then those of the authorities below.

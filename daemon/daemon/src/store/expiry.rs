@@ -30,9 +30,7 @@ pub struct CurrentLeaf {
     pub role: Role,
     /// The profile on record.
     pub profile: String,
-    /// The common name.
     pub subject: String,
-    /// When it expires.
     pub not_after: UnixSeconds,
 }
 

@@ -12,7 +12,6 @@ use serde::Serialize;
 /// A device below a generation, in the order in which it needs a new leaf.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceBelow {
-    /// Its registration id.
     pub registration_id: String,
     /// The end of its leaf.
     pub not_after: UnixSeconds,

@@ -16,7 +16,6 @@ pub enum GenerationState {
     Planned,
     /// Has its certificate; signs only its own canary and proof of possession.
     Staged,
-    /// Signs.
     Serving,
     /// Signs no certificates any more. Its certificate remains for chains and revocation lists.
     Retired,
@@ -37,7 +36,6 @@ impl GenerationState {
 /// A generation that a ceremony or a roll is going to make, recorded before its key exists.
 #[derive(Clone, Debug)]
 pub struct PlannedGeneration {
-    /// The authority's name.
     pub authority: String,
     /// The generation that signs it; `None` for a self-signed root.
     pub parent: Option<GenerationId>,
@@ -54,9 +52,7 @@ pub struct PlannedGeneration {
 pub struct GenerationRow {
     /// The generation's row id.
     pub id: GenerationId,
-    /// The authority's name.
     pub authority: String,
-    /// Counted from 1.
     pub number: GenerationNumber,
     /// The generation that signed it; `None` for a self-signed root.
     pub parent: Option<GenerationId>,
@@ -64,9 +60,7 @@ pub struct GenerationRow {
     pub token: String,
     /// The kind of key.
     pub key_type: KeyType,
-    /// `CKA_LABEL`.
     pub key_label: String,
-    /// `CKA_ID`.
     pub key_id: Vec<u8>,
     /// DER SubjectPublicKeyInfo, once the key exists.
     pub spki: Option<Vec<u8>>,

@@ -24,7 +24,6 @@ const RELEASED_MAX: u32 = 50;
 /// A device that the block of a group or generation excludes.
 #[derive(Clone, Debug)]
 pub struct BlockedDevice {
-    /// The registration id.
     pub registration_id: String,
     /// Its leaves, if they go on hold.
     pub hold: Option<Revocation>,
@@ -35,11 +34,9 @@ pub struct BlockedDevice {
 /// The next devices that a block excludes.
 #[derive(Clone, Debug)]
 pub struct HoldChunk {
-    /// The block.
     pub block: BlockId,
     /// How far the block was when the chunk was made.
     pub from: String,
-    /// The devices.
     pub devices: Vec<BlockedDevice>,
     /// How far the block is then; `None` if these are the last.
     pub reached: Option<String>,

@@ -44,7 +44,6 @@ impl Deletion {
 pub struct Elsewhere {
     /// The hub's host name.
     pub hub: String,
-    /// How many identities.
     pub count: i64,
     /// The first of them, by their ids in that hub.
     pub device_ids: Vec<String>,

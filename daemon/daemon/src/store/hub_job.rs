@@ -16,7 +16,6 @@ pub struct HubJobRow {
     pub id: HubJobId,
     /// The job's id at the hub.
     pub name: String,
-    /// Its calls.
     pub calls: Vec<HubCall>,
     /// When it was made.
     pub made_at: UnixSeconds,

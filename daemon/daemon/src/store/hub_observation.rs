@@ -11,9 +11,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 /// The state of a device in its hub, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubObservation {
-    /// The provisioning service.
     pub provisioning: String,
-    /// The device.
     pub device: String,
     /// The leaf by which the hub knows it; `None` if the hub has no such identity.
     pub certificate: Option<Thumbprint>,

@@ -44,9 +44,7 @@ pub enum HubCause {
 /// Whether a cause is a roll or a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HubCauseKind {
-    /// A roll.
     Roll,
-    /// A block.
     Block,
 }
 
@@ -107,7 +105,6 @@ impl NewHubTask {
 pub struct HubTaskRow {
     /// The task's row id.
     pub id: HubTaskId,
-    /// The provisioning service.
     pub provisioning: String,
     /// The device's name in the hub.
     pub device: String,
@@ -121,7 +118,6 @@ pub struct HubTaskRow {
     pub queued_at: UnixSeconds,
     /// How often it has failed.
     pub attempts: i64,
-    /// The last failure.
     pub last_error: Option<String>,
     /// The hub's final answer.
     pub answer: Option<String>,
@@ -193,7 +189,6 @@ pub struct HubTaskEnd {
     pub id: HubTaskId,
     /// The round that was called; the answer does not end a later round.
     pub round: i64,
-    /// The hub's answer.
     pub answer: HubAnswer,
     /// When it is tried again; `None` if it is done.
     pub again_at: Option<UnixSeconds>,
@@ -203,7 +198,6 @@ pub struct HubTaskEnd {
 /// tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HubProgress {
-    /// All tasks.
     pub total: i64,
     /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.
     pub done: i64,

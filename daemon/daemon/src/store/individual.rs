@@ -63,7 +63,6 @@ impl Holder {
 /// The individual enrollments of one service whose devices have a leaf by some generations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndividualsBelow {
-    /// The provisioning service.
     pub provisioning: String,
     /// The number of enrollments.
     pub total: i64,

@@ -40,13 +40,11 @@ pub struct Idempotency {
 /// A signature to record before it is made.
 #[derive(Clone, Debug)]
 pub struct Intent {
-    /// The serial number.
     pub serial: Vec<u8>,
     /// The generation that signs.
     pub issuer: GenerationId,
     /// The purpose of the signature.
     pub purpose: Purpose,
-    /// The profile's name.
     pub profile: String,
     /// Registration id, authority name or verification code: the subject's common name.
     pub subject: String,
@@ -54,11 +52,9 @@ pub struct Intent {
     pub tbs: Vec<u8>,
     /// When its validity begins.
     pub not_before: UnixSeconds,
-    /// When it expires.
     pub not_after: UnixSeconds,
     /// The role of the leaf's holder; `None` for all other purposes.
     pub role: Option<Role>,
-    /// The caller.
     pub caller: String,
     /// The caller's client certificate, if it has one.
     pub requester: Option<Requester>,
@@ -72,14 +68,12 @@ pub struct Intent {
     pub is_device: bool,
     /// The other profiles from which a device may be moved to this one.
     pub moves: Moves,
-    /// When it happened.
     pub at: UnixSeconds,
 }
 
 /// The profiles from which a registered device may be moved to the requested one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moves {
-    /// From none.
     Never,
     /// From none; the device requests its own leaf.
     NotByItself,
@@ -161,11 +155,8 @@ pub enum IntentRefusal {
          {asked:?}: `may_move` in the [[station]], `hallmark issue --move` by an operator"
     )]
     Moves {
-        /// The device.
         device: String,
-        /// Its profile.
         registered: String,
-        /// The requested profile.
         asked: String,
     },
     /// A device requests its own leaf by another profile than the registered one.
@@ -174,27 +165,21 @@ pub enum IntentRefusal {
          or have an operator move it to {asked:?} with `hallmark issue --move`"
     )]
     OwnProfile {
-        /// The device.
         device: String,
-        /// Its profile.
         registered: String,
-        /// The requested profile.
         asked: String,
     },
     /// The device is blocked.
-    #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
+    #[error(
+        "{0} is blocked and gets no certificate; lift the block with `hallmark device unblock`"
+    )]
     Blocked(String),
     /// The device's group is blocked.
     #[error(
-        "the group {group}, which lets {device} in, is blocked and its devices get no certificate; \
-         `hallmark enrollment unblock --group {group}` lets them back in"
+        "the group {group}, which admits {device}, is blocked and its devices get no certificate; \
+         lift the block with `hallmark enrollment unblock --group {group}`"
     )]
-    GroupBlocked {
-        /// The device.
-        device: String,
-        /// The group.
-        group: String,
-    },
+    GroupBlocked { device: String, group: String },
     /// The key is compromised or belongs to another holder.
     #[error(transparent)]
     Key(KeyRefusal),
@@ -219,7 +204,6 @@ pub enum IntentRefusal {
          authority, or lift the block that holds it"
     )]
     IssuerRevoked,
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -18,12 +18,10 @@ use std::sync::atomic::Ordering;
 /// Effects to record with a certificate.
 #[derive(Clone, Debug)]
 pub enum OnIssued {
-    /// Nothing else.
     Alone,
     /// The leaf becomes the device's current one, and its individual enrollments take it into a
     /// slot.
     Device {
-        /// The device.
         registration_id: String,
         /// The profile it was issued by.
         profile: String,

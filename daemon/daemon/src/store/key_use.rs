@@ -33,11 +33,9 @@ impl KeyUse {
 pub struct KeyCount {
     /// Hex SHA-256 of the key's SubjectPublicKeyInfo; the label of a shared secret.
     pub key: String,
-    /// `CKA_LABEL`.
     pub label: String,
     /// The kind of signature.
     pub kind: KeyUse,
-    /// How many signatures.
     pub made: u64,
 }
 

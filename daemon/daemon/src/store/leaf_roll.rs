@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 pub struct EndingLeaf {
     /// Row id of the enrollment.
     pub enrollment: EnrollmentId,
-    /// The registration id.
     pub name: String,
     /// The end of the leaf.
     pub not_after: UnixSeconds,
@@ -30,9 +29,7 @@ pub struct EndingLeaf {
 /// One step of a leaf's roll.
 #[derive(Clone, Debug)]
 pub struct RollStep {
-    /// The roll.
     pub roll: RollId,
-    /// Its enrollment.
     pub enrollment: EnrollmentId,
     /// The state on which the step was decided. If it has changed, the step is not made.
     pub from_state: RollState,

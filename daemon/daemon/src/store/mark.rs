@@ -27,7 +27,6 @@ pub struct MarkRow {
     pub subject: MarkSubject,
     /// How many causes it has had: work done for an older cause does not clear a newer one.
     pub version: i64,
-    /// The last cause.
     pub cause: String,
     /// When the first cause came.
     pub since: UnixSeconds,
@@ -48,14 +47,12 @@ pub enum Observation {
     InPlace {
         /// The states that were sent and observed, this one included.
         history: Box<History>,
-        /// The service's record.
         record: Value,
     },
     /// The enrollment or CA certificate as another program has changed it, and policy leaves it so.
     Drifted {
         /// The service's record of an enrollment, if it has one.
         record: Option<Value>,
-        /// The difference.
         drift: Value,
     },
     /// No enrollment or CA certificate, as desired.

@@ -162,16 +162,14 @@ pub enum StoreError {
     Violates(Constraint),
     /// An open roll or a block would be affected: the code says which.
     #[error("{message}")]
-    InTheWay {
-        /// A stable code.
+    Blocking {
         code: Code,
         /// The roll or block, and the remedy.
         message: String,
     },
     /// The request does not fit the data, now or later: the code says what to change.
     #[error("{message}")]
-    Mend {
-        /// A stable code.
+    Invalid {
         code: Code,
         /// The mismatch, and the remedy.
         message: String,

@@ -17,17 +17,14 @@ use crate::ids::{CaCertificateId, GenerationId};
 pub struct CaCertificateRow {
     /// The CA certificate's row id.
     pub id: CaCertificateId,
-    /// The provisioning service.
     pub provisioning: String,
     /// Its name at the service.
     pub name: String,
     /// The generation whose certificate it is.
     pub generation: GenerationId,
-    /// The certificate, DER.
     pub certificate: Vec<u8>,
     /// How far the proof is.
     pub proof: PossessionProof,
-    /// Marked for removal.
     pub removed: bool,
     /// The service was observed without the removed certificate.
     pub gone: bool,

@@ -27,7 +27,6 @@ pub struct NewRequest {
 pub struct InstalledCertificate {
     /// The generation that asked for it.
     pub generation: GenerationId,
-    /// The certificate.
     pub certificate: MadeElsewhere,
     /// The chain above it: PEM, from the issuer's to the self-signed one.
     pub above: String,

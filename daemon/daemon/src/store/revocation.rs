@@ -41,7 +41,6 @@ pub enum RevocationTarget {
 pub struct Revocation {
     /// The certificates to change.
     pub target: RevocationTarget,
-    /// When it happened.
     pub at: UnixSeconds,
     /// The actor in the audit journal.
     pub actor: String,
@@ -54,11 +53,8 @@ pub struct Revocation {
 pub struct RevokedCertificate {
     /// The intent's row id.
     pub intent: IntentId,
-    /// The serial number.
     pub serial: Vec<u8>,
-    /// The issuing generation.
     pub issuer: GenerationId,
-    /// The common name.
     pub subject: String,
     /// When and why it was revoked; `None` while it is good.
     pub revoked: Option<(UnixSeconds, RevocationReason)>,
@@ -67,7 +63,6 @@ pub struct RevokedCertificate {
 /// The certificates that a revocation or a lifted hold has changed or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revoked {
-    /// The changed certificates.
     pub changed: Vec<RevokedCertificate>,
     /// Certificates that were so already, or whose reason is final.
     pub unchanged: Vec<RevokedCertificate>,

@@ -20,14 +20,10 @@ pub enum RollSubject {
     Enrollment {
         /// The enrollment's row id.
         id: EnrollmentId,
-        /// The provisioning service.
         provisioning: String,
-        /// The registration id.
         name: String,
     },
-    /// An authority's certificate.
     Authority {
-        /// The authority's name.
         name: String,
         /// The generation that is replaced.
         old_generation: GenerationId,
@@ -50,11 +46,8 @@ impl RollSubject {
 pub struct RollRow {
     /// The roll's row id.
     pub id: RollId,
-    /// The subject.
     pub subject: RollSubject,
-    /// Why.
     pub reason: RollReason,
-    /// How far.
     pub state: RollState,
     /// The certificate that is replaced.
     pub old_certificate: Thumbprint,
@@ -89,7 +82,6 @@ pub(super) struct NewRoll<'a> {
 /// The subject of a new roll.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NewSubject<'a> {
-    /// An individual enrollment.
     Enrollment(EnrollmentId),
     /// An authority, and the generation that is replaced.
     Authority(&'a str, GenerationId),
@@ -142,7 +134,7 @@ impl Store {
     pub fn pending_compromises(&self, limit: u32) -> Result<Vec<RollRow>, StoreError> {
         self.read(|tx| {
             let condition = "WHERE r.reason = 'compromise'
-                   AND r.state IN ('shutting_out', 'clearing') ORDER BY r.id LIMIT ?1";
+                   AND r.state IN ('excluding', 'clearing') ORDER BY r.id LIMIT ?1";
             roll_rows(tx, condition, params![limit])
         })
     }

@@ -13,7 +13,6 @@ use crate::ids::{EnrollmentId, MarkId};
 /// The result of one page of a scan.
 #[derive(Clone, Debug, Default)]
 pub struct ScannedPage {
-    /// The scan's number.
     pub scan: i64,
     /// Enrollments on the page.
     pub seen: Vec<EnrollmentId>,
@@ -26,7 +25,6 @@ pub struct ScannedPage {
 /// The enrollments of a service that another program has changed.
 #[derive(Clone, Debug)]
 pub struct DriftedEnrollments {
-    /// The provisioning service.
     pub provisioning: String,
     /// How many there are.
     pub count: i64,

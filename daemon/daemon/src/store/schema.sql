@@ -368,7 +368,7 @@ CREATE TABLE roll (
     old_generation  INTEGER REFERENCES generation (id),
     new_generation  INTEGER REFERENCES generation (id),
     state           TEXT    NOT NULL
-                    CHECK (state IN ('requested', 'staged', 'draining', 'shutting_out', 'clearing',
+                    CHECK (state IN ('requested', 'staged', 'draining', 'excluding', 'clearing',
                                      'reissuing', 'done', 'aborted')),
     old_certificate BLOB    NOT NULL CHECK (length(old_certificate) = 32),
     new_certificate BLOB    CHECK (length(new_certificate) = 32),

@@ -66,13 +66,11 @@ pub(super) struct WriterState {
     pub(super) revocations: Arc<AtomicU64>,
 }
 
-/// The writer's thread.
 struct WriterThread {
     state: WriterState,
     /// Whether the current group has changed a certificate.
     revoked: Arc<AtomicBool>,
     busy_at: Option<Instant>,
-    /// While writes fail.
     probing: Option<Probing>,
 }
 

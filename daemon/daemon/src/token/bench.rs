@@ -21,9 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The result of one measurement.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// Number of signatures.
     pub signatures: u64,
-    /// Total time.
     pub elapsed: Duration,
     /// Median time from request to answer.
     pub median: Duration,
@@ -47,9 +45,7 @@ pub struct Plan {
 pub struct Row {
     /// The type of the key.
     pub key_type: KeyType,
-    /// Requests in flight.
     pub in_flight: usize,
-    /// Sessions that signed.
     pub sessions: usize,
     /// Signatures per second, rounded down.
     pub signatures_per_second: u64,

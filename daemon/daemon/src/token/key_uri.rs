@@ -36,9 +36,7 @@ pub struct KeyUri {
     pub manufacturer: Option<String>,
     /// `model` of the token.
     pub model: Option<String>,
-    /// `object`: `CKA_LABEL`.
     pub object: Option<String>,
-    /// `id`: `CKA_ID`.
     pub id: Option<Vec<u8>>,
 }
 
@@ -59,10 +57,8 @@ pub enum KeyUriRefusal {
          configuration"
     )]
     Query,
-    /// Not `name=value`.
     #[error("{0:?} is not `name=value`")]
     Attribute(String),
-    /// An attribute twice.
     #[error("{0:?} occurs twice: remove one")]
     Twice(String),
     /// An attribute that is unknown, or not of a key.

@@ -18,11 +18,9 @@ use std::fmt;
 pub struct Group {
     /// Row id of the enrollment.
     pub id: EnrollmentId,
-    /// The provisioning service.
     pub provisioning: String,
     /// The group's id there.
     pub name: String,
-    /// The desired slots.
     pub slots: Slots,
     /// Its new desired status.
     pub enabled: bool,
@@ -39,7 +37,6 @@ pub struct Change {
     pub group: EnrollmentId,
     /// Its slots when the step was decided.
     pub from: Slots,
-    /// Its new slots.
     pub to: Slots,
     /// Its desired status when the step was decided.
     pub was_enabled: bool,
@@ -63,7 +60,6 @@ pub struct Evidence {
     pub next_serves: bool,
     /// Services that do not hold the next certificate verified yet.
     pub unverified: Vec<String>,
-    /// The authority's groups.
     pub groups: Vec<Group>,
     /// True if no approval for the cut-over is missing.
     pub cut_over_approved: bool,
@@ -72,7 +68,7 @@ pub struct Evidence {
     /// The evidence that the old certificate is no longer needed.
     pub retirement: RetireEvidence,
     /// In a compromise: true if the compromised authority above is not excluded yet.
-    pub above_lets_in: bool,
+    pub above_admits: bool,
     /// Authorities below that still sign under the old certificate.
     pub behind: Vec<String>,
     /// Devices that depend on the old certificate although it is in no slot of its own: a group of
@@ -122,11 +118,8 @@ pub enum Wait {
     Verification(Vec<String>),
     /// A group is not as the next step needs it.
     Group {
-        /// The provisioning service.
         provisioning: String,
-        /// The group.
         name: String,
-        /// The missing condition.
         reason: Reason,
     },
     /// The service is not in the desired state.
@@ -202,7 +195,7 @@ pub fn next_step(state: RollState, evidence: &Evidence) -> Result<Step, Wait> {
         RollState::Requested => evidence.requested(),
         RollState::Staged => evidence.staged(),
         RollState::Draining => evidence.draining(),
-        RollState::ShuttingOut => evidence.shutting_out(),
+        RollState::Excluding => evidence.excluding(),
         RollState::Clearing => evidence.clearing(),
         RollState::Reissuing => evidence.reissuing(),
         RollState::Done | RollState::Aborted => Err(Wait::Nothing),
@@ -357,13 +350,13 @@ impl Evidence {
         Ok(changes)
     }
 
-    fn shutting_out(&self) -> Result<Step, Wait> {
+    fn excluding(&self) -> Result<Step, Wait> {
         self.in_step()?;
         if self.ca_certificates > 0 {
             return Err(Wait::Deletion);
         }
         // The group above would accept these devices, and they would be back in the hub at once.
-        if self.above_lets_in {
+        if self.above_admits {
             return Err(Wait::Above);
         }
         match self.blocks_open {

@@ -52,9 +52,7 @@ pub enum Stage {
     },
     /// The verification certificate is signed and not yet accepted.
     Proven {
-        /// Returns the code.
         code: VerificationCode,
-        /// The verification certificate.
         verification_certificate: SlotCertificate,
     },
     /// The service reports the certificate as verified.
@@ -191,22 +189,14 @@ pub enum Step {
         replaces: Option<Etag>,
     },
     /// Request a code with `If-Match`, then [`PossessionProof::code_received`].
-    RequestCode {
-        /// The observed version.
-        etag: Etag,
-    },
+    RequestCode { etag: Etag },
     /// Have the CA's key sign a certificate for this code, then [`PossessionProof::proven`].
     /// This is the application's work, never the reconciler's.
-    Sign {
-        /// The common name.
-        code: VerificationCode,
-    },
+    Sign { code: VerificationCode },
     /// Send the proof with `If-Match`, then [`PossessionProof::verified`] or
     /// [`PossessionProof::refused`].
     Verify {
-        /// The observed version.
         etag: Etag,
-        /// The proof.
         verification_certificate: SlotCertificate,
     },
     /// No request: another program changed what was verified, and policy leaves the change.
@@ -223,10 +213,7 @@ pub enum ParkReason {
         "the service holds another certificate (SHA-1 {found}) under this name: \
          delete it there, or choose another name"
     )]
-    OtherCertificate {
-        /// The other certificate.
-        found: Sha1Thumbprint,
-    },
+    OtherCertificate { found: Sha1Thumbprint },
     /// The attempts are used up.
     #[error("{attempts} proofs of possession have failed; the last reason was: {last}")]
     Exhausted {

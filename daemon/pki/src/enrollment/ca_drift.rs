@@ -17,10 +17,7 @@ pub enum CaCertificateDrift {
     /// The verified certificate is not at the service.
     Deleted,
     /// Another certificate has its name.
-    Replaced {
-        /// The other certificate.
-        found: Sha1Thumbprint,
-    },
+    Replaced { found: Sha1Thumbprint },
     /// The certificate is at the service, and not verified.
     Unverified,
     /// Hallmark has deleted the certificate, and it is at the service again.

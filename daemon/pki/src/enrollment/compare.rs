@@ -13,11 +13,8 @@ use std::fmt;
 /// A field whose desired and observed values differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The field.
     pub field: Field,
-    /// The desired value.
     pub desired: String,
-    /// The observed value.
     pub observed: String,
 }
 
@@ -25,17 +22,11 @@ pub struct Difference {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
-    /// The primary slot.
     Primary,
-    /// The secondary slot.
     Secondary,
-    /// `provisioningStatus`
     Status,
-    /// `deviceId`
     DeviceId,
-    /// `reprovisionPolicy`
     ReprovisionPolicy,
-    /// `iotHubs`
     Hubs,
 }
 

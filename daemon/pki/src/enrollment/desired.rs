@@ -31,23 +31,18 @@ pub struct Desired {
 pub enum Kind {
     /// One device, by its own leaf.
     Individual {
-        /// The device.
         id: RegistrationId,
         /// The device id in the hub, if it is not the registration id.
         device_id: Option<String>,
-        /// The device's leaves.
         certificates: SlotPair<SlotCertificate>,
     },
     /// Every device below an intermediate.
     Group {
-        /// The group.
         id: EnrollmentGroupId,
-        /// The intermediate's generations.
         certificates: SlotPair<SlotCertificate>,
     },
     /// Every device below a CA certificate that the service has verified.
     GroupByReference {
-        /// The group.
         id: EnrollmentGroupId,
         /// The names of the CA certificates at the service.
         references: SlotPair<String>,
@@ -57,9 +52,7 @@ pub enum Kind {
 /// The address of an enrollment at the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnrollmentName<'a> {
-    /// `/enrollments/{id}`
     Individual(&'a RegistrationId),
-    /// `/enrollmentGroups/{id}`
     Group(&'a EnrollmentGroupId),
 }
 
@@ -86,9 +79,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Devices are accepted.
     Enabled,
-    /// Devices are refused.
     Disabled,
 }
 

@@ -27,7 +27,6 @@ pub enum End {
 /// An enrollment by which a service admits a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessPath {
-    /// The provisioning service.
     pub provisioning: String,
     /// The device's registration id.
     pub device: String,
@@ -40,9 +39,7 @@ pub struct AccessPath {
 /// A generation that has a certificate.
 #[derive(Clone, Debug)]
 pub struct Generation {
-    /// The row id.
     pub id: GenerationId,
-    /// The authority's name.
     pub authority: String,
     /// Which generation of the authority.
     pub number: GenerationNumber,
@@ -61,7 +58,6 @@ pub struct Generation {
 pub struct Group<'a> {
     /// The row id of the enrollment.
     pub id: EnrollmentId,
-    /// The provisioning service.
     pub provisioning: &'a str,
     /// The group's id at the service.
     pub name: &'a str,
@@ -80,7 +76,6 @@ pub struct Group<'a> {
 pub struct Individual<'a> {
     /// The row id of the enrollment.
     pub id: EnrollmentId,
-    /// The provisioning service.
     pub provisioning: &'a str,
     /// The group whose device it excludes, or has excluded.
     pub overlay_of: Option<&'a str>,
@@ -91,7 +86,6 @@ pub struct Individual<'a> {
 /// The enrollments of all services.
 #[derive(Clone, Copy, Debug)]
 pub struct Enrollments<'a> {
-    /// Every group.
     pub groups: &'a [Group<'a>],
     /// Every individual enrollment that the exclusion may concern.
     pub individuals: &'a [Individual<'a>],
@@ -100,13 +94,11 @@ pub struct Enrollments<'a> {
 /// A disabled group that holds one excluded certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockingGroup {
-    /// The provisioning service.
     pub provisioning: String,
     /// The authority of the certificate.
     pub authority: String,
     /// Which generation of the authority.
     pub number: GenerationNumber,
-    /// The excluded certificate.
     pub certificate: Thumbprint,
     /// The enrollment whose change must be observed first: a service takes a certificate in one
     /// enrollment only.
@@ -244,7 +236,6 @@ struct Scope<'a> {
     excluded: &'a Generation,
     /// The excluded generation and all below it.
     below: BTreeSet<GenerationId>,
-    /// Their certificates.
     certificates: BTreeSet<Thumbprint>,
     /// The certificates that a service deletes where it holds them as CA certificates.
     deleted: BTreeSet<Thumbprint>,

@@ -17,7 +17,6 @@ pub struct HubPlace {
 /// A device identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HubIdentity {
-    /// A JSON object.
     fields: Value,
 }
 

@@ -28,7 +28,6 @@ pub enum PatternInvalid {
          : with * for any characters and ? for one"
     )]
     Character {
-        /// The pattern.
         pattern: String,
         /// The first such character.
         character: char,

@@ -28,23 +28,17 @@ pub enum Plan {
     Settled,
     /// PUT without `If-Match`. A conflict means that the enrollment exists: observe again.
     Create {
-        /// The complete record.
         record: Value,
     },
-    /// PUT with `If-Match`.
     Replace {
-        /// The complete record.
         record: Value,
-        /// The observed version.
         etag: Etag,
         /// Drift that this PUT repairs.
         repaired: Vec<Difference>,
         /// Drift that this PUT leaves.
         left: Vec<Difference>,
     },
-    /// DELETE with `If-Match`.
     Delete {
-        /// The observed version.
         etag: Etag,
     },
     /// No request: the difference is drift, to be reported.

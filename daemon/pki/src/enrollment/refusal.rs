@@ -8,9 +8,7 @@ use crate::unix_seconds::UnixSeconds;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
-    /// The unchanged state.
     pub slots: Slots,
-    /// The reason.
     pub reason: Reason,
 }
 
@@ -27,9 +25,7 @@ pub enum Reason {
     /// The state does not allow the transition.
     #[error("cannot {transition} slots that are {state}")]
     State {
-        /// The requested transition.
         transition: &'static str,
-        /// The current state.
         state: &'static str,
     },
     /// The next certificate equals the certificate that it should replace.

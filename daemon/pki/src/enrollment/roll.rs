@@ -6,7 +6,7 @@
 //! | reason | states |
 //! |---|---|
 //! | expiry | `requested` → `staged` → `draining` → `done`, or `aborted` back to serving |
-//! | compromise | `shutting_out` → `clearing` → `reissuing` → `done` |
+//! | compromise | `excluding` → `clearing` → `reissuing` → `done` |
 //!
 //! A step must never happen without its evidence, and a compromise must never end before the
 //! compromised certificate is excluded at the service and at the hub.
@@ -48,7 +48,7 @@ pub enum RollState {
     /// Expiry: the next certificate serves; the old one waits to be retired.
     Draining,
     /// Compromise: the service must exclude the certificate.
-    ShuttingOut,
+    Excluding,
     /// Compromise: the hub must delete identities.
     Clearing,
     /// Compromise: waits for new leaves.
@@ -65,7 +65,7 @@ impl RollState {
         RollState::Requested,
         RollState::Staged,
         RollState::Draining,
-        RollState::ShuttingOut,
+        RollState::Excluding,
         RollState::Clearing,
         RollState::Reissuing,
         RollState::Done,
@@ -78,7 +78,7 @@ impl RollState {
             RollState::Requested => "requested",
             RollState::Staged => "staged",
             RollState::Draining => "draining",
-            RollState::ShuttingOut => "shutting_out",
+            RollState::Excluding => "excluding",
             RollState::Clearing => "clearing",
             RollState::Reissuing => "reissuing",
             RollState::Done => "done",
@@ -127,7 +127,6 @@ pub enum Wait {
 /// The next step of a rollover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeafStep {
-    /// The next state.
     pub state: RollState,
     /// The slots, if they change.
     pub slots: Slots,
@@ -159,8 +158,8 @@ pub fn next_leaf_step(
             Ok(slots) => with(RollState::Done, slots),
             Err(refusal) => Err(Wait::Expiry(refusal.reason)),
         },
-        RollState::ShuttingOut if !evidence.in_step => Err(Wait::Service),
-        RollState::ShuttingOut => with(RollState::Clearing, stay()),
+        RollState::Excluding if !evidence.in_step => Err(Wait::Service),
+        RollState::Excluding => with(RollState::Clearing, stay()),
         RollState::Clearing if evidence.hub_open > 0 => Err(Wait::Hub(evidence.hub_open)),
         RollState::Clearing => with(RollState::Reissuing, stay()),
         RollState::Reissuing if !evidence.replaced => Err(Wait::Request),
@@ -213,7 +212,6 @@ pub struct Override {
     pub guard: String,
     /// The reason in the operator's words.
     pub reason: String,
-    /// The operator.
     pub by: String,
 }
 

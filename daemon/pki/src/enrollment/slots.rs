@@ -26,9 +26,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotName {
-    /// `primary` in DPS.
     Primary,
-    /// `secondary` in DPS.
     Secondary,
 }
 
@@ -125,7 +123,6 @@ pub enum RetireEvidence {
     /// The certificate has expired; `notAfter` itself still belongs to the validity (RFC 5280,
     /// 4.1.2.5).
     Expired {
-        /// The current time.
         now: UnixSeconds,
         /// End of the retiring certificate's validity.
         retiring_not_after: UnixSeconds,

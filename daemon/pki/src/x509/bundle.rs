@@ -12,12 +12,8 @@ pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
 /// The reason why text is no bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BundleRefusal {
-    /// Larger than [`BUNDLE_BYTES_MAX`].
     #[error("{bytes} bytes are too many for a bundle; at most {BUNDLE_BYTES_MAX} are read")]
-    TooLarge {
-        /// Bytes received.
-        bytes: usize,
-    },
+    TooLarge { bytes: usize },
     /// The bundle has no certificate, or too many.
     #[error("a bundle holds 1 to {BUNDLE_CERTIFICATES_MAX} certificates, not {0}")]
     Length(usize),

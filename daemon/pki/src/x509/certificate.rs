@@ -59,10 +59,7 @@ pub enum CertificateRefusal {
     #[error(
         "{bytes} bytes are too many for a certificate; at most {CERTIFICATE_BYTES_MAX} are read"
     )]
-    TooLarge {
-        /// Bytes received.
-        bytes: usize,
-    },
+    TooLarge { bytes: usize },
     /// The bytes are no DER certificate.
     #[error("the certificate cannot be read: {0}")]
     Malformed(String),

@@ -28,7 +28,6 @@ use x509_cert::ext::Extension;
 /// A revoked certificate, or an abandoned serial number for which a certificate may exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The serial number.
     pub serial: SerialNumber,
     /// The revocation date, in Unix seconds.
     pub revoked_at: UnixSeconds,

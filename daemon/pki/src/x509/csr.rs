@@ -31,12 +31,8 @@ pub struct Csr {
 /// The reason why a request is refused. Each message says how to correct the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrRefusal {
-    /// Larger than [`CSR_BYTES_MAX`].
     #[error("the request has {bytes} bytes; at most {CSR_BYTES_MAX} are read")]
-    TooLarge {
-        /// Bytes received.
-        bytes: usize,
-    },
+    TooLarge { bytes: usize },
     /// The bytes are no PKCS #10 request in a supported encoding.
     #[error(
         "the request cannot be read ({0}); send one PKCS #10 certification request as PEM, \

@@ -35,7 +35,6 @@ pub enum KeyType {
     Rsa3072,
     /// RSA with a modulus of 4096 bits.
     Rsa4096,
-    /// Ed25519 (RFC 8410).
     Ed25519,
 }
 
@@ -45,11 +44,9 @@ pub enum KeyType {
 pub enum SignatureAlgorithm {
     /// `ecdsa-with-SHA256` (RFC 5758); the signature is the DER `Ecdsa-Sig-Value`.
     EcdsaSha256,
-    /// `ecdsa-with-SHA384`.
     EcdsaSha384,
     /// `sha256WithRSAEncryption` (RFC 8017, PKCS #1 v1.5).
     RsaSha256,
-    /// `id-Ed25519` (RFC 8410).
     Ed25519,
 }
 

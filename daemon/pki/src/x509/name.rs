@@ -37,11 +37,8 @@ pub struct DistinguishedName {
 pub enum AttributeKind {
     /// C, two letters (ISO 3166), PrintableString.
     Country,
-    /// O, UTF8String.
     Organization,
-    /// OU, UTF8String.
     OrganizationalUnit,
-    /// CN, UTF8String.
     CommonName,
 }
 

@@ -26,7 +26,6 @@ const DAY_SECONDS: u64 = 86_400;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
 pub struct Profile {
-    /// Leaf or authority.
     pub kind: Kind,
     /// Seconds from the issuance until `notAfter`.
     pub validity_seconds: u64,
@@ -47,9 +46,7 @@ pub struct Profile {
 /// The basicConstraints of a certificate (RFC 5280 4.2.1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// cA FALSE.
     Leaf,
-    /// cA TRUE.
     Authority {
         /// pathLenConstraint; `None` if unlimited.
         path_length: Option<u8>,
@@ -62,11 +59,8 @@ pub enum Kind {
 pub enum KeyUsage {
     /// Signatures other than on certificates and revocation lists.
     DigitalSignature,
-    /// RSA key transport.
     KeyEncipherment,
-    /// Static Diffie-Hellman.
     KeyAgreement,
-    /// Signatures on certificates.
     KeyCertSign,
     /// Signatures on revocation lists.
     CrlSign,
@@ -78,7 +72,6 @@ pub enum KeyUsage {
 pub enum ExtendedKeyUsage {
     /// TLS client, such as a device at the provisioning service.
     ClientAuth,
-    /// TLS server.
     ServerAuth,
     /// Delegated OCSP responder (RFC 6960 4.2.2.2).
     OcspSigning,

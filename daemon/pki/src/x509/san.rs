@@ -21,7 +21,6 @@ const DNS_LABEL_OCTETS_MAX: usize = 63;
 pub enum SubjectAlternativeName {
     /// dNSName, lower case, no wildcard.
     Dns(String),
-    /// iPAddress.
     Ip(IpAddr),
 }
 

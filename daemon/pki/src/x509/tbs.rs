@@ -23,15 +23,12 @@ use x509_cert::time::{Time, Validity};
 /// The content of a certificate to build.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The profile.
     pub profile: &'a Profile,
-    /// The subject.
     pub subject: &'a DistinguishedName,
     /// The key to certify.
     pub public_key: &'a PublicKey,
     /// The requested names; the profile decides whether the certificate carries them.
     pub subject_alternative_names: &'a [SubjectAlternativeName],
-    /// The serial number.
     pub serial: &'a SerialNumber,
     /// The time of issuance, in Unix seconds.
     pub now: UnixSeconds,

@@ -17,7 +17,6 @@ pub(super) struct Signed<'a> {
     pub(super) signature: BitStringRef<'a>,
 }
 
-/// `TBSCertificate`.
 #[derive(Sequence)]
 pub(super) struct TbsCertificate<'a> {
     #[asn1(context_specific = "0", default = "Default::default")]

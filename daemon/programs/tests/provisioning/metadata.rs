@@ -18,7 +18,6 @@ pub(crate) struct Metadata {
 
 type Asked = Arc<Mutex<Vec<HashMap<String, String>>>>;
 
-/// The answer.
 struct Answers {
     status: StatusCode,
     token: String,

@@ -255,12 +255,12 @@ pub(super) fn clear_half_made(
                 return Err(Fault::refused(format!("there is a key with id {id}")));
             }
             if !is_ours(session, private, specification)? {
-                return Err(in_the_way(specification));
+                return Err(foreign_key_object(specification));
             }
             remove(session, private, "private", specification)?;
             removed = true;
         }
-        _ => return Err(in_the_way(specification)),
+        _ => return Err(foreign_key_object(specification)),
     }
     let publics = public_objects(session, &id)?;
     match publics[..] {
@@ -306,7 +306,7 @@ fn is_ours(
     Ok(label_in(&own) == specification.label && is_of_kind(session, object, algorithm)?)
 }
 
-fn in_the_way(specification: &KeySpecification) -> Fault {
+fn foreign_key_object(specification: &KeySpecification) -> Fault {
     Fault::refused(format!(
         "private keys with id {} are on the token, and nothing shows that an interrupted \
          generation of key {:?} left them: inspect and remove them with the vendor's tool, then try again",

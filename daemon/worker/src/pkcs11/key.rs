@@ -23,7 +23,6 @@ pub(super) struct KeyPair {
     pub(super) private: ObjectHandle,
     /// `None` if it is not on the token and a signature has identified the private key.
     pub(super) public: Option<ObjectHandle>,
-    /// DER SubjectPublicKeyInfo.
     pub(super) spki: Vec<u8>,
     /// The algorithm in which it signs; `None` for a type of key that we do not use.
     pub(super) algorithm: Option<SignatureAlgorithm>,

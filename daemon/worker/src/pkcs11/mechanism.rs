@@ -94,19 +94,15 @@ impl Mechanisms {
 /// One way to sign: where the message is hashed, and which mechanism is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recipe {
-    /// `CKM_ECDSA_SHA256`.
     EcdsaSha256,
-    /// `CKM_ECDSA_SHA384`.
     EcdsaSha384,
     /// `CKM_ECDSA` over our SHA-256.
     Ecdsa256,
     /// `CKM_ECDSA` over our SHA-384.
     Ecdsa384,
-    /// `CKM_SHA256_RSA_PKCS`.
     RsaSha256,
     /// `CKM_RSA_PKCS` over our `DigestInfo` of SHA-256.
     Rsa,
-    /// `CKM_EDDSA`, pure.
     Ed25519,
 }
 

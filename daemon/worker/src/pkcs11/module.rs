@@ -20,7 +20,6 @@ pub(crate) struct Module {
     /// of the vendor.
     context: Pkcs11,
     reader: TokenReader,
-    /// `pReserved` of `C_Initialize`.
     argument: Option<CString>,
     initialized: bool,
 }

@@ -12,7 +12,6 @@ const REMARKS_MAX: usize = 16;
 #[derive(Clone, Default)]
 pub(super) struct Remarks(Arc<Mutex<Kept>>);
 
-/// By public key.
 type Kept = BTreeMap<Vec<u8>, (KeyReference, String)>;
 
 impl Remarks {

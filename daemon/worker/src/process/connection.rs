@@ -33,7 +33,6 @@ const CONNECTIONS_MAX: usize = 8;
 /// How long a peer may refuse to read its answers before it is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The worker's socket.
 pub(super) struct Socket {
     listener: UnixListener,
     /// The user id that may connect.
@@ -70,21 +69,21 @@ impl Socket {
 
 fn handed_over(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     let mut sockets = ListenFd::from_env();
-    let mend = "give hallmark-token@.socket the one line ListenStream= with the worker's socket";
+    let fix = "give hallmark-token@.socket the one line ListenStream= with the worker's socket";
     let taken = match sockets.len() {
         0 => return Ok(None),
         1 => sockets.take_unix_listener(0),
-        more => return Err(HandedOver(format!("{more} sockets; {mend}")).into()),
+        more => return Err(HandedOver(format!("{more} sockets; {fix}")).into()),
     };
     let Ok(Some(listener)) = taken else {
-        return Err(HandedOver(format!("no Unix stream socket; {mend}")).into());
+        return Err(HandedOver(format!("no Unix stream socket; {fix}")).into());
     };
     let address = listener.local_addr()?;
     let found = address.as_pathname().unwrap_or(Path::new(""));
     if found != path {
         let found = found.display();
         let path = path.display();
-        let message = format!("{found}, and the daemon looks for the worker at {path}; {mend}");
+        let message = format!("{found}, and the daemon looks for the worker at {path}; {fix}");
         return Err(HandedOver(message).into());
     }
     listener.set_nonblocking(false)?;

@@ -41,7 +41,6 @@ impl TokenLogin {
         }
     }
 
-    /// Opens a session.
     pub(super) fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
         self.backend.open()
     }

@@ -63,7 +63,6 @@ const PROBE_DEADLINE: Duration = DEADLINE_MAX.saturating_add(recovery::RENEWAL_D
 
 /// The options of a worker.
 pub(crate) struct WorkerOptions {
-    /// The token.
     pub(crate) configuration: TokenConfiguration,
     /// The Unix socket to listen on, if it is not the usual one.
     pub(crate) socket: Option<PathBuf>,

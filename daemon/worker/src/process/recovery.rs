@@ -62,7 +62,6 @@ struct SessionPool {
     slots: Vec<Mutex<SessionSlot>>,
 }
 
-/// One signer's session.
 #[derive(Default)]
 struct SessionSlot {
     token: Option<Box<dyn Token>>,

@@ -53,7 +53,6 @@ pub(super) struct Device {
 
 /// The key that was used last.
 struct LoadedKey {
-    /// The key's record.
     wrapped: Vec<u8>,
     handle: KeyHandle,
     name: Vec<u8>,

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Longest file.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Label of the key that proves the credential. It signs test messages only, and is never the key

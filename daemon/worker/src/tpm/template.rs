@@ -143,7 +143,6 @@ fn rsa(bits: RsaKeyBits) -> tss_esapi::Result<Public> {
 /// The properties of a signing key, from its public area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SigningKey {
-    /// DER SubjectPublicKeyInfo.
     pub(super) spki: Vec<u8>,
     /// The only algorithm in which it signs.
     pub(super) algorithm: SignatureAlgorithm,

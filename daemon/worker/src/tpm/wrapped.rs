@@ -19,9 +19,7 @@ pub(super) struct WrappedKey {
     pub(super) id: Vec<u8>,
     /// Name of the primary key above it.
     pub(super) primary: Vec<u8>,
-    /// `TPMT_PUBLIC`.
     pub(super) public: Vec<u8>,
-    /// Contents of `TPM2B_PRIVATE`.
     pub(super) private: Vec<u8>,
 }
 

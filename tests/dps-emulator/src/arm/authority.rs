@@ -15,7 +15,6 @@ pub(crate) struct Authority {
     pub(crate) name: String,
     pub(crate) certificate: Certificate,
     pub(crate) verified: bool,
-    /// Without quotes.
     pub(crate) etag: String,
     /// Waits to be proven. Gone once it was, or when the certificate changes.
     pub(crate) code: Option<String>,
@@ -52,7 +51,6 @@ impl Authority {
         }
     }
 
-    /// Note a change.
     pub(crate) fn touch(&mut self, etag: String, now: OffsetDateTime) {
         self.etag = etag;
         self.updated = dates::rfc_1123(now);

@@ -12,12 +12,10 @@ use crate::operation::Operation;
 use crate::plane::DEVICE_HOST;
 use crate::wire::{Call, Reply};
 
-/// The one subscription.
 pub(crate) const SUBSCRIPTION: &str = "11111111-2222-3333-4444-555555555555";
 /// The one resource group.
 pub(crate) const RESOURCE_GROUP: &str = "hallmark";
 
-/// Longest body.
 const BODY_LENGTH_MAX: usize = 64 * 1024;
 
 /// Versions that clients use (contract section 1).

@@ -67,7 +67,6 @@ pub(crate) enum Ask<'a> {
     Register(&'a [u8]),
     /// How this operation went.
     Poll(&'a str),
-    /// The registration record.
     Lookup,
 }
 

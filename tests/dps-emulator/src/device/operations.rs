@@ -17,7 +17,6 @@ pub(crate) struct RegisterOperation {
     pub(crate) leaf: String,
     /// Polls that are still answered `assigning`.
     pub(crate) assigning_polls: u32,
-    /// The final body.
     pub(crate) result: Value,
 }
 
@@ -29,7 +28,6 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// Remember one.
     pub(crate) fn add(&mut self, id: String, operation: RegisterOperation) {
         if self.oldest_first.len() >= OPERATIONS_MAX
             && let Some(oldest) = self.oldest_first.pop_front()

@@ -31,7 +31,6 @@ pub(crate) struct Device<'a> {
 /// The progress of a registration.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// Ask again later.
     Assigning {
         /// The operation id to ask for.
         operation_id: String,
@@ -41,7 +40,6 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The answer's body.
     pub(crate) fn body(&self) -> Value {
         match self {
             Self::Assigning { operation_id } => {

@@ -16,7 +16,6 @@ pub(crate) use records::{Record, Records};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// One device.
     Individual,
     /// Every device below one authority.
     Group,

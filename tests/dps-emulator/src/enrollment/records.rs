@@ -10,13 +10,11 @@ use super::draft::Draft;
 use super::{Attestation, Kind};
 use crate::{dates, etag, ids};
 
-/// A stored entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) fields: Map<String, Value>,
     pub(crate) attestation: Attestation,
-    /// Without its quotes.
     pub(crate) etag: String,
     created: String,
     updated: String,
@@ -94,7 +92,6 @@ impl Records {
         self.by_key.range(bounds)
     }
 
-    /// All entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.by_key.values()
     }

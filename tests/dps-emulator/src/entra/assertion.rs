@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 
 use crate::certificate::Certificate;
 
-/// Longest assertion.
 const LENGTH_MAX: usize = 16 * 1024;
 
 /// Why an assertion proves nothing.

@@ -23,7 +23,6 @@ use assertion::Assertion;
 const TOKEN_SECONDS: i64 = 3599;
 /// Most tokens that are remembered.
 const TOKENS_MAX: usize = 1000;
-/// Longest form.
 const FORM_LENGTH_MAX: usize = 32 * 1024;
 
 const GRANT_TYPE: &str = "client_credentials";
@@ -34,9 +33,7 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 pub(crate) enum Scope {
     /// The service plane of DPS.
     Service,
-    /// IoT Hub.
     Hub,
-    /// The resource manager.
     Arm,
 }
 
@@ -69,7 +66,6 @@ pub struct EntraClient {
 /// Registered applications and the tokens that they got.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Directory {
-    /// By client id.
     clients: BTreeMap<String, Registered>,
     tokens: BTreeMap<String, Token>,
 }
@@ -83,7 +79,6 @@ struct Registered {
 #[derive(Debug, Serialize, Deserialize)]
 struct Token {
     scope: Scope,
-    /// Unix seconds.
     expires: i64,
 }
 

@@ -17,11 +17,9 @@ pub(crate) struct Thumbprints {
     pub(crate) secondary: Option<String>,
 }
 
-/// One device identity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) device_id: String,
-    /// Without quotes.
     pub(crate) etag: String,
     generation: String,
     /// Everything else, known or not, as JSON.
@@ -57,7 +55,6 @@ impl Identity {
         }
     }
 
-    /// Set a member.
     pub(crate) fn set(&mut self, member: &str, value: Value) {
         self.fields.insert(member.to_owned(), value);
     }

@@ -13,7 +13,6 @@ use crate::wire::{Call, Reply};
 const WAIT_SECONDS_MAX: u64 = 300;
 /// Wait for an answer if the caller does not say (contract section 12).
 const RESPONSE_SECONDS_DEFAULT: u64 = 30;
-/// Longest method name.
 const NAME_LENGTH_MAX: usize = 100;
 
 /// A call as a back end writes it, directly or in a job.
@@ -46,7 +45,6 @@ impl MethodCall {
         })
     }
 
-    /// Call the device.
     pub(super) async fn call(
         &self,
         cloud: &Cloud,
@@ -65,7 +63,6 @@ impl MethodCall {
     }
 }
 
-/// `POST /twins/{id}/methods`.
 pub(super) async fn invoke(
     cloud: &Cloud,
     hub: &str,

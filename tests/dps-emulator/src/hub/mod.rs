@@ -20,7 +20,6 @@ pub(crate) use identities::{Identity, Thumbprints};
 pub(crate) struct Hub {
     /// By device id, whose case matters here.
     identities: BTreeMap<String, Identity>,
-    /// By job id.
     #[serde(default)]
     jobs: BTreeMap<String, jobs::Job>,
 }
@@ -36,14 +35,12 @@ impl Hub {
         self.identities.values()
     }
 
-    /// Create or replace.
     pub(crate) fn insert(&mut self, identity: Identity) -> &mut Identity {
         let id = identity.device_id.clone();
         self.identities.insert(id.clone(), identity);
         self.identities.get_mut(&id).expect("it was just inserted")
     }
 
-    /// Delete.
     pub(crate) fn remove(&mut self, device_id: &str) -> Option<Identity> {
         self.identities.remove(device_id)
     }

@@ -22,7 +22,6 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 pub struct MethodAnswer {
     /// The device's status, e.g. 200.
     pub status: i64,
-    /// Any JSON.
     #[serde(default)]
     pub payload: Value,
 }

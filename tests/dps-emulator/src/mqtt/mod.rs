@@ -46,7 +46,6 @@ pub(crate) async fn serve(mut listener: TlsListener, cloud: Arc<Cloud>) {
 /// Where MQTT over WebSocket is, on the HTTPS port of every host (contract section 9).
 pub(crate) const WEBSOCKET_PATH: &str = "/$iothub/websocket";
 
-/// Take a WebSocket.
 pub(crate) fn upgrade(upgrade: WebSocketUpgrade, peer: Peer, cloud: Arc<Cloud>) -> Response {
     let serve = |socket: WebSocket| run(Carrier::WebSocket(Box::new(socket), peer), cloud);
     upgrade

@@ -4,11 +4,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Longest user name.
 const USER_LENGTH_MAX: usize = 1024;
-/// Longest topic.
 const TOPIC_LENGTH_MAX: usize = 1024;
-/// Longest request id.
 const REQUEST_ID_LENGTH_MAX: usize = 128;
 
 /// Prefix of the topics of answers to a device's registration.
@@ -17,7 +14,6 @@ pub(super) const ANSWERS: &str = "$dps/registrations/res/#";
 /// The purpose of a client, from its user name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
-    /// To register: `{idScope}/registrations/{id}/api-version=…&ClientVersion=…`.
     Device(DeviceLogin),
     /// To connect to a hub: `{hub}/{device}/?api-version=…`.
     Hub(HubLogin),

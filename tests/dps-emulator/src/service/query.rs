@@ -10,7 +10,6 @@ use crate::page::Page;
 use crate::refusal::Refusal;
 use crate::wire::{Call, Reply};
 
-/// Longest query text.
 const QUERY_LENGTH_MAX: usize = 2048;
 
 /// Enrollments of one kind.

@@ -15,7 +15,6 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// Upper-case SHA-256 thumbprint.
     pub(crate) fn sha256(&self) -> String {
         hex::encode_upper(aws_lc_rs::digest::digest(
             &aws_lc_rs::digest::SHA256,

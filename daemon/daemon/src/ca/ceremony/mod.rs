@@ -115,7 +115,7 @@ impl Ceremonies {
                      it in the file",
                     authority.name
                 );
-                return Err(Error::mend(Code::CeremonyInvalid, message));
+                return Err(Error::invalid(Code::CeremonyInvalid, message));
             }
             known.push(&authority.name);
         }

@@ -29,7 +29,6 @@ pub struct EnrollmentRequest {
     /// The provisioning service; may be left out where the configuration has only one.
     #[serde(default)]
     pub provisioning: Option<String>,
-    /// Individual or group.
     pub kind: EnrollmentKind,
     /// Registration id or enrollment group id.
     pub name: String,
@@ -168,7 +167,7 @@ impl Enrollments {
         };
         let message = format!("{name} carries a block; lift the block first with `{command}`");
         let code = match row.overlay_of {
-            Some(_) => Code::EnrollmentShutsOut,
+            Some(_) => Code::EnrollmentExcludes,
             None => Code::GroupBlocked,
         };
         Err(Error::conflict(code, message))
@@ -198,7 +197,7 @@ impl Enrollments {
         match self.store.compromised_until(device, self.now())? {
             None => Ok(()),
             Some(until) => Err(Error::conflict(
-                Code::EnrollmentShutsOut,
+                Code::EnrollmentExcludes,
                 format!(
                     "this enrollment keeps a compromised leaf of {device} out, which its group {} \
                      would let in until {}; wait until then, or say why not with --override",
@@ -227,7 +226,7 @@ impl Enrollments {
                 held.subject,
                 rfc3339(held.not_after)
             );
-            return Err(Error::conflict(Code::EnrollmentShutsOut, message));
+            return Err(Error::conflict(Code::EnrollmentExcludes, message));
         }
         Ok(())
     }
@@ -337,17 +336,17 @@ impl Enrollments {
                 Some(asked) => format!("there is no provisioning service {asked:?}: [{known}]"),
                 None => format!("say which provisioning service: [{known}]"),
             };
-            Error::mend(Code::ProvisioningUnknown, message)
+            Error::invalid(Code::ProvisioningUnknown, message)
         })
     }
 
     fn individual_slots(&self, request: &EnrollmentRequest) -> Result<Slots, Error> {
         RegistrationId::parse(&request.name)
-            .map_err(|error| Error::mend(error.code(), error.to_string()))?;
+            .map_err(|error| Error::invalid(error.code(), error.to_string()))?;
         canary::refuse_reserved(&request.name)?;
         match &request.authority {
             None => Ok(Slots::Empty),
-            Some(_) => Err(Error::mend(
+            Some(_) => Err(Error::invalid(
                 Code::EnrollmentInvalid,
                 "an individual enrollment has no authority; leave it out, or add a group",
             )),
@@ -356,10 +355,10 @@ impl Enrollments {
 
     fn group_slots(&self, request: &EnrollmentRequest) -> Result<Slots, Error> {
         EnrollmentGroupId::parse(&request.name)
-            .map_err(|error| Error::mend(error.code(), error.to_string()))?;
+            .map_err(|error| Error::invalid(error.code(), error.to_string()))?;
         let Some(authority) = &request.authority else {
             let message = "a group is the devices below an authority; name it";
-            return Err(Error::mend(Code::EnrollmentInvalid, message));
+            return Err(Error::invalid(Code::EnrollmentInvalid, message));
         };
         let hierarchy = self.hierarchy();
         let generation = hierarchy.serving(authority).ok_or_else(|| {

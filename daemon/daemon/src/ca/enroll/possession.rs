@@ -255,7 +255,7 @@ fn proof_profile(generation: &Generation, now: UnixSeconds) -> Result<Profile, E
             generation.name(),
             rfc3339(not_after)
         );
-        return Err(Error::mend(Code::OutlivesIssuer, message));
+        return Err(Error::invalid(Code::OutlivesIssuer, message));
     };
     Ok(Profile {
         validity_seconds: profile.validity_seconds.min(left),

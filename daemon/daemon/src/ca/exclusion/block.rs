@@ -27,13 +27,9 @@ pub struct ActiveBlock {
     pub kind: BlockKind,
     /// Registration id, group id or authority.
     pub name: String,
-    /// The generation's number.
     pub generation: Option<GenerationNumber>,
-    /// The operator's reason.
     pub reason: String,
-    /// The operator.
     pub by: String,
-    /// RFC 3339.
     pub since: String,
 }
 

@@ -97,7 +97,6 @@ pub struct Place {
     pub place: String,
     /// The state that the code means.
     pub state: PlaceState,
-    /// Stable.
     pub code: PlaceCode,
     /// The parameters of the answer: a JSON object.
     pub parameters: Value,
@@ -186,7 +185,7 @@ impl Place {
             parameters["reason"] = json!(mark.last_error);
             if mark.parked {
                 let answer = format!(
-                    "{kind} enrollment {name} was rejected: {why}; mend the cause, then `hallmark \
+                    "{kind} enrollment {name} was rejected: {why}; fix the cause, then `hallmark \
                      push retry {name}`"
                 );
                 return Self::service(service, PlaceCode::EnrollmentParked, parameters, answer);
@@ -202,14 +201,15 @@ impl Place {
             );
             return Self::service(service, PlaceCode::EnrollmentDrifted, parameters, answer);
         }
-        let seen = row.observed_at.map(rfc3339).unwrap_or_default();
-        parameters["observed_at"] = json!(seen);
+        let observed = row.observed_at.map(rfc3339).unwrap_or_default();
+        parameters["observed_at"] = json!(observed);
         if row.enabled {
-            let answer =
-                format!("{kind} enrollment {name} holds good certificates only, seen {seen}");
+            let answer = format!(
+                "{kind} enrollment {name} holds good certificates only, observed {observed}"
+            );
             return Self::service(service, PlaceCode::EnrollmentGood, parameters, answer);
         }
-        let answer = format!("{kind} enrollment {name} is disabled, seen {seen}");
+        let answer = format!("{kind} enrollment {name} is disabled, observed {observed}");
         Self::service(service, PlaceCode::EnrollmentDisabled, parameters, answer)
     }
 

@@ -25,7 +25,6 @@ use std::sync::Arc;
 pub struct Receipt {
     /// Whether every place was observed in the desired state.
     pub complete: bool,
-    /// Place by place.
     pub places: Vec<Place>,
 }
 

@@ -23,7 +23,6 @@ use crate::x509::serial::SerialNumber;
 pub enum CertificateName {
     /// By its serial number, and its authority if it is named.
     Serial {
-        /// The serial number.
         serial: SerialNumber,
         /// The authority that issued it.
         authority: Option<String>,
@@ -56,7 +55,7 @@ impl CertificateName {
     pub fn of_serial(text: &str, authority: Option<String>) -> Result<Self, Error> {
         let serial = digits(text).parse().map_err(|error| {
             let message = format!("{text:?} is no serial number: {error}");
-            Error::mend(Code::SerialInvalid, message)
+            Error::invalid(Code::SerialInvalid, message)
         })?;
         Ok(Self::Serial { serial, authority })
     }
@@ -66,7 +65,7 @@ impl CertificateName {
         let mut sha256 = [0; 32];
         hex::decode_to_slice(digits(text), &mut sha256).map_err(|_| {
             let message = format!("{text:?} is no SHA-256: that has 64 hexadecimal digits");
-            Error::mend(Code::Sha256Invalid, message)
+            Error::invalid(Code::Sha256Invalid, message)
         })?;
         Ok(Self::Sha256(sha256))
     }
@@ -75,7 +74,7 @@ impl CertificateName {
     pub fn of_certificate(bytes: &[u8]) -> Result<Self, Error> {
         let certificate = parse_first(bytes).map_err(|error| {
             let message = format!("send a certificate as PEM or base64 of DER: {error}");
-            Error::mend(Code::CertificateMalformed, message)
+            Error::invalid(Code::CertificateMalformed, message)
         })?;
         Ok(Self::Sha256(certificate.sha256()))
     }

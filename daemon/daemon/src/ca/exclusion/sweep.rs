@@ -31,7 +31,7 @@ impl Exclusions {
                 if let Err(error) = self.advance_block(&block) {
                     let block = block.id.get();
                     let code = error.code;
-                    tracing::warn!(block, code = code.name(), %error, "to be gone on with");
+                    tracing::warn!(block, code = code.name(), %error, "block step failed, retrying");
                     retry = Some(self.now() + RETRY_SECONDS);
                     break;
                 }

@@ -82,7 +82,7 @@ impl Rollovers {
              first (that rolls those below, too), or say a shorter --validity",
             old.authority
         );
-        Err(Error::mend(Code::OutlivesIssuer, message))
+        Err(Error::invalid(Code::OutlivesIssuer, message))
     }
 
     /// Gives an expiry roll up before its cut-over.
@@ -128,7 +128,7 @@ impl Rollovers {
         let row = self.store.roll(roll)?;
         let RollSubject::Authority { .. } = row.subject else {
             let message = "a leaf's roll needs no approval";
-            return Err(Error::mend(Code::RollNotApprovable, message));
+            return Err(Error::invalid(Code::RollNotApprovable, message));
         };
         let step = match row.state {
             RollState::Requested | RollState::Staged => ApprovalStep::CutOver,
@@ -288,7 +288,7 @@ impl Rollovers {
                 next.block = self.number_of(old_generation).map(|it| (evidence.old, it));
                 if self.exclusions.has_groups_above(old_generation)? {
                     // Until the block is confirmed, they accept leaves below the old certificate.
-                    next.to = RollState::ShuttingOut;
+                    next.to = RollState::Excluding;
                 }
                 "roll.replaced"
             }
@@ -302,7 +302,7 @@ impl Rollovers {
             }
             Step::Enter(RollState::Clearing) => {
                 next.to = RollState::Clearing;
-                "roll.shut_out"
+                "roll.excluded"
             }
             Step::Enter(state) => {
                 next.to = state;
@@ -355,7 +355,7 @@ impl Rollovers {
         }
         self.note_failure(roll, failure)?;
         if let Err(error) = made {
-            tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "no generation yet");
+            tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "next generation not made, retrying");
             return Ok(Some(now + RETRY_SECONDS));
         }
         self.wake();
@@ -439,7 +439,7 @@ impl Rollovers {
         for name in &evidence.behind {
             if let Err(error) = self.roll_below(roll, name) {
                 let code = error.code.name();
-                tracing::warn!(roll = roll.id.get(), authority = name, code, %error, "cannot be rolled yet");
+                tracing::warn!(roll = roll.id.get(), authority = name, code, %error, "rollover not started, retrying");
             }
         }
     }

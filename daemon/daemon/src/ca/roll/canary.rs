@@ -45,7 +45,7 @@ pub(in crate::ca) fn refuse_reserved(registration_id: &str) -> Result<(), Error>
     if is_free(registration_id) {
         return Ok(());
     }
-    Err(Error::mend(
+    Err(Error::invalid(
         Code::RegistrationIdReserved,
         format!("registration ids that begin with {PREFIX} are this daemon's own; choose another"),
     ))
@@ -83,7 +83,7 @@ impl Rollovers {
                 Ok(evidence) => evidence,
                 // Its alarm says so; the canaries of others are due all the same.
                 Err(error) => {
-                    tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "no canary");
+                    tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "canary evidence unreadable");
                     continue;
                 }
             };
@@ -105,7 +105,7 @@ impl Rollovers {
     /// The canary's leaf, by the generation that is to be tried; through the issuance cycle like
     /// any other.
     pub fn issue_canary(&self, canary: &CanaryRequest, csr: &[u8]) -> Result<Issued, Error> {
-        let csr = Csr::parse(csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
+        let csr = Csr::parse(csr).map_err(|r| Error::invalid(r.code(), r.to_string()))?;
         let hierarchy = self.hierarchy();
         let generation = hierarchy.generation(canary.generation).cloned();
         drop(hierarchy);
@@ -132,7 +132,7 @@ impl Rollovers {
                 subject: profile
                     .subject
                     .with_common_name(&canary.registration_id)
-                    .map_err(|error| Error::mend(Code::NameInvalid, error.to_string()))?,
+                    .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?,
                 profile: &profile,
                 public_key: csr.public_key(),
                 caller: Caller::Daemon.to_string(),

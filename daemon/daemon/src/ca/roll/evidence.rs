@@ -58,7 +58,6 @@ pub struct CanaryFailure {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
-    /// The operator.
     pub by: String,
     /// Time of the evidence, in Unix seconds.
     pub at: UnixSeconds,
@@ -163,7 +162,7 @@ impl Rollovers {
             cut_over_approved: approved(ApprovalStep::CutOver),
             retirement_approved: approved(ApprovalStep::Retire),
             retirement: self.authority_retirement(roll, *old_generation, &detail, now)?,
-            above_lets_in: self.above_lets_in(roll)?,
+            above_admits: self.above_admits(roll)?,
             behind: behind(&hierarchy, name),
             accepted_above: self.accepted_above(roll, *old_generation, &detail, now)?,
             ca_certificates: held.clone().count() as u64,
@@ -258,11 +257,11 @@ impl Rollovers {
         Ok(self.store.devices_needing(&below, now)?)
     }
 
-    fn above_lets_in(&self, roll: &RollRow) -> Result<bool, Error> {
+    fn above_admits(&self, roll: &RollRow) -> Result<bool, Error> {
         let Some(parent) = roll.parent else {
             return Ok(false);
         };
-        Ok(self.store.roll(parent)?.state == RollState::ShuttingOut)
+        Ok(self.store.roll(parent)?.state == RollState::Excluding)
     }
 
     /// Counts the blocking groups that a service has not confirmed. Nothing is written to a service

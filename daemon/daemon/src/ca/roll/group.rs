@@ -10,9 +10,7 @@ use serde::Serialize;
 /// Why a new leaf of this device needs no change at a service.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnderGroup {
-    /// The device.
     pub registration_id: String,
-    /// The provisioning service.
     pub provisioning: String,
     /// The group that accepts the device.
     pub group: String,
@@ -24,7 +22,6 @@ pub struct UnderGroup {
     pub held: Option<String>,
     /// RFC 3339 of that look.
     pub seen_at: Option<String>,
-    /// In words.
     pub says: String,
 }
 

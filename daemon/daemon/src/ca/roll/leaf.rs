@@ -217,7 +217,7 @@ fn puts_in_force(roll: &RollRow, next: &LeafStep) -> bool {
 fn action(state: RollState) -> &'static str {
     match state {
         RollState::Draining => "roll.cut_over",
-        RollState::Clearing => "roll.shut_out",
+        RollState::Clearing => "roll.excluded",
         RollState::Reissuing => "roll.cleared",
         _ => "roll.done",
     }

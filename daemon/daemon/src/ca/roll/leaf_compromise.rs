@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 /// A report that a device's leaf is compromised.
 #[derive(Clone, Debug)]
 pub struct LeafCompromise {
-    /// The device.
     pub registration_id: String,
     /// Which slots; both, unless the report says which.
     pub slots: Vec<SlotName>,
@@ -26,7 +25,6 @@ pub struct LeafCompromise {
 /// The request for the new leaf of a compromised device. It is judged after the exclusion.
 #[derive(Clone, Debug)]
 pub struct NewLeaf {
-    /// PKCS #10, PEM.
     pub csr: Option<String>,
     /// The profile; by default the one that the device is registered with.
     pub profile: Option<String>,
@@ -92,7 +90,7 @@ impl Rollovers {
     ) -> Result<Issued, Error> {
         let Some(csr) = new.csr else {
             let message = "a profile was sent without a csr; a new leaf needs a csr";
-            return Err(Error::mend(Code::BodyInvalid, message));
+            return Err(Error::invalid(Code::BodyInvalid, message));
         };
         let registered = || Ok(self.store.device(device)?.map(|it| it.profile));
         let profile = new

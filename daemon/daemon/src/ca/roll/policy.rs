@@ -37,7 +37,6 @@ pub struct DeviceNotification {
     pub by: NotifyBy,
     /// The method's name, as the devices' program has it.
     pub method: String,
-    /// Its argument.
     pub payload: Value,
     /// How often a device that was offline is called again.
     pub interval_seconds: i64,
@@ -79,7 +78,7 @@ impl Rollovers {
                 // A request or an operator started this rollover first.
                 Ok(_)
                 | Err(
-                    StoreError::Conflict(_) | StoreError::Violates(_) | StoreError::InTheWay { .. },
+                    StoreError::Conflict(_) | StoreError::Violates(_) | StoreError::Blocking { .. },
                 ) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -24,9 +24,9 @@ impl Rollovers {
             return Ok(None);
         };
         if let Some(hub) = proof.elsewhere {
-            let seen = rfc3339(proof.seen_at);
+            let observed = rfc3339(proof.seen_at);
             return Ok(Some(format!(
-                "in {hub}, which is not configured, seen {seen}"
+                "in {hub}, which is not configured, observed {observed}"
             )));
         }
         let on = match proof.certificate {
@@ -36,8 +36,8 @@ impl Rollovers {
             Some(it) => format!("on another leaf, {it}"),
         };
         let since = rfc3339(proof.since);
-        let seen = rfc3339(proof.seen_at);
-        Ok(Some(format!("{on} since {since}, seen {seen}")))
+        let observed = rfc3339(proof.seen_at);
+        Ok(Some(format!("{on} since {since}, observed {observed}")))
     }
 
     /// How far a roll's work at the hub is, if it has any.
@@ -85,7 +85,7 @@ impl Rollovers {
                 let parameters = json!({ "not_after": not_after });
                 Waits::new(WaitCode::OldCertificateExpired, parameters, text)
             }
-            RollState::ShuttingOut => {
+            RollState::Excluding => {
                 let text = self
                     .exclusions
                     .enrollment_place(&self.store.enrollment(*id)?)
@@ -263,7 +263,6 @@ impl Rollovers {
 /// A device that needs a new leaf.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reissue {
-    /// Its registration id.
     pub registration_id: String,
     /// RFC 3339: the end of its leaf.
     pub not_after: String,

@@ -148,7 +148,7 @@ impl Rollovers {
             let name = &generation.authority;
             let detail = AuthorityDetail::default();
             if let Err(error) = self.begin_authority_roll(&Caller::Daemon, name, &detail, None) {
-                tracing::warn!(authority = name, code = error.code.name(), %error, "cannot be rolled yet");
+                tracing::warn!(authority = name, code = error.code.name(), %error, "rollover not started, retrying");
             }
         }
         let now = self.now();

@@ -25,9 +25,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 pub enum Audience {
     /// The service plane of DPS.
     ProvisioningService,
-    /// IoT Hub.
     Hub,
-    /// Azure Resource Manager.
     ResourceManager,
 }
 
@@ -65,7 +63,6 @@ impl Source {
     }
 }
 
-/// One token.
 #[derive(Debug)]
 pub(super) struct AccessToken {
     /// As the header has it.

@@ -33,7 +33,6 @@ const NAME_LENGTH_MAX: usize = 128;
 pub enum CredentialConfiguration {
     /// A file; a bare name is one of systemd's credentials.
     File(PathBuf),
-    /// Something else.
     Kind(CredentialKind),
 }
 
@@ -59,7 +58,6 @@ pub enum CredentialKind {
     EntraClientAssertion(EntraConfiguration),
     /// Entra ID, by the identity of the machine.
     ManagedIdentity {
-        /// The metadata service.
         #[serde(default = "metadata_default")]
         endpoint: String,
         /// Of a user-assigned identity.

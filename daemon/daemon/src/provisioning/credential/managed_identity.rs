@@ -23,7 +23,6 @@ const PORT_DEFAULT: u16 = 80;
 /// A managed identity, as it is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// The metadata service.
     pub address: SocketAddr,
     /// Of a user-assigned identity; the machine's own otherwise.
     pub client_id: Option<String>,

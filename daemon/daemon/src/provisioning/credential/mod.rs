@@ -37,7 +37,6 @@ pub enum Credential {
     None,
     /// The connection string of a shared access policy of the service.
     ConnectionString {
-        /// The file.
         path: PathBuf,
         /// The service that is called; a string for another one is refused.
         host: String,
@@ -45,10 +44,7 @@ pub enum Credential {
     /// The key of a shared access policy, in a token.
     TokenHmac(SharedAccessKey),
     /// A bearer token that something else refreshes.
-    BearerToken {
-        /// The file.
-        path: PathBuf,
-    },
+    BearerToken { path: PathBuf },
     /// An access token that we refresh.
     AccessToken(Arc<AccessTokens>),
 }
@@ -111,27 +107,21 @@ pub enum CredentialError {
     /// No file, no right to read it, no text in it, or others can read it.
     #[error("cannot use the credential {}", path.display())]
     Unusable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: SecretUnusable,
     },
     /// Not a connection string.
     #[error("the credential {} is no connection string", path.display())]
     ConnectionString {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: ConnectionStringInvalid,
     },
     /// A key of another service would be shown to this one.
     #[error("the credential {} is for {found}, but {called} is configured", path.display())]
     OtherHost {
-        /// The file.
         path: PathBuf,
         /// `HostName` of the connection string.
         found: String,
-        /// The configured endpoint.
         called: String,
     },
     /// The token did not sign.

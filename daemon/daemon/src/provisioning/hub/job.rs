@@ -70,13 +70,11 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
-    /// Taken.
     Enqueued,
     /// Waiting for its turn.
     Queued,
     /// Waiting for its start.
     Scheduled,
-    /// Calling devices.
     Running,
     /// At its end; single devices may have failed.
     Completed,
@@ -100,7 +98,6 @@ impl JobStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JobStatistics {
-    /// All of them.
     pub device_count: u64,
     /// How many devices answered.
     pub succeeded_count: u64,

@@ -54,7 +54,6 @@ pub struct HubClient {
 pub struct DirectMethod {
     /// Its name, as the device's program has it.
     pub name: String,
-    /// Its argument.
     pub payload: Value,
 }
 
@@ -72,7 +71,6 @@ impl DirectMethod {
 /// The result of a direct method.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MethodOutcome {
-    /// The device answered.
     Answered {
         /// The device's own status; 200 by custom means that it will do it. A job may leave it out.
         status: Option<i64>,

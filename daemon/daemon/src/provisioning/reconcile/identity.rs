@@ -18,7 +18,6 @@ use crate::store::{Deletion, HubAnswer, HubCause};
 /// A device whose identity is deleted, and why.
 #[derive(Clone)]
 pub(super) struct Deleted {
-    /// The registration id.
     pub(super) device: String,
     /// The roll or block; `None` for a canary.
     pub(super) cause: Option<HubCause>,

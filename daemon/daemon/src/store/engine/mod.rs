@@ -77,7 +77,6 @@ impl<'c> Tx<'c> {
             .transpose()
     }
 
-    /// Returns all rows.
     pub(super) fn query_all<T>(
         &self,
         sql: &str,

@@ -280,7 +280,7 @@ fn no_enrollment_is_added_below_a_blocked_generation() {
         .unwrap();
     let refused = add().unwrap_err();
     assert!(
-        matches!(&refused, StoreError::InTheWay { code, .. } if code.name() == "issuer_revoked"),
+        matches!(&refused, StoreError::Blocking { code, .. } if code.name() == "issuer_revoked"),
         "{refused}"
     );
     plant.stage.lift(block.id);

@@ -47,7 +47,7 @@ fn all() -> Excluded {
 
 fn code<T: std::fmt::Debug>(refused: Result<T, StoreError>) -> Code {
     match refused.unwrap_err() {
-        StoreError::InTheWay { code, .. } => code,
+        StoreError::Blocking { code, .. } => code,
         other => panic!("{other}"),
     }
 }

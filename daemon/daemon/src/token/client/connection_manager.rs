@@ -207,7 +207,6 @@ impl ConnectionManager {
         state.health.clone()
     }
 
-    /// Returns the connection.
     pub(super) fn connection(&self) -> Result<Arc<Connection>, TokenError> {
         self.shared.connection().ok_or_else(|| {
             let reason = format!("no worker: {}", self.shared.state().health.reason);

@@ -42,7 +42,6 @@ pub struct TokenClient {
 /// The health of a token as `serve` knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenHealth {
-    /// The token's state.
     pub state: TokenState,
     /// The reason of the state, or a remark about a ready token; may be empty.
     pub reason: String,

@@ -24,7 +24,7 @@ enum Event {
     Reissued,
     HubDone,
     BelowDone,
-    AboveShutOut,
+    AboveExcludes,
     Deleted,
     Blocked,
 }
@@ -41,7 +41,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Reissued),
         1 => Just(Event::HubDone),
         1 => Just(Event::BelowDone),
-        1 => Just(Event::AboveShutOut),
+        1 => Just(Event::AboveExcludes),
         1 => Just(Event::Deleted),
         1 => Just(Event::Blocked),
     ]
@@ -84,7 +84,7 @@ impl World {
         };
         Self {
             state: if compromise {
-                RollState::ShuttingOut
+                RollState::Excluding
             } else {
                 RollState::Requested
             },
@@ -99,7 +99,7 @@ impl World {
                 cut_over_approved: false,
                 retirement_approved: false,
                 retirement: expiry(false),
-                above_lets_in: compromise,
+                above_admits: compromise,
                 behind: Vec::new(),
                 accepted_above: 0,
                 ca_certificates: 1,
@@ -152,7 +152,7 @@ impl World {
             Event::Reissued if evidence.next_serves => evidence.to_reissue = 0,
             Event::HubDone => evidence.hub_open = 0,
             Event::BelowDone => evidence.behind.clear(),
-            Event::AboveShutOut => evidence.above_lets_in = false,
+            Event::AboveExcludes => evidence.above_admits = false,
             Event::Deleted => {
                 evidence.ca_certificates -= evidence.ca_certificates_leaving;
                 evidence.ca_certificates_leaving = 0;
@@ -305,13 +305,13 @@ fn check_compromise(before: &World, after: &World) -> Result<(), String> {
             "DPS accepts a compromised certificate",
         )?;
     }
-    let cleared = after.state == RollState::Clearing && before.state == RollState::ShuttingOut;
+    let cleared = after.state == RollState::Clearing && before.state == RollState::Excluding;
     ensure(
         !cleared || before.evidence.groups.iter().all(|it| it.in_step),
         "the hub came before the service",
     )?;
     ensure(
-        !cleared || !before.evidence.above_lets_in,
+        !cleared || !before.evidence.above_admits,
         "the hub came before the one above",
     )?;
     ensure(!after.served_unverified, "used before it was verified")?;

@@ -230,7 +230,7 @@ impl World {
         let good = left.slots.serving().filter(|_| left.enabled);
         self.roll = Some(Roll {
             reason: RollReason::Compromise,
-            state: RollState::ShuttingOut,
+            state: RollState::Excluding,
             old: compromised[0],
             new: good,
             hub_open: 1,
@@ -258,14 +258,14 @@ impl World {
                 Err(format!("{rule}: {self:?}"))
             }
         };
-        let shut_out = |it: &Thumbprint| !self.compromised.contains(it);
+        let good_leaf = |it: &Thumbprint| !self.compromised.contains(it);
         if self.enabled {
-            let good = self.slots.held().iter().all(shut_out);
+            let good = self.slots.held().iter().all(good_leaf);
             ensure(good, "an enabled enrollment holds nothing compromised")?;
         }
         if !self.marked {
             ensure(
-                self.let_in().iter().all(shut_out),
+                self.let_in().iter().all(good_leaf),
                 "DPS accepts a compromised leaf",
             )?;
             ensure(
@@ -286,7 +286,7 @@ impl World {
             .last()
             .filter(|it| !self.compromised.contains(it));
         if let (Some(newest), true, false) = (newest, over && self.enabled, self.marked) {
-            let honest = self.slots.serving().is_some_and(|it| shut_out(&it));
+            let honest = self.slots.serving().is_some_and(|it| good_leaf(&it));
             ensure(
                 honest,
                 &format!("DPS accepts no honest leaf beside {newest}"),

@@ -17,7 +17,6 @@ pub(super) const SET: u8 = 0x31;
 const CONSTRUCTED: u8 = 0x20;
 const HIGH_TAG_NUMBER: u8 = 0x1f;
 
-/// One tag-length-value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Value<'a> {
     pub(super) tag: u8,

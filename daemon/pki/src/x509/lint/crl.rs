@@ -16,7 +16,6 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::{RevokedCertificate, TbsCertList};
 
-/// `[0] EXPLICIT`, constructed.
 const EXTENSIONS: u8 = 0xa0;
 /// The tags of an entry's extensions: one reason, not critical.
 const ENTRY_EXTENSIONS: &str = "30(30(0604))";
@@ -28,7 +27,6 @@ const EXTENSION_SHAPES: &str = "a0(30(30(0604)30(0604)))";
 pub struct Expectation<'a> {
     /// The certificate of the generation whose key will sign.
     pub issuer: &'a Certificate,
-    /// The CRL number.
     pub number: u64,
     /// The time of this update, in Unix seconds.
     pub this_update: UnixSeconds,

@@ -7,21 +7,13 @@ use super::values::{Asked, asked_names};
 use super::{Expectation, Finding, Findings, finding};
 use x509_parser::certificate::TbsCertificate;
 
-/// 2.5.29.14
 const SUBJECT_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x0e";
-/// 2.5.29.15
 const KEY_USAGE: &[u8] = b"\x55\x1d\x0f";
-/// 2.5.29.17
 const SUBJECT_ALT_NAME: &[u8] = b"\x55\x1d\x11";
-/// 2.5.29.19
 const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
-/// 2.5.29.31
 const CRL_DISTRIBUTION_POINTS: &[u8] = b"\x55\x1d\x1f";
-/// 2.5.29.35
 const AUTHORITY_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x23";
-/// 2.5.29.37
 const EXTENDED_KEY_USAGE: &[u8] = b"\x55\x1d\x25";
-/// 1.3.6.1.5.5.7.1.1
 const AUTHORITY_INFORMATION_ACCESS: &[u8] = b"\x2b\x06\x01\x05\x05\x07\x01\x01";
 
 pub(super) fn check(

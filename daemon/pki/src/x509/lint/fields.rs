@@ -229,7 +229,6 @@ fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut F
     });
 }
 
-/// Encodes an AttributeTypeAndValue.
 #[derive(PartialEq)]
 struct Attribute<'a> {
     identifier: [u8; 3],

@@ -21,7 +21,6 @@ struct Facts {
 
 /// The fields of the issuer's certificate that the lint compares.
 pub(super) struct Issuer<'a> {
-    /// The subject.
     pub(super) name: &'a [u8],
     /// The AlgorithmIdentifier of the issuer's signatures.
     pub(super) signature_algorithm: Result<&'static [u8], String>,

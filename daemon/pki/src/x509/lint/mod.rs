@@ -27,21 +27,15 @@ use x509_parser::prelude::FromDer;
 /// The requested content, taken from the code that decided it and never from the builder.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectation<'a> {
-    /// The issuer.
     pub issuer: ExpectedIssuer<'a>,
     /// The URLs that the issuer's certificates carry.
     pub distribution: Option<&'a Distribution>,
-    /// The profile.
     pub profile: &'a Profile,
     /// The registration id of the device, or the common name of the authority.
     pub common_name: &'a str,
-    /// The whole subject.
     pub subject: &'a DistinguishedName,
-    /// The certified key.
     pub public_key: &'a PublicKey,
-    /// The requested names.
     pub subject_alternative_names: &'a [SubjectAlternativeName],
-    /// The serial number.
     pub serial: &'a SerialNumber,
     /// The time of issuance, in Unix seconds.
     pub now: UnixSeconds,

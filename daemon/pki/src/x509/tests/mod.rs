@@ -26,7 +26,6 @@ use aws_lc_rs::signature::{
     self as signing, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair, RsaSignatureEncoding,
 };
 
-/// 2026-01-01T00:00:00Z.
 pub(super) const NOW: UnixSeconds = UnixSeconds::new(1_767_225_600);
 
 /// Seconds of a year, as `y` in a profile means it.

@@ -40,7 +40,6 @@ enum Status {
     Cancelled,
 }
 
-/// One job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     id: String,
@@ -94,7 +93,6 @@ impl Job {
     }
 }
 
-/// `PUT /jobs/v2/{id}`.
 pub(super) fn create(
     cloud: &Arc<Cloud>,
     hub: &str,
@@ -115,7 +113,6 @@ pub(super) fn create(
     Ok(Reply::json(200, shown))
 }
 
-/// `GET /jobs/v2/{id}`.
 pub(super) fn get(cloud: &Cloud, hub: &str, id: &str) -> Result<Reply, HubRefusal> {
     cloud.read(|world| {
         let job = world.hubs.get(hub).and_then(|hub| hub.jobs.get(id));

@@ -10,7 +10,6 @@ use crate::hub::methods::MethodCall;
 use crate::ids;
 use crate::wire::Call;
 
-/// A checked order.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
     pub(super) method: MethodCall,

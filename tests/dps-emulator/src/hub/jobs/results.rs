@@ -11,14 +11,12 @@ use crate::dates;
 use crate::page::Page;
 use crate::wire::{Call, Reply};
 
-/// Longest query text.
 pub(super) const QUERY_LENGTH_MAX: usize = 8192;
 
 /// The result of one device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
-    /// It answered.
     Completed(MethodAnswer),
     /// It was not reached: the hub's code and words.
     Failed(String, String),

@@ -35,7 +35,7 @@ impl Exclusions {
                 places.extend(self.elsewhere_place(old_generation));
             }
         }
-        let is_excluded = |roll: &RollRow| roll.state != RollState::ShuttingOut;
+        let is_excluded = |roll: &RollRow| roll.state != RollState::Excluding;
         let hubs_are_due = rolls.iter().all(is_excluded);
         let mut services: BTreeSet<String> = self.services.names.iter().cloned().collect();
         services.extend(late.keys().cloned());
