@@ -137,8 +137,8 @@ fn documented(page: &str) -> BTreeSet<Logged> {
     let rows = rows.map(|row| {
         let (message, rest) = row.split_once("` | ").expect("a message");
         let (level, rest) = rest.split_once(" | ").expect("a level");
-        let told = rest.trim_end_matches(" |").split(" | ").collect::<Vec<_>>();
-        let is_whole = told.len() == 2 && told.iter().all(|it| it.len() > 2);
+        let cells = rest.trim_end_matches(" |").split(" | ").collect::<Vec<_>>();
+        let is_whole = cells.len() == 2 && cells.iter().all(|it| it.len() > 2);
         assert!(
             is_whole,
             "docs/operations.md: {message:?} lacks cause or remedy"

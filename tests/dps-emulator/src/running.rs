@@ -41,10 +41,10 @@ impl Running {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let (told, ready) = oneshot::channel();
+        let (started, ready) = oneshot::channel();
         runtime.spawn(async move {
             // The receiver waits below for exactly this message.
-            drop(told.send(listen(options, cloud, identity).await));
+            drop(started.send(listen(options, cloud, identity).await));
         });
         let running = Self {
             runtime: Some(runtime),
@@ -68,10 +68,10 @@ impl Drop for Running {
 /// blocking.
 fn wait(ready: oneshot::Receiver<Result<Addresses>>) -> Result<Addresses> {
     let waiter = thread::spawn(move || ready.blocking_recv());
-    let told = waiter
+    let listening = waiter
         .join()
         .map_err(|_| anyhow::anyhow!("the waiting thread panicked"))?;
-    told.context("the emulator stopped while it started")?
+    listening.context("the emulator stopped while it started")?
 }
 
 async fn listen(options: Options, cloud: Arc<Cloud>, identity: Identity) -> Result<Addresses> {

@@ -62,13 +62,13 @@ impl Owner {
 
     /// Returns all groups of the user, by which devices of tokens are opened.
     fn groups(self) -> Vec<Gid> {
-        let told = Command::new("id")
+        let output = Command::new("id")
             .arg("-G")
             .arg(self.uid.to_string())
             .output();
         // A user without an entry in the database has no other group.
-        let told = told.ok().filter(|it| it.status.success());
-        let text = told.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
+        let output = output.ok().filter(|it| it.status.success());
+        let text = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
         let numbers = text.iter().flat_map(|it| it.split_whitespace());
         let groups = numbers.filter_map(|it| it.parse().ok().map(Gid::from_raw));
         std::iter::once(self.gid).chain(groups).collect()

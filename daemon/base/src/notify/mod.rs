@@ -74,10 +74,10 @@ impl ServiceManager for Systemd {
             .chars()
             .take(STATUS_LENGTH_MAX)
             .collect();
-        let mut told = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != line {
+        let mut sent = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if *sent != line {
             tell(daemon::STATE_STATUS, &line);
-            *told = line;
+            *sent = line;
         }
     }
 

@@ -40,12 +40,12 @@ fn revoke(client: &Client, show: &Show, revoke: &RevokeCertificate) -> Result<()
     if show.json {
         return show.record(&answer);
     }
-    let told = answer["receipt"].take();
+    let places = answer["receipt"].take();
     if let Value::Object(members) = &mut answer {
         members.remove("receipt");
     }
     show.record(&answer)?;
-    receipt(show, &told)
+    receipt(show, &places)
 }
 
 fn kind_of(digits: &str) -> &'static str {

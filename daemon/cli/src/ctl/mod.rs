@@ -36,9 +36,9 @@ pub fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let told = format!("hallmark: {failure}");
+            let line = format!("hallmark: {failure}");
             // Standard error may be closed; the exit code remains.
-            let _ = writeln!(printable::err(), "{}", printable::line(&told));
+            let _ = writeln!(printable::err(), "{}", printable::line(&line));
             ExitCode::from(failure.exit_code())
         }
     }

@@ -143,6 +143,6 @@ fn tell(show: &Show, answer: &Value) -> Result<(), Failure> {
     }
     match &answer["receipt"] {
         Value::Null => Ok(()),
-        told => receipt(show, told),
+        answer => receipt(show, answer),
     }
 }

@@ -34,8 +34,8 @@ pub(super) struct Steps<'a> {
 
 /// Prints one line of progress.
 pub(super) fn tell(step: &str, outcome: &str) -> anyhow::Result<()> {
-    let told = format!("{step:<14} {outcome}");
-    writeln!(printable::out(), "{}", printable::line(&told))
+    let line = format!("{step:<14} {outcome}");
+    writeln!(printable::out(), "{}", printable::line(&line))
         .context("cannot write to standard output")
 }
 
@@ -53,15 +53,15 @@ impl Steps<'_> {
     pub(super) fn files(&self) -> anyhow::Result<()> {
         self.root.check(self.plan)?;
         for file in &self.plan.files {
-            self.told("file", &file.path, self.root.write(file)?)?;
+            self.report("file", &file.path, self.root.write(file)?)?;
         }
         for link in &self.plan.links {
-            self.told("link", &link.0, self.root.link(link)?)?;
+            self.report("link", &link.0, self.root.link(link)?)?;
         }
         Ok(())
     }
 
-    fn told(&self, step: &str, path: &Path, written: Written) -> anyhow::Result<()> {
+    fn report(&self, step: &str, path: &Path, written: Written) -> anyhow::Result<()> {
         let path = self.root.path(path);
         let how = match written {
             Written::New => "written",

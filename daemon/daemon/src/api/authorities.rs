@@ -33,7 +33,7 @@ pub(super) struct Authority {
     key_label: String,
     spki_sha256: String,
     revoked_at: Option<String>,
-    /// The block that keeps those below it out.
+    /// The block that excludes what is below it.
     blocked: Option<ActiveBlock>,
     crl_number: Option<CrlNumber>,
     crl_next_update: Option<String>,

@@ -83,8 +83,8 @@ impl TokenDiagnostics {
             key_types: &KeyType::ALL,
             tells_local: token.traits.tells_local,
         };
-        let mut told = |check: &contract::Check| progress(line_of(check));
-        let report = contract::check_client(&token.client, scope, &mut told);
+        let mut report_line = |check: &contract::Check| progress(line_of(check));
+        let report = contract::check_client(&token.client, scope, &mut report_line);
         let good = report.is_good();
         self.record_diagnostics(permission, "token.checked", name, &report.left_behind, good)?;
         Ok(self.report(name, description, good, Diagnostics::Check(report)))
@@ -118,8 +118,8 @@ impl TokenDiagnostics {
             sessions: token.traits.sessions,
             duration: Duration::from_secs(request.seconds.into()),
         };
-        let mut told = |row: &bench::Row| progress(meaning_of(row));
-        let report = bench::measure(&token.client, &plan, &mut told);
+        let mut report_line = |row: &bench::Row| progress(meaning_of(row));
+        let report = bench::measure(&token.client, &plan, &mut report_line);
         let good = report.left_behind.is_empty() && !report.rows.is_empty();
         self.record_diagnostics(permission, "token.benched", name, &report.left_behind, good)?;
         Ok(self.report(name, description, good, Diagnostics::Bench(report)))

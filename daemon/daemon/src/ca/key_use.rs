@@ -65,9 +65,9 @@ impl Issuer {
             if !at_once && !recorded.has_room(now) {
                 return Ok(false);
             }
-            let told = counts_of(&counts);
+            let by_purpose = counts_of(&counts);
             self.store
-                .record_key_counts(name.to_owned(), counts.worker, told, self.now())?;
+                .record_key_counts(name.to_owned(), counts.worker, by_purpose, self.now())?;
             recorded.entries.push_back(now);
             client.forget_key_counts(counts.worker);
             recorded.last = Some(counts);

@@ -37,7 +37,7 @@ impl IssuanceProfile {
         self.certificate.check().map_err(|it| it.to_string())?;
         if self.certificate.signs_for_others() {
             return Err(
-                "kind = \"authority\" would let a caller obtain a CA certificate; use kind = \
+                "kind = \"authority\" would give a caller a CA certificate; use kind = \
                  \"leaf\", and make authorities by `hallmark ceremony run`"
                     .into(),
             );

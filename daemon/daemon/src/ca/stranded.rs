@@ -11,14 +11,14 @@ impl CertificateAuthority {
     /// The devices that a removed profile leaves behind.
     pub fn stranded_devices(&self) -> Result<Vec<String>, Error> {
         let profiles = self.stranding_profiles()?;
-        let told = profiles.into_iter().map(|profile| {
+        let alarms = profiles.into_iter().map(|profile| {
             let count = self.store.registered_count(&profile)?;
             Ok(format!(
                 "{count} devices are registered with it: {}",
                 alarm(&profile).text
             ))
         });
-        told.collect()
+        alarms.collect()
     }
 
     /// The same as alarms, without numbers.

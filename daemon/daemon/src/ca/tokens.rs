@@ -178,7 +178,7 @@ impl Tokens {
                 unusable: vec![reason],
                 ..Inventory::default()
             },
-            told => told?,
+            result => result?,
         };
         let mut report = TokenReport::new(
             name,

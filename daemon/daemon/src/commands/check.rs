@@ -65,11 +65,11 @@ pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
 /// Prints the findings; returns whether all is good.
 pub fn report(findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
     for Finding { subject, verdict } in findings {
-        let told = match verdict {
+        let line = match verdict {
             Ok(good) => format!("good  {subject}: {good}"),
             Err(wrong) => format!("WRONG {subject}: {wrong}"),
         };
-        writeln!(out, "{}", printable::line(&told))?;
+        writeln!(out, "{}", printable::line(&line))?;
     }
     Ok(findings.iter().all(|finding| finding.verdict.is_ok()))
 }

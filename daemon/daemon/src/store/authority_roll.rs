@@ -181,7 +181,7 @@ impl Store {
         })
     }
 
-    /// The groups of an authority, at whatever service: those that let its devices in.
+    /// The groups of an authority, at every service: those that admit its devices.
     pub fn groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| groups_of(tx, authority))
     }

@@ -148,7 +148,7 @@ pub(super) fn block(
         if let Some(open) = open.filter(|it| before_cut_over(it.state)) {
             let message = format!(
                 "roll {} of {authority} is under way, and this block would take certificates out of \
-                 its slots: give it up with `hallmark roll abort {}`, or start a roll by \
+                 its slots: abort it with `hallmark roll abort {}`, or start a roll by \
                  compromise, which excludes at once and is not refused",
                 open.id, open.id
             );
@@ -164,16 +164,16 @@ pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreErr
     let held = new.slots.held();
     if let Some((authority, number)) = revoked_above(tx, &held)? {
         let message = format!(
-            "generation {number} of {authority} is revoked, and this group would let in what it \
-             signed; roll that authority, or lift the block that holds it"
+            "generation {number} of {authority} is revoked, and this group would admit the \
+             certificates that it signed; roll that authority, or lift the block that holds it"
         );
         return blocking(Code::IssuerRevoked, message);
     }
     for it in held {
         if let Some(group) = blocked_group_above(tx, &new.provisioning, &it, None)? {
             let message = format!(
-                "the group {group} of an authority above is blocked, and this group would let its \
-                 devices in; lift the block first with `hallmark enrollment unblock --group {group}`"
+                "the group {group} of an authority above is blocked, and this group would admit its \
+                 devices; lift the block first with `hallmark enrollment unblock --group {group}`"
             );
             return blocking(Code::GroupBlocked, message);
         }
@@ -309,7 +309,7 @@ fn is_beside_blocked_group(tx: &Tx<'_>, individual: EnrollmentId) -> Result<bool
 }
 
 /// Returns the slots to which lifting a block takes this enrollment back: `from`, without what was
-/// excluded for good or has retired. `None` if nothing of them can come back.
+/// excluded for good or has retired. `None` if none of them can return.
 pub(super) fn restorable(
     tx: &Tx<'_>,
     row: &EnrollmentRow,

@@ -86,9 +86,9 @@ pub struct Evidence {
     pub blocks_open: u64,
     /// In a compromise: the individual enrollments below that are not confirmed, in words.
     pub individuals_open: Vec<String>,
-    /// True while a block keeps the old certificate out of the slots.
+    /// True while a block removes the old certificate from the slots.
     pub old_blocked: bool,
-    /// True while a block keeps the next certificate out of the slots.
+    /// True while a block removes the next certificate from the slots.
     pub next_blocked: bool,
 }
 

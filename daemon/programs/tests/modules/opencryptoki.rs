@@ -74,8 +74,8 @@ impl Machine {
     }
 
     fn prepare(&self, arguments: &[&str], label: &str) {
-        let told = self.pkcsconf(arguments, label);
-        assert!(told.status.success(), "{arguments:?}: {told:?}");
+        let output = self.pkcsconf(arguments, label);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 }
 

@@ -10,8 +10,8 @@ pub(crate) fn make(fixture: &mut Fixture) {
     let text = format!("directories.tokendir = {}\n", tokens.display());
     fs::write(fixture.path("softhsm2.conf"), text).unwrap();
     fixture.set("SOFTHSM2_CONF", fixture.text("softhsm2.conf"));
-    let told = fixture.init_token("softhsm2");
-    assert!(told.status.success(), "{told:?}");
+    let output = fixture.init_token("softhsm2");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

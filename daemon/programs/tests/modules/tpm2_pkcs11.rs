@@ -50,8 +50,8 @@ fn bus() -> (Running, String) {
     command.args(["--session", "--nofork", "--print-address"]);
     let mut bus = Running::start(command.stdout(Stdio::piped()));
     let mut address = String::new();
-    let told = bus.child().stdout.take().unwrap();
-    BufReader::new(told).read_line(&mut address).unwrap();
+    let output = bus.child().stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut address).unwrap();
     (bus, address.trim().to_owned())
 }
 

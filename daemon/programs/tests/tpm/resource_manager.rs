@@ -24,8 +24,8 @@ impl ResourceManager {
             .spawn()
             .expect("dbus-daemon: tests/install-modules installs it");
         let mut address = String::new();
-        let mut told = BufReader::new(bus.stdout.take().unwrap());
-        told.read_line(&mut address).unwrap();
+        let mut output = BufReader::new(bus.stdout.take().unwrap());
+        output.read_line(&mut address).unwrap();
         let bus_address = address.trim().to_owned();
         let manager = Command::new("tpm2-abrmd")
             .args(["--session", "--allow-root", "--flush-all"])

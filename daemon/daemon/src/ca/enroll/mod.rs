@@ -199,8 +199,8 @@ impl Enrollments {
             Some(until) => Err(Error::conflict(
                 Code::EnrollmentExcludes,
                 format!(
-                    "this enrollment keeps a compromised leaf of {device} out, which its group {} \
-                     would let in until {}; wait until then, or say why not with --override",
+                    "this enrollment excludes a compromised leaf of {device}, which its group {} \
+                     would admit until {}; wait until then, or say why not with --override",
                     group.name,
                     rfc3339(until)
                 ),
@@ -221,7 +221,7 @@ impl Enrollments {
                 continue;
             };
             let message = format!(
-                "this group keeps a certificate of {} out until {}; lift its block, wait until \
+                "this group excludes a certificate of {} until {}; lift its block, wait until \
                  then, or say why not with --override",
                 held.subject,
                 rfc3339(held.not_after)

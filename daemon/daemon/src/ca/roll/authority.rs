@@ -203,8 +203,8 @@ impl Rollovers {
         }
         let (next, action) = self.recorded_step(roll, evidence, step)?;
         crash_point(action);
-        let told = json!({ "roll": roll.id, "from": roll.state, "to": next.to });
-        let entry = self.roll_entry(&Caller::Daemon, action, roll.subject.name(), told);
+        let detail = json!({ "roll": roll.id, "from": roll.state, "to": next.to });
+        let entry = self.roll_entry(&Caller::Daemon, action, roll.subject.name(), detail);
         let serves = next.serve.is_some();
         if self.store.step_authority_roll(next, entry)? {
             self.note_failure(&self.store.roll(roll.id)?, None)?;

@@ -14,11 +14,11 @@ pub struct UnderGroup {
     pub provisioning: String,
     /// The group that accepts the device.
     pub group: String,
-    /// Whether the service was seen holding what a new leaf needs.
+    /// Whether the service was observed holding what a new leaf needs.
     pub proven: bool,
     /// The authorities above a new leaf, its issuer first.
     pub chain: Vec<String>,
-    /// The certificate of the chain that the group was seen holding.
+    /// The certificate of the chain that the group was observed holding.
     pub held: Option<String>,
     /// RFC 3339 of that look.
     pub seen_at: Option<String>,
@@ -70,14 +70,14 @@ fn proof(device: &str, group: &EnrollmentRow, above: &[(Thumbprint, String)]) ->
     let name = &group.name;
     let says = match (held, &seen_at) {
         (Some((_, authority)), Some(at)) => format!(
-            "nothing has to change: {service} lets {device} in by its group {name}, which was seen \
+            "nothing has to change: {service} admits {device} by its group {name}, which was observed \
              at {at} holding the certificate of {authority}, and a new leaf is signed below that; \
              request it, and the device registers with it"
         ),
         _ => format!(
-            "{service} lets {device} in by its group {name}, which was not seen holding a \
-             certificate above a new leaf; look at `hallmark enrollment show {name}` before \
-             anybody requests one"
+            "{service} admits {device} by its group {name}, which was not observed holding a \
+             certificate above a new leaf; read `hallmark enrollment show {name}` before a \
+             request"
         ),
     };
     UnderGroup {

@@ -29,7 +29,7 @@ impl Rollovers {
         own.retain(|row| row.kind == EnrollmentKind::Individual && !row.removed);
         if own.is_empty() && self.under_groups(registration_id)?.is_empty() {
             let message = format!(
-                "no provisioning service lets {registration_id} in; add an enrollment, or look at \
+                "no provisioning service admits {registration_id}; add an enrollment, or read \
                  `hallmark device show {registration_id}`"
             );
             return Err(Error::missing(Code::EnrollmentUnknown, message));
@@ -44,8 +44,8 @@ impl Rollovers {
             .collect()
     }
 
-    /// Back to the old leaf, if the device can still use it: it is good, and the device was seen
-    /// on it, or an operator says that it has it.
+    /// Goes back to the old leaf, if the device can still use it: it is good, and the device was
+    /// observed on it, or an operator says that it has it.
     pub(super) fn abort_leaf_roll(
         &self,
         caller: &Caller,
@@ -62,8 +62,8 @@ impl Rollovers {
                 let by = caller.to_string();
                 let reason = overriding.ok_or_else(|| {
                     let message = format!(
-                        "{} was not seen on its old leaf, and may have dropped it: then nothing \
-                         would let it in; if you know better, say why with --override",
+                        "{} was not observed on its old leaf, and may have dropped it: then no \
+                         enrollment would admit it; if you know better, say why with --override",
                         row.name
                     );
                     Error::conflict(guard, message)
@@ -90,8 +90,8 @@ impl Rollovers {
         }
         Err(Error::conflict(
             Code::RollOldCertificateDead,
-            "the old leaf has expired or is revoked: without the new one nothing would let the \
-             device in",
+            "the old leaf has expired or is revoked: without the new one no enrollment would \
+             admit the device",
         ))
     }
 
@@ -180,7 +180,7 @@ impl Rollovers {
         Ok(expiry(roll, now))
     }
 
-    /// The leaf by which the hub was last seen to know a device.
+    /// Returns the leaf that the hub was last observed to know of a device.
     fn seen_on(&self, enrollment: &EnrollmentRow) -> Result<Option<Thumbprint>, Error> {
         let EnrollmentRow {
             provisioning, name, ..

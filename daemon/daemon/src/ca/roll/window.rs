@@ -52,14 +52,14 @@ impl Rollovers {
         let windows = self.window_alarms();
         let rolls = self.roll_alarms();
         // An unreadable rollover is reported with the others, and hides none of them.
-        let told = [windows, rolls].into_iter().map(|alarms| {
+        let judged = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });
         let others = [
             self.ceremonies.pending_alarms(),
             self.issuer.constraint_alarms(),
         ];
-        told.chain(others).flatten().collect()
+        judged.chain(others).flatten().collect()
     }
 
     fn window_alarms(&self) -> Result<Vec<Alarm>, Error> {

@@ -113,7 +113,7 @@ impl World {
                     self.hub = None;
                 }
             }
-            Event::Register => self.hub = self.let_in().last().copied().or(self.hub),
+            Event::Register => self.hub = self.admitted().last().copied().or(self.hub),
             Event::Expire => {
                 let older = self.leaves.iter().rev().skip(1);
                 self.expired = older.copied().collect();
@@ -242,7 +242,7 @@ impl World {
     }
 
     /// The leaves that the service accepts, oldest first.
-    fn let_in(&self) -> Vec<Thumbprint> {
+    fn admitted(&self) -> Vec<Thumbprint> {
         let (primary, secondary, enabled) = self.service;
         let in_slot = |it: &&Thumbprint| [primary, secondary].contains(&Some(**it));
         let leaves = self.leaves.iter().filter(in_slot);
@@ -265,11 +265,11 @@ impl World {
         }
         if !self.marked {
             ensure(
-                self.let_in().iter().all(good_leaf),
+                self.admitted().iter().all(good_leaf),
                 "DPS accepts a compromised leaf",
             )?;
             ensure(
-                !self.blocked || self.let_in().is_empty(),
+                !self.blocked || self.admitted().is_empty(),
                 "DPS accepts a blocked device",
             )?;
         }
@@ -316,8 +316,8 @@ proptest! {
             let late = before.slots.serving().is_some_and(|it| before.expired.contains(&it));
             let ours = !late && !matches!(event, Event::Abort | Event::Expire);
             let undisturbed = ours && by_expiry(&before) && by_expiry(&world);
-            if undisturbed && !before.let_in().is_empty() {
-                prop_assert!(!world.let_in().is_empty(), "{:?}: {:?}", event, before);
+            if undisturbed && !before.admitted().is_empty() {
+                prop_assert!(!world.admitted().is_empty(), "{:?}: {:?}", event, before);
             }
         }
     }

@@ -205,7 +205,7 @@ fn openssl_verify(
     ] {
         fs::write(folder.join(name), text).expect("writes");
     }
-    let told = Command::new("openssl")
+    let output = Command::new("openssl")
         .args(["verify", "-x509_strict", "-crl_check_all"])
         .args(["-attime", &(NOW + 60).get().to_string()])
         .args(["-CAfile", "root", "-untrusted", "line"])
@@ -213,10 +213,10 @@ fn openssl_verify(
         .current_dir(folder)
         .output()
         .expect("openssl is installed");
-    if told.status.success() {
+    if output.status.success() {
         Ok(())
     } else {
-        Err(String::from_utf8_lossy(&told.stderr).into_owned())
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
 
@@ -224,13 +224,13 @@ fn pem_by_openssl(list: &RevocationList) -> String {
     let folder = tempfile::tempdir().expect("makes a folder");
     let der = folder.path().join("list");
     fs::write(&der, list.der()).expect("writes");
-    let told = Command::new("openssl")
+    let output = Command::new("openssl")
         .args(["crl", "-inform", "DER", "-in"])
         .arg(der)
         .output()
         .expect("openssl is installed");
-    assert!(told.status.success(), "{told:?}");
-    String::from_utf8(told.stdout).expect("is PEM")
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("is PEM")
 }
 
 #[test]

@@ -32,8 +32,8 @@ fn good_number() -> BigUint {
 fn prime() -> BigUint {
     let mut command = Command::new("openssl");
     command.args(["prime", "-generate", "-hex", "-bits", "1024"]);
-    let told = command.output().expect("openssl runs").stdout;
-    BigUint::parse_bytes(told.trim_ascii(), 16).expect("a prime")
+    let output = command.output().expect("openssl runs").stdout;
+    BigUint::parse_bytes(output.trim_ascii(), 16).expect("a prime")
 }
 
 fn read(modulus: &BigUint) -> Result<PublicKey, KeyRefusal> {

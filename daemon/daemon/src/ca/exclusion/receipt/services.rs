@@ -250,7 +250,7 @@ impl Exclusions {
         let waits = holding.map(|group| {
             let answer = format!(
                 "group {} is disabled; when the next generation takes its place there, groups above \
-                 may let devices in for a moment, which is then undone",
+                 may admit devices for a moment, which is then undone",
                 group.name
             );
             Place::service(
