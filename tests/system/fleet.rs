@@ -77,14 +77,14 @@ impl Recorder {
             purpose: Purpose::Leaf,
             profile: "device".into(),
             subject: id.into(),
-            tbs: certificate.tbs_bytes().to_vec(),
+            tbs: certificate.tbs_bytes().into(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
             role: Some(Role::Device),
             caller: "fixture".into(),
             requester: None,
             idempotency: None,
-            public_key: certificate.spki_der().to_vec(),
+            public_key: certificate.spki_der().clone(),
             shared_key: false,
             is_device: false,
             moves: Moves::Never,
@@ -102,9 +102,9 @@ impl Recorder {
             profile: "device".into(),
         };
         let recorded = pollster::block_on(self.store.record_intent(intent)).unwrap();
-        let done = self
-            .store
-            .record_certificate(&recorded, leaf.der(), on_issued, entry);
+        let done =
+            self.store
+                .record_certificate(&recorded, leaf.der().as_ref().into(), on_issued, entry);
         pollster::block_on(done).unwrap();
         Thumbprint::of(leaf.der())
     }

@@ -156,7 +156,9 @@ fn fill(store: &Store) {
         })
         .expect("planned")
         .id;
-    store.record_key(generation, spki, None).expect("recorded");
+    store
+        .record_key(generation, spki.into(), None)
+        .expect("recorded");
     record(
         store,
         generation,
@@ -207,14 +209,14 @@ fn record(store: &Store, issuer: GenerationId, der: &[u8], purpose: Purpose, on_
         purpose,
         profile: "device".into(),
         subject: certificate.common_name().expect("a name"),
-        tbs: certificate.tbs_bytes().to_vec(),
+        tbs: certificate.tbs_bytes().into(),
         not_before: certificate.not_before(),
         not_after: certificate.not_after(),
         role: (purpose == Purpose::Leaf).then_some(Role::Device),
         caller: "fixture".into(),
         requester: None,
         idempotency: None,
-        public_key: certificate.spki_der().to_vec(),
+        public_key: certificate.spki_der().clone(),
         shared_key: false,
         is_device: false,
         moves: Moves::Never,
@@ -222,7 +224,7 @@ fn record(store: &Store, issuer: GenerationId, der: &[u8], purpose: Purpose, on_
     };
     let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");
     let entry = entry("fixture");
-    pollster::block_on(store.record_certificate(&recorded, der, on_issued, entry))
+    pollster::block_on(store.record_certificate(&recorded, der.into(), on_issued, entry))
         .expect("recorded");
 }
 

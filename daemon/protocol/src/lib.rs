@@ -26,6 +26,7 @@ pub mod operation;
 pub mod tcti;
 pub mod token_file;
 
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::KeyType;
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +36,8 @@ use serde::{Deserialize, Serialize};
 /// anyone may write a public-key object with any id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyReference {
-    /// The recorded DER SubjectPublicKeyInfo.
-    pub spki: Vec<u8>,
+    /// As recorded.
+    pub spki: Der,
     pub label: String,
     pub id: Vec<u8>,
     /// The key itself, if the token does not store it ([`KeyDescription::wrapped`]).
@@ -56,7 +57,7 @@ pub struct KeySpecification {
 /// A key on the token: its public half, and the attributes of the private half.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDescription {
-    pub spki: Vec<u8>,
+    pub spki: Der,
     pub label: String,
     pub id: Vec<u8>,
     pub sensitive: bool,

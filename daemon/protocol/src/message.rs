@@ -157,7 +157,7 @@ mod tests {
 
     fn request(id: u64, message: Vec<u8>) -> Request {
         let key = KeyReference {
-            spki: vec![7; 91],
+            spki: vec![7; 91].into(),
             label: "ca".into(),
             id: vec![1, 2],
             wrapped: Some(vec![3; 700]),

@@ -3,6 +3,7 @@
 use crate::fault::Fault;
 use der::asn1::{BitString, Null, UintRef};
 use der::{Any, Encode, Sequence};
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::oid;
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
@@ -26,7 +27,7 @@ impl Curve {
 }
 
 /// Returns the DER SubjectPublicKeyInfo (RFC 5480, RFC 8410) of an encoded point.
-pub(crate) fn ec_public_key(curve: Curve, point: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(crate) fn ec_public_key(curve: Curve, point: &[u8]) -> Result<Der, Fault> {
     let (algorithm, parameters) = match curve {
         Curve::P256 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP256R1)),
         Curve::P384 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP384R1)),
@@ -47,7 +48,7 @@ struct RsaPublicKey<'a> {
 }
 
 /// Returns the DER SubjectPublicKeyInfo (RFC 3279, section 2.3.1) of big-endian integers.
-pub(crate) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(crate) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Result<Der, Fault> {
     let encode = || {
         let key = RsaPublicKey {
             modulus: UintRef::new(modulus)?,
@@ -63,13 +64,14 @@ pub(crate) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>,
     encode().map_err(not_encodable)
 }
 
-fn assembled(algorithm: AlgorithmIdentifierOwned, key: &[u8]) -> der::Result<Vec<u8>> {
+fn assembled(algorithm: AlgorithmIdentifierOwned, key: &[u8]) -> der::Result<Der> {
     let subject_public_key = BitString::from_bytes(key)?;
     SubjectPublicKeyInfoOwned {
         algorithm,
         subject_public_key,
     }
     .to_der()
+    .map(Der::from)
 }
 
 fn not_encodable(error: der::Error) -> Fault {

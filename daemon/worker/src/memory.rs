@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
 use hallmark_protocol::credential::is_credential;
 use hallmark_protocol::operation::{Answer, Operation, Token};
@@ -217,26 +218,26 @@ impl State {
 }
 
 impl Secret {
-    fn generate(key_type: KeyType) -> Result<(Self, Vec<u8>), aws_lc_rs::error::Unspecified> {
+    fn generate(key_type: KeyType) -> Result<(Self, Der), aws_lc_rs::error::Unspecified> {
         let rsa = |size| {
             let key = RsaKeyPair::generate(size)?;
-            let spki = key.public_key().as_der()?.as_ref().to_vec();
+            let spki = key.public_key().as_der()?.as_ref().into();
             Ok((Secret::Rsa(key), spki))
         };
         match key_type {
             KeyType::P256 => {
                 let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?;
-                let spki = key.public_key().as_der()?.as_ref().to_vec();
+                let spki = key.public_key().as_der()?.as_ref().into();
                 Ok((Secret::P256(key), spki))
             }
             KeyType::P384 => {
                 let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING)?;
-                let spki = key.public_key().as_der()?.as_ref().to_vec();
+                let spki = key.public_key().as_der()?.as_ref().into();
                 Ok((Secret::P384(key), spki))
             }
             KeyType::Ed25519 => {
                 let key = Ed25519KeyPair::generate()?;
-                let spki = key.public_key().as_der()?.as_ref().to_vec();
+                let spki = key.public_key().as_der()?.as_ref().into();
                 Ok((Secret::Ed25519(key), spki))
             }
             KeyType::Rsa2048 => rsa(KeySize::Rsa2048),

@@ -353,7 +353,7 @@ fn csr(name: &ListenerName, key: &KeyPair) -> Result<Vec<u8>, Error> {
 
 /// Whether a client that asks for any of `names` takes `leaf`.
 fn bears(leaf: &Certificate, names: &[String]) -> bool {
-    let der = CertificateDer::from(leaf.der());
+    let der = CertificateDer::from(leaf.der().as_ref());
     let Ok(leaf) = ParsedCertificate::try_from(&der) else {
         return false;
     };

@@ -252,7 +252,7 @@ impl Adoption {
     /// Where to look: the public key decides, label and id are hints.
     fn reference(&self, certificate: &Certificate) -> KeyReference {
         KeyReference {
-            spki: certificate.spki_der().to_vec(),
+            spki: certificate.spki_der().clone(),
             label: self.key.object.clone().unwrap_or_default(),
             id: self.key.id.clone().unwrap_or_default(),
             wrapped: None,
@@ -331,7 +331,7 @@ mod tests {
 
     fn key() -> KeyDescription {
         KeyDescription {
-            spki: Vec::new(),
+            spki: Vec::new().into(),
             label: "Old Root".into(),
             id: vec![1],
             sensitive: true,

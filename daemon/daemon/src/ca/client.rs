@@ -67,7 +67,7 @@ impl Issuer {
 
     /// The certificate, if what is on record of it is true as far as it can be checked.
     fn genuine(&self, row: &ClientRow, der: &[u8]) -> Result<Certificate, String> {
-        if row.certificate.der != der {
+        if *row.certificate.der != *der {
             return Err("the recorded bytes are others".into());
         }
         let certificate = Certificate::parse(der).map_err(|error| error.to_string())?;

@@ -341,7 +341,7 @@ impl CrlPublisher {
         Ok(self
             .issuer
             .store
-            .record_signed_crl(&recorded, list.der(), entry)?)
+            .record_signed_crl(&recorded, list.der().clone(), entry)?)
     }
 
     /// Built, linted and on record, durable.
@@ -374,7 +374,7 @@ impl CrlPublisher {
         let new = NewCrl {
             generation: generation.id,
             number: draft.number,
-            tbs: linted.bytes().to_vec(),
+            tbs: linted.bytes().clone(),
             this_update,
             next_update,
             revocations: draft.revocations,

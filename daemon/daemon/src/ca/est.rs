@@ -89,7 +89,7 @@ impl Est {
             idempotency_key: Some(self.idempotency_key(caller, profile, &repeated)?),
             profile: profile.name.clone(),
             registration_id: name,
-            csr: requested.der,
+            csr: requested.der.into(),
             moves: false,
         })
     }

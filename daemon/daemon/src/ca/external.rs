@@ -15,6 +15,7 @@ use super::generation::on_record;
 use super::issue::sign_and_verify;
 use super::pace::Source;
 use super::{Code, Error, rfc3339};
+use crate::der_bytes::Der;
 use crate::ids::GenerationNumber;
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
 use crate::token::spki_sha256;
@@ -159,8 +160,8 @@ impl Ceremonies {
         subject_der: &[u8],
         path_length: Option<u8>,
         actor: &str,
-    ) -> Result<Vec<u8>, Error> {
-        let (Some(spki), Some(key)) = (row.spki.as_deref(), on_record(row)) else {
+    ) -> Result<Der, Error> {
+        let (Some(spki), Some(key)) = (row.spki.as_ref(), on_record(row)) else {
             let message = format!("authority {} has no key on record", row.authority);
             return Err(Error::stop(Code::HierarchyBroken, message));
         };
@@ -180,7 +181,7 @@ impl Ceremonies {
             path_length,
             tbs: match row.request {
                 // The record decides.
-                Some(_) => Vec::new(),
+                Some(_) => Der::default(),
                 None => request::build(subject_der, &public_key, path_length)
                     .map_err(|error| Error::stop(Code::NotEncodable, error.to_string()))?,
             },
@@ -201,7 +202,7 @@ impl Ceremonies {
         let request: SignedRequest = signed.map_err(|unsigned| unsigned.error)?;
         self.issuer.store.record_signed_request(
             &recorded,
-            request.der(),
+            request.der().clone(),
             entry("request.signed"),
         )?;
         Ok(request.into_der())
@@ -241,7 +242,7 @@ impl Answer {
             .map_err(|error| refused(Code::InstallMalformed, error.to_string()))?;
         let own = certificates
             .iter()
-            .position(|it| Some(it.spki_der()) == row.spki.as_deref());
+            .position(|it| Some(it.spki_der()) == row.spki.as_ref());
         let certificate = own.map(|place| certificates.swap_remove(place));
         let certificate = certificate.ok_or_else(|| {
             let reason = "no certificate in the file has the key that was asked for";

@@ -169,6 +169,7 @@ fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::der_bytes::Der;
     use crate::ids::{GenerationId, GenerationNumber};
     use crate::store::GenerationState;
     use crate::x509::key::KeyType;
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn a_key_of_unknown_birth_passes_only_where_the_family_does_not_tell() {
         let key = |local, never_extractable| KeyDescription {
-            spki: Vec::new(),
+            spki: Der::default(),
             label: String::new(),
             id: Vec::new(),
             sensitive: true,

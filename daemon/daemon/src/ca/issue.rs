@@ -212,7 +212,7 @@ impl Issuer {
         let on_issued = request.on_issued;
         let effects = self
             .store
-            .record_certificate(&recorded, certificate.der(), on_issued, entry)
+            .record_certificate(&recorded, certificate.der().clone(), on_issued, entry)
             .await;
         let effects = match effects {
             Ok(effects) => effects,

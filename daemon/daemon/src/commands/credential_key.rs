@@ -139,7 +139,7 @@ mod tests {
         let spki = key.subject_public_key_info();
         let pem = certificate("entra", &spki, 30).unwrap();
         let certificate = &parse_bundle(pem.as_bytes()).unwrap()[0];
-        assert_eq!(certificate.spki_der(), spki);
+        assert_eq!(**certificate.spki_der(), *spki);
         assert!(!certificate.is_ca());
         let days = (certificate.not_after() - certificate.not_before()) / 86_400;
         assert_eq!(days, 30);

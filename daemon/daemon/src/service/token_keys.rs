@@ -31,7 +31,7 @@ impl CredentialKeys for KeysOfToken {
 
     fn sign_assertion(&self, key: &str, spki: &[u8], input: &[u8]) -> Result<Vec<u8>, KeyFailure> {
         let reference = KeyReference {
-            spki: spki.to_vec(),
+            spki: spki.into(),
             label: labelled(key)?,
             id: Vec::new(),
             wrapped: None,

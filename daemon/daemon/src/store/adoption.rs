@@ -9,6 +9,7 @@ use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
 use super::{Store, StoreError, UnixSeconds, certified_key};
+use crate::der_bytes::Der;
 use crate::ids::{CrlNumber, GenerationId, GenerationNumber, IntentId};
 use crate::x509::certificate::Certificate;
 
@@ -19,8 +20,7 @@ pub struct AdoptedGeneration {
     pub plan: PlannedGeneration,
     /// `CKA_LABEL` of the key.
     pub key_label: String,
-    /// DER SubjectPublicKeyInfo of the key.
-    pub spki: Vec<u8>,
+    pub spki: Der,
     pub certificate: MadeElsewhere,
     /// The number of the last revocation list that was published; 0 if there was none.
     pub crl_number: CrlNumber,
@@ -29,11 +29,11 @@ pub struct AdoptedGeneration {
 /// A certificate that was signed elsewhere.
 #[derive(Clone, Debug)]
 pub struct MadeElsewhere {
-    pub der: Vec<u8>,
+    pub der: Der,
     /// The signed bytes within it.
-    pub tbs: Vec<u8>,
+    pub tbs: Der,
     pub serial: Vec<u8>,
-    pub public_key: Vec<u8>,
+    pub public_key: Der,
     /// The common name, or the whole subject where it has none.
     pub subject: String,
     /// When its validity begins.
@@ -44,10 +44,10 @@ pub struct MadeElsewhere {
 impl From<&Certificate> for MadeElsewhere {
     fn from(certificate: &Certificate) -> Self {
         Self {
-            der: certificate.der().to_vec(),
-            tbs: certificate.tbs_bytes().to_vec(),
+            der: certificate.der().clone(),
+            tbs: certificate.tbs_bytes().into(),
             serial: certificate.serial().as_bytes().to_vec(),
-            public_key: certificate.spki_der().to_vec(),
+            public_key: certificate.spki_der().clone(),
             subject: certificate
                 .common_name()
                 .unwrap_or_else(|| certificate.subject()),

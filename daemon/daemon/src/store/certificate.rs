@@ -2,6 +2,7 @@
 
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
+use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, IntentId};
 use crate::x509::revocation::RevocationReason;
@@ -9,7 +10,7 @@ use crate::x509::revocation::RevocationReason;
 /// An issued certificate with its intent.
 #[derive(Clone, Debug)]
 pub struct CertificateRow {
-    pub der: Vec<u8>,
+    pub der: Der,
     /// SHA-256 of the DER.
     pub sha256: [u8; 32],
     pub serial: Vec<u8>,

@@ -7,6 +7,7 @@ use super::audit::{self, AuditEntry};
 use super::digest::sha256;
 use super::engine::{Row, Tx, params};
 use super::{Recorded, Store, StoreError, UnixSeconds};
+use crate::der_bytes::Der;
 use crate::ids::{CrlId, CrlNumber, GenerationId};
 use crate::x509::crl::Entry;
 use crate::x509::serial::SerialNumber;
@@ -31,7 +32,7 @@ pub struct NewCrl {
     /// Greater than all earlier numbers.
     pub number: CrlNumber,
     /// The bytes to be signed, complete.
-    pub tbs: Vec<u8>,
+    pub tbs: Der,
     /// When it was made.
     pub this_update: UnixSeconds,
     /// When the next one is due.
@@ -59,8 +60,7 @@ pub struct CrlRow {
     /// The generation that signed it.
     pub generation: GenerationId,
     pub number: CrlNumber,
-    /// The signed list, DER.
-    pub der: Vec<u8>,
+    pub der: Der,
     /// SHA-256 of the DER.
     pub sha256: [u8; 32],
     /// When it was made.
@@ -154,11 +154,10 @@ impl Store {
     pub fn record_signed_crl(
         &self,
         recorded: &RecordedCrl,
-        der: &[u8],
+        der: Der,
         entry: AuditEntry,
     ) -> Result<CrlRow, StoreError> {
         let id = recorded.0.id();
-        let der = der.to_vec();
         self.write(move |tx| {
             tx.execute("UPDATE crl SET der = ?2 WHERE id = ?1", params![id, der])?;
             drop_older(tx, id, "TRUE")?;
@@ -223,7 +222,7 @@ fn entry_from_row(row: &Row<'_>) -> Result<Entry, StoreError> {
 }
 
 fn from_row(row: &Row<'_>) -> Result<CrlRow, StoreError> {
-    let der: Vec<u8> = row.get(2)?;
+    let der: Der = row.get(2)?;
     Ok(CrlRow {
         generation: row.get(0)?,
         number: row.get(1)?,

@@ -4,6 +4,7 @@
 
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds, possession};
+use crate::der_bytes::Der;
 use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::key::KeyType;
 use serde::Serialize;
@@ -62,12 +63,12 @@ pub struct GenerationRow {
     pub key_type: KeyType,
     pub key_label: String,
     pub key_id: Vec<u8>,
-    /// DER SubjectPublicKeyInfo, once the key exists.
-    pub spki: Option<Vec<u8>>,
+    /// `None` until the key exists.
+    pub spki: Option<Der>,
     /// The encrypted key, for a token that stores its keys outside.
     pub key_wrapped: Option<Vec<u8>>,
-    /// DER certificate, once it is recorded.
-    pub certificate: Option<Vec<u8>>,
+    /// `None` until it is recorded.
+    pub certificate: Option<Der>,
     /// When it was certified.
     pub certified_at: Option<UnixSeconds>,
     /// How far it is.
@@ -83,8 +84,8 @@ pub struct GenerationRow {
 pub struct RequestRow {
     /// The path length that the issuer must allow.
     pub path_length: Option<u8>,
-    /// The request, once it is signed: DER.
-    pub der: Option<Vec<u8>>,
+    /// `None` until it is signed.
+    pub der: Option<Der>,
     /// The chain above the installed certificate: PEM, the issuer's first.
     pub above: Option<String>,
 }
@@ -141,7 +142,7 @@ impl Store {
     pub fn record_key(
         &self,
         generation: GenerationId,
-        spki: Vec<u8>,
+        spki: Der,
         wrapped: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
         self.write(move |tx| {

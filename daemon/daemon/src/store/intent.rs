@@ -3,6 +3,7 @@
 use super::certificate::CertificateRow;
 use super::certified_key::KeyRefusal;
 use super::{REQUESTER_REVOKED, StoreError, UnixSeconds};
+use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, IntentId};
 use std::collections::BTreeSet;
@@ -49,7 +50,7 @@ pub struct Intent {
     /// Registration id, authority name or verification code: the subject's common name.
     pub subject: String,
     /// The complete bytes to be signed.
-    pub tbs: Vec<u8>,
+    pub tbs: Der,
     /// When its validity begins.
     pub not_before: UnixSeconds,
     pub not_after: UnixSeconds,
@@ -60,8 +61,8 @@ pub struct Intent {
     pub requester: Option<Requester>,
     /// How a repeat is recognized.
     pub idempotency: Option<Idempotency>,
-    /// The SubjectPublicKeyInfo of the certified key, DER.
-    pub public_key: Vec<u8>,
+    /// The SubjectPublicKeyInfo of the certified key.
+    pub public_key: Der,
     /// Other holders may have a leaf with the same key.
     pub shared_key: bool,
     /// The leaf is for a device, whose spelling and slots are checked.
@@ -96,19 +97,19 @@ pub struct Requester {
 #[derive(Debug)]
 pub struct Recorded<Id = IntentId> {
     id: Id,
-    tbs: Vec<u8>,
+    tbs: Der,
     requester: Option<Requester>,
 }
 
 impl Recorded {
-    pub(super) fn of_intent(id: IntentId, tbs: Vec<u8>, requester: Option<Requester>) -> Self {
+    pub(super) fn of_intent(id: IntentId, tbs: Der, requester: Option<Requester>) -> Self {
         Self { id, tbs, requester }
     }
 }
 
 impl<Id: Copy> Recorded<Id> {
     /// For bytes of the other tables: requests and revocation lists.
-    pub(super) fn new(id: Id, tbs: Vec<u8>) -> Self {
+    pub(super) fn new(id: Id, tbs: Der) -> Self {
         Self {
             id,
             tbs,

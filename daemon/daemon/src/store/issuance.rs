@@ -10,6 +10,7 @@ use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded};
 use super::{Store, StoreError, generation, leaf, possession};
+use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{CaCertificateId, GenerationId, IntentId};
@@ -92,12 +93,11 @@ impl Store {
     pub async fn record_certificate(
         &self,
         recorded: &Recorded,
-        der: &[u8],
+        der: Der,
         on_issued: OnIssued,
         entry: AuditEntry,
     ) -> Result<IssuedEffects, StoreError> {
         let intent = recorded.id();
-        let der = der.to_vec();
         let requester = recorded.requester();
         let revocations = self.revocations_counter();
         let effects = self.writer.run(move |tx| {

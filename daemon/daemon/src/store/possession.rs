@@ -5,6 +5,7 @@ use super::engine::{Row, Tx, params};
 use super::json::{from_json, optional_json, to_json};
 use super::mark::{self, MarkRow, MarkSubject};
 use super::{Store, StoreError, UnixSeconds};
+use crate::der_bytes::Der;
 use crate::enrollment::ca_certificate::{
     ObservedCaCertificate, PossessionProof, Stage, VerificationCode,
 };
@@ -22,7 +23,7 @@ pub struct CaCertificateRow {
     pub name: String,
     /// The generation whose certificate it is.
     pub generation: GenerationId,
-    pub certificate: Vec<u8>,
+    pub certificate: Der,
     /// How far the proof is.
     pub proof: PossessionProof,
     pub removed: bool,
@@ -159,7 +160,7 @@ pub(super) fn prove(
     let Stage::CodeKnown { code } = row.proof.stage().clone() else {
         return Ok(());
     };
-    let der: Vec<u8> = tx.query_one(
+    let der: Der = tx.query_one(
         "SELECT c.der FROM certificate c JOIN intent i ON i.id = c.intent
          WHERE i.purpose = 'possession' AND i.subject = ?1",
         params![code.as_str()],

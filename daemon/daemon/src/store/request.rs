@@ -9,6 +9,7 @@ use super::audit::{self, AuditEntry};
 use super::engine::params;
 use super::generation::certify;
 use super::{Recorded, Store, StoreError};
+use crate::der_bytes::Der;
 use crate::ids::GenerationId;
 
 /// A request to record before it is signed.
@@ -19,7 +20,7 @@ pub struct NewRequest {
     /// The path length that the issuer must allow.
     pub path_length: Option<u8>,
     /// The bytes to be signed, complete.
-    pub tbs: Vec<u8>,
+    pub tbs: Der,
 }
 
 /// A certificate that the issuer has returned.
@@ -42,7 +43,7 @@ impl Store {
     ) -> Result<Recorded<GenerationId>, StoreError> {
         self.write(move |tx| {
             let id = request.generation;
-            let known: Option<Vec<u8>> = tx.query_optional(
+            let known: Option<Der> = tx.query_optional(
                 "SELECT tbs FROM request WHERE generation = ?1",
                 params![id],
                 |row| row.get(0),
@@ -75,11 +76,10 @@ impl Store {
     pub fn record_signed_request(
         &self,
         recorded: &Recorded<GenerationId>,
-        der: &[u8],
+        der: Der,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
         let id = recorded.id();
-        let der = der.to_vec();
         self.write(move |tx| {
             let signed = tx.execute(
                 "UPDATE request SET der = ?2 WHERE generation = ?1 AND der IS NULL",

@@ -54,7 +54,7 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
     };
     let refused = block_on(stage.store.record_certificate(
         &recorded,
-        b"other",
+        b"other".to_vec().into(),
         on_issued,
         entry("certificate.issued"),
     ));
@@ -400,7 +400,10 @@ fn a_planned_generation_is_planned_once() {
         "the one that exists"
     );
     assert!(
-        stage.store.record_key(stage.root, vec![9], None).is_err(),
+        stage
+            .store
+            .record_key(stage.root, vec![9].into(), None)
+            .is_err(),
         "its key is on record"
     );
 }
@@ -416,7 +419,11 @@ fn a_key_that_is_kept_outside_its_token_is_recorded_once_with_its_public_half() 
         key_id: vec![8; 16],
     };
     let row = stage.store.plan_generation(plan).unwrap();
-    let record = |wrapped: Vec<u8>| stage.store.record_key(row.id, vec![9], Some(wrapped));
+    let record = |wrapped: Vec<u8>| {
+        stage
+            .store
+            .record_key(row.id, vec![9].into(), Some(wrapped))
+    };
     let too_long = vec![1; crate::token::WRAPPED_BYTES_MAX + 1];
     assert!(record(too_long).is_err());
     record(vec![1; 700]).unwrap();

@@ -288,7 +288,7 @@ fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
         "an unknown id finds a key",
     )?;
     let other_key = KeyReference {
-        spki: other_public_key(&key.spki),
+        spki: other_public_key(&key.spki).into(),
         ..whole
     };
     must_lack(

@@ -6,6 +6,7 @@
 use super::id::{EnrollmentGroupId, RegistrationId};
 use super::slots::SlotName;
 use super::thumbprint::Thumbprint;
+use crate::der_bytes::Der;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use der::pem::LineEnding;
 use serde::{Deserialize, Serialize};
@@ -152,19 +153,20 @@ impl<T> TryFrom<StoredPair<T>> for SlotPair<T> {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SlotCertificate {
-    der: Vec<u8>,
+    der: Der,
     thumbprint: Thumbprint,
 }
 
 impl SlotCertificate {
     /// Wraps DER bytes.
-    pub fn new(der: Vec<u8>) -> Self {
+    pub fn new(der: impl Into<Der>) -> Self {
+        let der = der.into();
         let thumbprint = Thumbprint::of(&der);
         Self { der, thumbprint }
     }
 
     /// Returns the DER bytes.
-    pub fn der(&self) -> &[u8] {
+    pub fn der(&self) -> &Der {
         &self.der
     }
 

@@ -41,7 +41,7 @@ pub fn parse_first(bytes: &[u8]) -> Result<Certificate, BundleRefusal> {
     let blocks = pem::blocks(bytes)?;
     let der = match blocks.into_iter().find(|block| block.label == PEM_LABEL) {
         Some(block) => block.der,
-        None => pem::decode_base64(bytes)?,
+        None => pem::decode_base64(bytes)?.into(),
     };
     Ok(Certificate::parse(&der)?)
 }

@@ -8,6 +8,7 @@ use super::name;
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
 use super::{oid, pem, wire};
+use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest;
 use der::asn1::{AnyRef, BitStringRef, OctetString};
@@ -28,18 +29,18 @@ pub(super) const PEM_LABEL: &str = "CERTIFICATE";
 /// An X.509 version 3 certificate with the fields that are used here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
-    der: Vec<u8>,
+    der: Der,
     sha256: [u8; 32],
     tbs: Range<usize>,
-    algorithm_der: Vec<u8>,
+    algorithm_der: Der,
     signature: Vec<u8>,
     serial: SerialNumber,
-    issuer_der: Vec<u8>,
+    issuer_der: Der,
     subject: Name,
-    subject_der: Vec<u8>,
+    subject_der: Der,
     not_before: UnixSeconds,
     not_after: UnixSeconds,
-    spki_der: Vec<u8>,
+    spki_der: Der,
     extensions: ReadExtensions,
 }
 
@@ -101,24 +102,24 @@ impl Certificate {
         }
         let subject_der = tbs.subject.to_der()?;
         Ok(Certificate {
-            der: der.to_vec(),
+            der: der.into(),
             sha256: digest_of(&digest::SHA256, der),
             tbs: tbs_range(der, tbs_der.len())?,
-            algorithm_der: tbs.signature.to_der()?,
+            algorithm_der: tbs.signature.to_der()?.into(),
             signature: signature_octets(&outer.signature)?,
             serial: read_serial(tbs.serial_number)?,
-            issuer_der: tbs.issuer.to_der()?,
+            issuer_der: tbs.issuer.to_der()?.into(),
             subject: Name::from_der(&subject_der)?,
-            subject_der,
+            subject_der: subject_der.into(),
             not_before: unix_seconds(tbs.validity.not_before),
             not_after: unix_seconds(tbs.validity.not_after),
-            spki_der: tbs.subject_public_key_info.to_der()?,
+            spki_der: tbs.subject_public_key_info.to_der()?.into(),
             extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default())?,
         })
     }
 
     /// Returns the DER of the certificate.
-    pub fn der(&self) -> &[u8] {
+    pub fn der(&self) -> &Der {
         &self.der
     }
 
@@ -143,12 +144,12 @@ impl Certificate {
     }
 
     /// Returns the issuer as DER, byte for byte.
-    pub fn issuer_der(&self) -> &[u8] {
+    pub fn issuer_der(&self) -> &Der {
         &self.issuer_der
     }
 
     /// Returns the subject as DER, byte for byte.
-    pub fn subject_der(&self) -> &[u8] {
+    pub fn subject_der(&self) -> &Der {
         &self.subject_der
     }
 
@@ -173,7 +174,7 @@ impl Certificate {
     }
 
     /// Returns the DER SubjectPublicKeyInfo, unchecked.
-    pub fn spki_der(&self) -> &[u8] {
+    pub fn spki_der(&self) -> &Der {
         &self.spki_der
     }
 

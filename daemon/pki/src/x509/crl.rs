@@ -16,6 +16,7 @@ use super::serial::SerialNumber;
 use super::signature::{self, SignatureRefusal};
 use super::tbs::{BuildRefusal, time};
 use super::{oid, wire};
+use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use der::asn1::{AnyRef, BitStringRef, Int};
 use der::{Decode, Encode, Tag};
@@ -51,7 +52,7 @@ pub struct Request<'a> {
 /// DER `TBSCertList`, not yet linted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToBeSigned {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Der,
 }
 
 /// Builds the to-be-signed bytes of a list.
@@ -70,7 +71,7 @@ pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, Build
             extension(oid::CRL_NUMBER, false, &request.number)?,
         ],
     };
-    let bytes = list.to_der()?;
+    let bytes = list.to_der()?.into();
     Ok(ToBeSigned { bytes })
 }
 
@@ -98,9 +99,9 @@ fn reason_code(reason: RevocationReason) -> der::Result<Extension> {
 /// A signed revocation list.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RevocationList {
-    der: Vec<u8>,
+    der: Der,
     tbs: Range<usize>,
-    algorithm_der: Vec<u8>,
+    algorithm_der: Der,
     signature: Vec<u8>,
 }
 
@@ -117,14 +118,14 @@ pub fn assemble(
         signature_algorithm: AnyRef::from_der(algorithm.identifier_der())?,
         signature: BitStringRef::from_bytes(signature)?,
     };
-    RevocationList::parse(list.to_der()?)
+    RevocationList::parse(list.to_der()?.into())
 }
 
 impl RevocationList {
-    fn parse(der: Vec<u8>) -> Result<Self, CertificateRefusal> {
+    fn parse(der: Der) -> Result<Self, CertificateRefusal> {
         let outer = wire::Signed::from_der(&der)?;
         let tbs_length = outer.to_be_signed.to_der()?.len();
-        let algorithm_der = outer.signature_algorithm.to_der()?;
+        let algorithm_der = outer.signature_algorithm.to_der()?.into();
         let signature = signature_octets(&outer.signature)?;
         Ok(Self {
             tbs: tbs_range(&der, tbs_length)?,
@@ -135,7 +136,7 @@ impl RevocationList {
     }
 
     /// Returns the DER of the list.
-    pub fn der(&self) -> &[u8] {
+    pub fn der(&self) -> &Der {
         &self.der
     }
 

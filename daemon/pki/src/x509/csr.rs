@@ -9,6 +9,7 @@ use super::san::{NAMES_MAX, SanRefusal, SubjectAlternativeName};
 use super::signature::{self, SignatureRefusal};
 use super::wire;
 use super::{oid, pem};
+use crate::der_bytes::Der;
 use crate::error_code::Code;
 use der::asn1::AnyRef;
 use der::referenced::OwnedToRef;
@@ -124,13 +125,13 @@ impl Csr {
 
 /// Returns the DER without its armour. A DER SEQUENCE begins with `0x30`, its base64 with `M`, and
 /// PEM with dashes.
-pub(super) fn unarmored(bytes: &[u8]) -> Result<Vec<u8>, CsrRefusal> {
+pub(super) fn unarmored(bytes: &[u8]) -> Result<Der, CsrRefusal> {
     if bytes.first() == Some(&0x30) {
-        return Ok(bytes.to_vec());
+        return Ok(bytes.into());
     }
     let blocks = pem::blocks(bytes)?;
     if blocks.is_empty() {
-        return Ok(pem::decode_base64(bytes)?);
+        return Ok(pem::decode_base64(bytes)?.into());
     }
     let mut requests = blocks
         .into_iter()

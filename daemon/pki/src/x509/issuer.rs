@@ -4,6 +4,7 @@
 use super::certificate::Certificate;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};
 use super::name::DistinguishedName;
+use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub struct Distribution {
 /// The issuer of a certificate.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    name_der: Vec<u8>,
+    name_der: Der,
     key_identifier: Vec<u8>,
     public_key: PublicKey,
     /// `None` for a root that signs its own certificate: nothing is above it.
@@ -64,7 +65,7 @@ impl Issuer {
             .subject_key_identifier()
             .ok_or_else(|| IssuerRefusal::NoKeyIdentifier(certificate.subject()))?;
         Ok(Issuer {
-            name_der: certificate.subject_der().to_vec(),
+            name_der: certificate.subject_der().clone(),
             key_identifier: key_identifier.to_vec(),
             public_key: certificate.public_key()?,
             bounds: Some(Bounds {
@@ -96,7 +97,7 @@ impl Issuer {
     }
 
     /// Returns the DER issuer name of its certificates: its own subject, byte for byte.
-    pub fn name_der(&self) -> &[u8] {
+    pub fn name_der(&self) -> &Der {
         &self.name_der
     }
 

@@ -5,6 +5,7 @@
 //! stay in tokens.
 
 use super::{oid, weak};
+use crate::der_bytes::Der;
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self as verification, ParsedPublicKey, VerificationAlgorithm};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
@@ -122,9 +123,9 @@ impl SignatureAlgorithm {
 
 /// A public key that passed the key policy, as canonical DER SubjectPublicKeyInfo.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+#[serde(try_from = "Der", into = "Der")]
 pub struct PublicKey {
-    spki_der: Vec<u8>,
+    spki_der: Der,
     key_type: KeyType,
     /// Contents of the `subjectPublicKey` BIT STRING, as aws-lc-rs takes them.
     key_bits: Vec<u8>,
@@ -182,7 +183,7 @@ impl PublicKey {
             other => return Err(KeyRefusal::UnsupportedKey(other.to_string())),
         };
         Ok(PublicKey {
-            spki_der: der.to_vec(),
+            spki_der: der.into(),
             key_type,
             key_bits: key_bits.to_vec(),
             parsed: read_with_library(key_type, key_bits)?,
@@ -190,7 +191,7 @@ impl PublicKey {
     }
 
     /// Returns the DER SubjectPublicKeyInfo, byte for byte as received.
-    pub fn spki_der(&self) -> &[u8] {
+    pub fn spki_der(&self) -> &Der {
         &self.spki_der
     }
 
@@ -240,16 +241,16 @@ impl PublicKey {
     }
 }
 
-impl TryFrom<Vec<u8>> for PublicKey {
+impl TryFrom<Der> for PublicKey {
     type Error = KeyRefusal;
 
-    fn try_from(der: Vec<u8>) -> Result<PublicKey, KeyRefusal> {
+    fn try_from(der: Der) -> Result<PublicKey, KeyRefusal> {
         PublicKey::from_spki_der(&der)
     }
 }
 
-impl From<PublicKey> for Vec<u8> {
-    fn from(key: PublicKey) -> Vec<u8> {
+impl From<PublicKey> for Der {
+    fn from(key: PublicKey) -> Der {
         key.spki_der
     }
 }

@@ -4,6 +4,7 @@
 //! certificate, byte for byte: names that look equal and are encoded differently break chains.
 
 use super::oid;
+use crate::der_bytes::Der;
 use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
 use der::{Decode, Encode, Tag, Tagged};
 use serde::{Deserialize, Serialize};
@@ -123,7 +124,7 @@ impl DistinguishedName {
             *place = Some(value.to_owned());
         }
         let read = DistinguishedName::try_from(table)?;
-        if read.to_der() == der {
+        if *read.to_der() == *der {
             Ok(read)
         } else {
             Err(NameRefusal::NotOurs)
@@ -142,10 +143,11 @@ impl DistinguishedName {
     }
 
     /// Returns the DER `Name` (RFC 5280 4.1.2.4), one attribute in each RelativeDistinguishedName.
-    pub fn to_der(&self) -> Vec<u8> {
+    pub fn to_der(&self) -> Der {
         self.rdn_sequence()
             .and_then(|names| names.to_der())
             .expect("values were checked to be encodable, and short")
+            .into()
     }
 
     fn rdn_sequence(&self) -> der::Result<RdnSequence> {

@@ -3,6 +3,7 @@
 //! The reader accepts LF and CRLF, lines of any length and text around the blocks. It does not
 //! check the contents of a block.
 
+use crate::der_bytes::Der;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -20,7 +21,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block<'a> {
     pub(super) label: &'a str,
-    pub(super) der: Vec<u8>,
+    pub(super) der: Der,
 }
 
 /// The reason why text is not PEM.
@@ -48,7 +49,7 @@ pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemRefusal> {
         let (body, after) = from_body
             .split_once(&format!("-----END {label}-----"))
             .ok_or_else(|| PemRefusal::Unterminated(shortened(label)))?;
-        let der = decode_base64(body.as_bytes())?;
+        let der = decode_base64(body.as_bytes())?.into();
         blocks.push(Block { label, der });
         rest = after;
     }
@@ -103,7 +104,7 @@ mod tests {
             let blocks = blocks(text.as_bytes()).expect("is PEM");
             assert_eq!(blocks.len(), 1);
             assert_eq!(blocks[0].label, "THING");
-            assert_eq!(blocks[0].der, [7; 100]);
+            assert_eq!(*blocks[0].der, [7; 100]);
         }
     }
 

@@ -9,6 +9,7 @@ use super::extensions::{basic_constraints, key_usage};
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::profile::{Profile, VALIDITY_SECONDS_MAX};
 use super::{oid, pem, wire};
+use crate::der_bytes::Der;
 use der::asn1::{Any, AnyRef, BitStringRef, SetOfVec};
 use der::{Decode, Encode, Sequence};
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub fn build(
     subject_der: &[u8],
     public_key: &PublicKey,
     path_length: Option<u8>,
-) -> der::Result<Vec<u8>> {
+) -> der::Result<Der> {
     // The issuer decides the validity; a request has no field for it.
     let profile = Profile::authority(path_length, VALIDITY_SECONDS_MAX);
     let extensions = vec![basic_constraints(&profile)?, key_usage(&profile)?];
@@ -46,13 +47,13 @@ pub fn build(
         subject_public_key_info: AnyRef::from_der(public_key.spki_der())?,
         attributes: SetOfVec::try_from([request])?,
     };
-    info.to_der()
+    Ok(info.to_der()?.into())
 }
 
 /// A signed request: canonical DER whose signature proves possession of its key.
 #[derive(Debug)]
 pub struct SignedRequest {
-    der: Vec<u8>,
+    der: Der,
     tbs: Range<usize>,
     csr: Csr,
 }
@@ -75,18 +76,18 @@ pub fn assemble(
     Ok(SignedRequest {
         tbs: tbs_range(&der, length).map_err(malformed)?,
         csr: Csr::parse(&der)?,
-        der,
+        der: der.into(),
     })
 }
 
 impl SignedRequest {
     /// The whole request.
-    pub fn der(&self) -> &[u8] {
+    pub fn der(&self) -> &Der {
         &self.der
     }
 
     /// The whole request, owned.
-    pub fn into_der(self) -> Vec<u8> {
+    pub fn into_der(self) -> Der {
         self.der
     }
 

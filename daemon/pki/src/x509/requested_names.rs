@@ -6,6 +6,7 @@
 use super::certificate::Certificate;
 use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
 use super::{name, oid, wire};
+use crate::der_bytes::Der;
 use der::asn1::{Any, ObjectIdentifier};
 use der::{Decode, Encode, Tag, Tagged};
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use x509_cert::request::CertReq;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedNames {
     /// The request, without PEM or base64.
-    pub der: Vec<u8>,
+    pub der: Der,
     /// The one common name of the subject.
     pub common_name: Option<String>,
     names: Names,

@@ -11,6 +11,7 @@ use super::profile::{Kind, Profile};
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::wire;
+use crate::der_bytes::Der;
 use crate::error_code::Code;
 use crate::unix_seconds::UnixSeconds;
 use der::asn1::AnyRef;
@@ -37,7 +38,7 @@ pub struct Request<'a> {
 /// DER `TBSCertificate`, not yet linted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToBeSigned {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Der,
     pub(super) serial: SerialNumber,
     pub(super) signature_algorithm: SignatureAlgorithm,
     pub(super) validity: (UnixSeconds, UnixSeconds),
@@ -169,7 +170,7 @@ fn names(key_types: &BTreeSet<KeyType>) -> String {
 }
 
 fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {
-    let same_name = request.subject.to_der() == issuer.name_der();
+    let same_name = request.subject.to_der() == *issuer.name_der();
     if !issuer.is_self_signed() {
         return if same_name {
             Err(BuildRefusal::IssuersName)
@@ -240,7 +241,7 @@ fn encode(
     issuer: &Issuer,
     request: &Request<'_>,
     (not_before, not_after): (UnixSeconds, UnixSeconds),
-) -> Result<Vec<u8>, BuildRefusal> {
+) -> Result<Der, BuildRefusal> {
     let subject_der = request.subject.to_der();
     let serial = request.serial.der_contents();
     let tbs = wire::TbsCertificate {
@@ -255,7 +256,7 @@ fn encode(
         subject_unique_id: None,
         extensions: Some(extensions::all(issuer, request)?),
     };
-    Ok(tbs.to_der()?)
+    Ok(tbs.to_der()?.into())
 }
 
 /// Encodes UTCTime through 2049 and GeneralizedTime from 2050 (RFC 5280 4.1.2.5).

@@ -25,6 +25,7 @@ use super::mechanism::Mechanisms;
 use super::spki::{ec_parameters, spki};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 use hallmark_protocol::credential::is_credential;
 use hallmark_protocol::key_proof::{algorithm_of, challenge, verifies};
@@ -81,7 +82,7 @@ fn is_about_the_object(fault: &Fault) -> bool {
 /// A public-key object and its SPKI.
 pub(super) struct PublicHalf {
     object: ObjectHandle,
-    spki: Vec<u8>,
+    spki: Der,
 }
 
 /// A private key, and the public-key objects that may belong to it.
@@ -113,7 +114,7 @@ impl Candidate {
 
     /// Returns true if a public-key object with this SPKI belongs to it.
     pub(super) fn has(&self, spki: &[u8]) -> bool {
-        self.publics.iter().any(|it| it.spki == spki)
+        self.publics.iter().any(|it| *it.spki == *spki)
     }
 
     /// Returns true if exactly one public-key object has its id.
@@ -128,11 +129,11 @@ impl Candidate {
 
     /// Returns the pair with the recorded public key.
     pub(super) fn pair(&self, spki: &[u8]) -> KeyPair {
-        let public = self.publics.iter().find(|it| it.spki == spki);
+        let public = self.publics.iter().find(|it| *it.spki == *spki);
         KeyPair {
             private: self.private,
             public: public.map(|it| it.object),
-            spki: spki.to_vec(),
+            spki: spki.into(),
             algorithm: algorithm_of(spki),
             label: self.label.clone(),
         }
@@ -182,7 +183,7 @@ impl Candidate {
     /// Returns what an operator must know about the objects of the key with this recorded SPKI.
     pub(super) fn remark(&self, spki: &[u8]) -> Option<String> {
         let label = &self.label;
-        let others = self.publics.iter().filter(|it| it.spki != spki).count();
+        let others = self.publics.iter().filter(|it| *it.spki != *spki).count();
         if others > 0 && self.has_id {
             return Some(format!(
                 "{others} public keys on the token have the id of key {label:?} and are not its \

@@ -9,6 +9,7 @@ use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
 use hallmark_protocol::inventory::{Inventory, KEYS_DESCRIBED_MAX};
 use hallmark_protocol::key_proof::algorithm_of;
@@ -23,7 +24,7 @@ pub(super) struct KeyPair {
     pub(super) private: ObjectHandle,
     /// `None` if it is not on the token and a signature has identified the private key.
     pub(super) public: Option<ObjectHandle>,
-    pub(super) spki: Vec<u8>,
+    pub(super) spki: Der,
     /// The algorithm in which it signs; `None` for a type of key that we do not use.
     pub(super) algorithm: Option<SignatureAlgorithm>,
     /// `CKA_LABEL` of the private half, which shows whether it is a credential's.

@@ -20,6 +20,7 @@ use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use fault::{Class, Fault};
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 use hallmark_protocol::credential::is_credential;
 use hallmark_protocol::inventory::Inventory;
@@ -49,7 +50,7 @@ struct Pkcs11Token {
     description: TokenDescription,
     /// Keys found on this session, by their public keys. A handle is valid on the session on which
     /// it was found (PKCS#11 3.0, section 3.3) until the logout; sessions are new after that.
-    handles: HashMap<Vec<u8>, KeyPair>,
+    handles: HashMap<Der, KeyPair>,
     /// Shared secrets found on this session, by label.
     secrets: HashMap<String, ObjectHandle>,
     destroyed: Arc<AtomicU64>,

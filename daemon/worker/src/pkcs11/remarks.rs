@@ -1,6 +1,7 @@
 //! Collects remarks about keys, which sessions find when they look for keys and the backend
 //! reports.
 
+use hallmark_pki::der_bytes::Der;
 use hallmark_protocol::KeyReference;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +13,7 @@ const REMARKS_MAX: usize = 16;
 #[derive(Clone, Default)]
 pub(super) struct Remarks(Arc<Mutex<Kept>>);
 
-type Kept = BTreeMap<Vec<u8>, (KeyReference, String)>;
+type Kept = BTreeMap<Der, (KeyReference, String)>;
 
 impl Remarks {
     /// Replaces the remark about this key; `None` removes it.

@@ -7,6 +7,7 @@ use super::key::attributes;
 use crate::encoding::{self, Curve};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use cryptoki::session::Session;
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 
 /// `CKA_EC_PARAMS` of P-256: the DER object identifier secp256r1.
@@ -32,7 +33,7 @@ pub(super) fn ec_parameters(algorithm: SignatureAlgorithm) -> &'static [&'static
 }
 
 /// Returns the DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) of `public`.
-pub(super) fn spki(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
+pub(super) fn spki(session: &Session, public: ObjectHandle) -> Result<Der, Fault> {
     let kind = attributes(session, public, &[AttributeType::KeyType])?;
     match kind[..] {
         [Attribute::KeyType(KeyType::RSA)] => {
@@ -47,7 +48,7 @@ pub(super) fn spki(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, F
     }
 }
 
-fn ec_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
+fn ec_spki(given: &[Attribute]) -> Result<Der, Fault> {
     let [Attribute::EcParams(parameters), Attribute::EcPoint(point)] = given else {
         return Err(Fault::key("its public key has no curve or no point"));
     };
@@ -77,7 +78,7 @@ fn unwrapped(attribute: &[u8], point_bytes: usize) -> Option<&[u8]> {
     }
 }
 
-fn rsa_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
+fn rsa_spki(given: &[Attribute]) -> Result<Der, Fault> {
     let [
         Attribute::Modulus(modulus),
         Attribute::PublicExponent(exponent),
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
     use hallmark_protocol::key_proof::algorithm_of;
 
-    fn ec(parameters: &[u8], point: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    fn ec(parameters: &[u8], point: Vec<u8>) -> Result<Der, Fault> {
         ec_spki(&[
             Attribute::EcParams(parameters.to_vec()),
             Attribute::EcPoint(point),

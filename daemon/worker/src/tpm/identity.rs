@@ -71,7 +71,7 @@ impl Record {
         Some(TpmIdentity {
             primary: bytes(&self.primary)?,
             proof: KeyReference {
-                spki: bytes(&self.proof_spki)?,
+                spki: bytes(&self.proof_spki)?.into(),
                 label: LABEL.to_owned(),
                 id: bytes(&self.proof_id)?,
                 wrapped: Some(bytes(&self.proof_key)?),
@@ -116,7 +116,7 @@ mod tests {
         TpmIdentity {
             primary: [&[0, 11][..], &[0xab; 32]].concat(),
             proof: KeyReference {
-                spki: vec![1, 2, 3],
+                spki: vec![1, 2, 3].into(),
                 label: LABEL.to_owned(),
                 id: vec![7; 16],
                 wrapped: Some(vec![9; 300]),

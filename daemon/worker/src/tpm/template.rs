@@ -20,6 +20,7 @@
 
 use super::fault::{Fault, failed};
 use crate::encoding::{self, Curve};
+use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
@@ -143,7 +144,7 @@ fn rsa(bits: RsaKeyBits) -> tss_esapi::Result<Public> {
 /// The properties of a signing key, from its public area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SigningKey {
-    pub(super) spki: Vec<u8>,
+    pub(super) spki: Der,
     /// The only algorithm in which it signs.
     pub(super) algorithm: SignatureAlgorithm,
     attributes: ObjectAttributes,
@@ -203,7 +204,7 @@ fn ecdsa(
     curve: EccCurve,
     hash: HashingAlgorithm,
     point: &EccPoint,
-) -> Result<(Vec<u8>, SignatureAlgorithm), Fault> {
+) -> Result<(Der, SignatureAlgorithm), Fault> {
     let (curve, algorithm) = match (curve, hash) {
         (EccCurve::NistP256, HashingAlgorithm::Sha256) => {
             (Curve::P256, SignatureAlgorithm::EcdsaSha256)

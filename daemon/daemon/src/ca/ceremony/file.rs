@@ -233,7 +233,7 @@ impl ExternalAuthority {
 
 impl NewAuthority {
     fn differs_from(&self, existing: &Generation) -> Option<&'static str> {
-        if existing.certificate.subject_der() != self.subject.to_der() {
+        if *existing.certificate.subject_der() != self.subject.to_der() {
             Some("another subject")
         } else if existing.public_key.key_type() != self.key_type {
             Some("another key type")

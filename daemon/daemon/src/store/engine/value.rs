@@ -1,5 +1,6 @@
 //! Values that go into the database and come out of it, and the types that hold them.
 
+use crate::der_bytes::Der;
 use crate::ids::{
     BlockId, CaCertificateId, CrlId, CrlNumber, EnrollmentId, GenerationId, GenerationNumber,
     HubJobId, HubTaskId, IntentId, MarkId, RollId,
@@ -94,6 +95,12 @@ impl Parameter for Vec<u8> {
     }
 }
 
+impl Parameter for Der {
+    fn value(&self) -> Value<'_> {
+        Value::Bytes(self)
+    }
+}
+
 impl<const LENGTH: usize> Parameter for [u8; LENGTH] {
     fn value(&self) -> Value<'_> {
         Value::Bytes(self)
@@ -148,6 +155,12 @@ impl Column for Vec<u8> {
             Value::Bytes(bytes) => Ok(bytes.to_owned()),
             other => other.unexpected("bytes"),
         }
+    }
+}
+
+impl Column for Der {
+    fn read(value: Value<'_>) -> Result<Self, String> {
+        Vec::read(value).map(Self::from)
     }
 }
 

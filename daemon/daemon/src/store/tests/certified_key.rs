@@ -9,7 +9,7 @@ const KEY: &[u8] = b"a key of its own";
 impl Stage {
     fn intent_for(&self, key: &[u8], subject: &str, serial: u8) -> Intent {
         Intent {
-            public_key: key.to_vec(),
+            public_key: key.to_vec().into(),
             ..self.intent(subject, serial)
         }
     }

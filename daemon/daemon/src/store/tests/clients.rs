@@ -13,7 +13,7 @@ impl Stage {
             profile: "station".into(),
             role: Some(Role::Station),
             is_device: false,
-            public_key: vec![serial],
+            public_key: vec![serial].into(),
             ..self.intent("station-1", serial)
         };
         let recorded = block_on(self.store.record_intent(intent)).unwrap();
@@ -27,7 +27,7 @@ impl Stage {
         };
         let settled = self
             .store
-            .record_certificate(&recorded, &der, OnIssued::Alone, entry);
+            .record_certificate(&recorded, der.into(), OnIssued::Alone, entry);
         block_on(settled).unwrap();
         sha256
     }

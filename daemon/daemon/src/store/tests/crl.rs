@@ -21,7 +21,7 @@ impl Stage {
         NewCrl {
             generation: self.root,
             number: CrlNumber::new(number),
-            tbs: format!("list {number}").into_bytes(),
+            tbs: format!("list {number}").into_bytes().into(),
             this_update,
             next_update: this_update + 500,
             revocations: 0,
@@ -38,7 +38,7 @@ impl Stage {
         let recorded = self.record(number, at).unwrap();
         let der = [recorded.to_sign().tbs(), b"signature"].concat();
         self.store
-            .record_signed_crl(&recorded, &der, entry("crl.signed"))
+            .record_signed_crl(&recorded, der.into(), entry("crl.signed"))
             .unwrap()
     }
 
@@ -130,7 +130,7 @@ fn an_unsigned_list_counts_for_nothing_but_its_number() {
     stage.sign(3, unix(2_003));
     let current = stage.store.current_crls().unwrap();
     assert_eq!(current[0].number.get(), 3);
-    assert_eq!(current[0].der, b"list 3signature");
+    assert_eq!(*current[0].der, *b"list 3signature");
     let kept: i64 = stage
         .raw()
         .query_row("SELECT count(*) FROM crl", [], |row| row.get(0))
@@ -142,9 +142,11 @@ fn an_unsigned_list_counts_for_nothing_but_its_number() {
 fn a_list_is_signed_once_over_its_own_bytes_and_its_number_stays() {
     let stage = Stage::new();
     let recorded = stage.record(1, unix(1_300)).unwrap();
-    let other = stage
-        .store
-        .record_signed_crl(&recorded, b"other bytes", entry("crl.signed"));
+    let other = stage.store.record_signed_crl(
+        &recorded,
+        b"other bytes".to_vec().into(),
+        entry("crl.signed"),
+    );
     assert!(other.is_err());
     stage.sign(2, unix(1_400));
     let raw = stage.raw();

@@ -215,7 +215,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         .unwrap();
     stage
         .store
-        .record_key(staged.id, vec![4, 5, 6], None)
+        .record_key(staged.id, vec![4, 5, 6].into(), None)
         .unwrap();
     let intent = Intent {
         purpose: Purpose::Authority,

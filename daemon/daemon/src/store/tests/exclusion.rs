@@ -39,7 +39,10 @@ impl Plant {
         };
         let line = stage.store.plan_generation(plan).unwrap().id;
         let line_generation = line;
-        stage.store.record_key(line, vec![4, 5, 6], None).unwrap();
+        stage
+            .store
+            .record_key(line, vec![4, 5, 6].into(), None)
+            .unwrap();
         let intent = Intent {
             purpose: Purpose::Authority,
             role: None,

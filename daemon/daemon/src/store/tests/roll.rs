@@ -93,7 +93,7 @@ fn a_generation_that_does_not_serve_signs_for_no_device() {
         .unwrap();
     stage
         .store
-        .record_key(staged.id, vec![4, 5, 6], None)
+        .record_key(staged.id, vec![4, 5, 6].into(), None)
         .unwrap();
     let intent = Intent {
         purpose: Purpose::Authority,

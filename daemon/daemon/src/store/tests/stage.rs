@@ -24,7 +24,7 @@ impl Stage {
             key_id: vec![7; 16],
         };
         let root = store.plan_generation(plan).unwrap().id;
-        store.record_key(root, vec![1, 2, 3], None).unwrap();
+        store.record_key(root, vec![1, 2, 3].into(), None).unwrap();
         let stage = Self {
             store,
             folder,
@@ -50,14 +50,16 @@ impl Stage {
             purpose: Purpose::Leaf,
             profile: "device".into(),
             subject: subject.into(),
-            tbs: format!("to be signed for {subject}, {serial}").into_bytes(),
+            tbs: format!("to be signed for {subject}, {serial}")
+                .into_bytes()
+                .into(),
             not_before: unix(1_000),
             not_after: unix(2_000),
             role: Some(Role::Device),
             caller: "station line-1".into(),
             requester: None,
             idempotency: None,
-            public_key: format!("key of {subject}, {serial}").into_bytes(),
+            public_key: format!("key of {subject}, {serial}").into_bytes().into(),
             shared_key: false,
             is_device: true,
             moves: Moves::Never,
@@ -74,7 +76,7 @@ impl Stage {
         let entry = entry("certificate.issued");
         block_on(
             self.store
-                .record_certificate(recorded, &der, on_issued, entry),
+                .record_certificate(recorded, der.into(), on_issued, entry),
         )
     }
 

@@ -226,7 +226,7 @@ mod tests {
 
     fn key() -> KeyReference {
         KeyReference {
-            spki: vec![1],
+            spki: vec![1].into(),
             label: "ca".into(),
             id: vec![1],
             wrapped: None,

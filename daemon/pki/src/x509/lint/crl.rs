@@ -8,6 +8,7 @@ use super::canonical::{self, INTEGER, SEQUENCE, Value};
 use super::fields::{check_time_form, moment};
 use super::issuer::{Issuer, IssuerReading};
 use super::{Finding, Findings, LintFailures, finding};
+use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{Entry, ToBeSigned};
@@ -44,7 +45,7 @@ pub struct LintedCrl {
 
 impl LintedCrl {
     /// The DER bytes to sign.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &Der {
         &self.tbs.bytes
     }
 }

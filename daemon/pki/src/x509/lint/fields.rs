@@ -94,7 +94,7 @@ pub(super) fn check(
     check_common_name(parsed, expected, findings);
     check_subject(parts, expected, findings);
     findings.require(
-        parts.spki.whole == expected.public_key.spki_der(),
+        parts.spki.whole == expected.public_key.spki_der().as_ref(),
         "spki",
         || "the public key is not the one that was asked for".to_owned(),
     );

@@ -2,6 +2,7 @@
 
 use super::fields::{Parts, moment};
 use super::{Expectation, ExpectedIssuer, canonical};
+use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
@@ -14,7 +15,7 @@ pub struct IssuerReading(Result<Facts, String>);
 
 #[derive(Clone, Debug)]
 struct Facts {
-    name: Vec<u8>,
+    name: Der,
     signature_algorithm: Result<&'static [u8], String>,
     above: Above,
 }
@@ -58,7 +59,7 @@ impl Facts {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
         let tbs = parsed.tbs_certificate;
         Ok(Facts {
-            name: tbs.subject.as_raw().to_vec(),
+            name: tbs.subject.as_raw().into(),
             signature_algorithm: signature_algorithm(tbs.subject_pki.raw),
             above: Above::read(&tbs)?,
         })

@@ -18,6 +18,7 @@ use super::profile::Profile;
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::tbs::ToBeSigned;
+use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 pub use issuer::IssuerReading;
 use std::fmt;
@@ -72,7 +73,7 @@ pub struct LintFailures(Vec<Finding>);
 
 impl LintedTbs {
     /// Returns the DER bytes to sign.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &Der {
         &self.tbs.bytes
     }
 

@@ -52,7 +52,7 @@ fn a_chain_survives_pem() {
 
 #[test]
 fn trailing_bytes_are_refused() {
-    let trailing = [ROOT.der(), &[0]].concat();
+    let trailing = [ROOT.der().as_ref(), &[0]].concat();
     assert!(Certificate::parse(&trailing).is_err());
 }
 

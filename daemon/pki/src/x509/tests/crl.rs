@@ -47,7 +47,7 @@ impl Authority {
         let algorithm = self.issuer().signature_algorithm();
         let signature = self.key.sign(linted.bytes());
         let list = assemble(linted.bytes(), algorithm, &signature).expect("assembles");
-        assert_eq!(list.tbs_bytes(), linted.bytes());
+        assert_eq!(list.tbs_bytes(), linted.bytes().as_ref());
         list.verify_issued_by(self.issuer().public_key())
             .expect("is the authority's");
         list

@@ -233,7 +233,7 @@ fn labels_must_agree_with_the_bytes() {
 fn bytes_after_the_end_are_found() {
     let order = order();
     let mut tbs = order.build();
-    tbs.bytes.push(0);
+    tbs.bytes = [&*tbs.bytes, &[0]].concat().into();
     assert!(lint(tbs, &order.expectation()).is_err());
 }
 
@@ -289,7 +289,9 @@ fn every_flipped_bit_is_found() {
     let unseen: BTreeSet<usize> = (0..bits)
         .filter(|bit| {
             let mut tbs = order.build();
-            tbs.bytes[bit / 8] ^= 1 << (bit % 8);
+            let mut bytes = Vec::from(tbs.bytes);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            tbs.bytes = bytes.into();
             lint(tbs, &order.expectation()).is_ok()
         })
         .collect();

@@ -106,7 +106,7 @@ fn an_authority_of_every_kind_of_key_can_ask_for_its_certificate() {
         assert_eq!(*csr.public_key(), key.public_key());
         assert_eq!(request.public_key(), csr.public_key());
         assert_eq!(csr.common_name(), Some("Gateway 7"));
-        assert_eq!(request.tbs_bytes(), tbs);
+        assert_eq!(request.tbs_bytes(), &*tbs);
         let forged = SoftwareKey::generate(key_type).sign(&tbs);
         assert!(assemble(&tbs, algorithm, &forged).is_err(), "{key_type}");
     }
@@ -144,7 +144,7 @@ proptest! {
             let body = STANDARD.encode(der);
             if let (Ok(requested), Ok(csr)) = (RequestedNames::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
                 prop_assert_eq!(requested.common_name.as_deref(), csr.common_name());
-                prop_assert_eq!(&requested.der, der);
+                prop_assert_eq!(&*requested.der, &**der);
             }
         }
     }

@@ -292,7 +292,7 @@ fn a_used_key_that_is_missing_after_a_login_is_named_and_the_others_sign() {
     let gone = KeyReference {
         label: "gone".into(),
         id: vec![9],
-        spki: Vec::new(),
+        spki: Vec::new().into(),
         wrapped: None,
     };
     scene.recovery.used_keys.remember(&gone);
@@ -325,7 +325,7 @@ fn test_signatures_are_counted() {
 fn a_key_that_cannot_be_proven_is_reported_until_it_can() {
     let scene = Scene::new();
     let mut absent = scene.key.reference();
-    absent.spki = vec![9; 32];
+    absent.spki = vec![9; 32].into();
     let refused = scene.perform(&Operation::Prove(absent));
     assert!(
         matches!(refused, Err(TokenError::Key { .. })),
