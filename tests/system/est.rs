@@ -67,6 +67,11 @@ impl<'a> Client<'a> {
         answer(&mut self.curl(operation))
     }
 
+    /// The certificates of an answer, in its order.
+    pub(crate) fn certificates(&self, operation: &str) -> Vec<String> {
+        print_certificates(self.env, &self.get(operation).body)
+    }
+
     /// Posts a body unchanged.
     pub(crate) fn post(&self, operation: &str, body: &[u8]) -> Answer {
         let file = self.env.path("est-body");
@@ -89,8 +94,8 @@ impl<'a> Client<'a> {
         let [certificate] = &certificates[..] else {
             panic!("exactly the certificate: {certificates:?}");
         };
-        let above = print_certificates(self.env, &self.get("device/cacerts").body);
-        let chain = in_order(certificate, &above);
+        // A client presents them as they come.
+        let chain = self.certificates("device/cacerts");
         Holder {
             id: request.id.clone(),
             key: request.key.clone(),
@@ -146,29 +151,32 @@ fn print_certificates(env: &TestEnv, base64: &str) -> Vec<String> {
         .collect()
 }
 
-/// CMS is unordered, and a TLS peer wants each certificate followed by its issuer's.
-fn in_order(leaf: &str, above: &[String]) -> Vec<String> {
-    let names = |pem: &str| {
-        let der = der(pem);
-        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
-        (parsed.subject().to_string(), parsed.issuer().to_string())
-    };
-    let issuer_of = |pem: &String| {
-        let (subject, issuer) = names(pem);
-        let mut others = above.iter().filter(|_| subject != issuer);
-        others.find(|it| names(it).0 == issuer).cloned()
-    };
-    std::iter::successors(issuer_of(&leaf.to_owned()), issuer_of).collect()
+/// Subject and issuer of a certificate.
+fn names(pem: &str) -> (String, String) {
+    let der = der(pem);
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    (parsed.subject().to_string(), parsed.issuer().to_string())
 }
 
-fn sorted(mut of: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    of.sort();
-    of
+/// The certificates of `cacerts`, in its order.
+pub(crate) fn authorities(env: &TestEnv, label: &str) -> Vec<String> {
+    print_certificates(env, &env.get(&format!("/.well-known/est/{label}/cacerts")))
+}
+
+/// Asserts that each certificate comes before its issuer.
+pub(crate) fn is_in_chain_order(certificates: &[String]) {
+    for (place, pem) in certificates.iter().enumerate() {
+        let (subject, issuer) = names(pem);
+        let before = &certificates[..place];
+        let early = before.iter().find(|it| names(it).0 == issuer);
+        assert!(subject == issuer || early.is_none(), "{certificates:?}");
+    }
 }
 
 /// The life of a device behind a gateway. Verifies: a client without a certificate learns the trust
 /// anchors; a station enrolls the device, whose certificate OpenSSL accepts and which DPS assigns;
-/// the device renews itself by its own certificate with a new key and is assigned again.
+/// the device renews itself by its own certificate with a new key and is assigned again. Devices
+/// present what `cacerts` lists, as it comes.
 #[test]
 fn a_device_is_enrolled_by_a_station_and_renews_itself() {
     let env = TestEnv::running();
@@ -187,11 +195,9 @@ fn a_device_is_enrolled_by_a_station_and_renews_itself() {
         "{output:?}"
     );
     let trusted = print_certificates(&env, &output.body);
-    let authorities = ["root", "plant", "line-1"].map(|name| der(&env.authority(name)));
-    assert_eq!(
-        sorted(trusted.iter().map(|pem| der(pem)).collect()),
-        sorted(authorities.to_vec())
-    );
+    let authorities = ["line-1", "plant", "root"].map(|name| der(&env.authority(name)));
+    let trusted: Vec<_> = trusted.iter().map(|pem| der(pem)).collect();
+    assert_eq!(trusted, authorities, "each before its issuer");
     let asked_for = stranger.get("device/csrattrs");
     assert_eq!(asked_for.content_type, "application/csrattrs");
     let attributes = decoded(&env, &asked_for.body);
@@ -254,6 +260,7 @@ fn a_foreign_est_client_renews() {
         output.out
     };
     pki(&["--estca", "--caout", env.path("ca.pem").to_str().unwrap()]);
+    is_one_line_for_openssl(&client);
     let renewed = pki(&[
         "--est",
         "--in",
@@ -271,6 +278,23 @@ fn a_foreign_est_client_renews() {
     assert_ne!(der(&renewed.certificate), der(&old.certificate));
     renewed.is_accepted_by_openssl(&env.authority("root"));
     is_assigned(&env.emulator, &renewed);
+}
+
+/// Without line breaks an answer is one line, which ends as a text file does, so that OpenSSL reads
+/// it.
+fn is_one_line_for_openssl(client: &Client<'_>) {
+    let out = client.env.path("one-line.der");
+    for operation in ["device/cacerts", "device/csrattrs"] {
+        let body = client.get(operation).body;
+        assert_eq!(body.find('\n'), Some(body.len() - 1), "{body:?}");
+        let text = client.file("one-line", &body);
+        let [text, out] = [&text, &out].map(|it| it.to_str().unwrap());
+        openssl(&["base64", "-d", "-A", "-in", text, "-out", out]);
+        assert_eq!(
+            STANDARD.decode(body.trim()).unwrap(),
+            fs::read(out).unwrap()
+        );
+    }
 }
 
 /// Bodies come in every shape; a station that lost the answer repeats its request. Verifies: the

@@ -36,15 +36,16 @@ const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-
 type Label = Option<Path<String>>;
 
 pub(super) fn routes() -> Router<Edge> {
-    ["/.well-known/est", "/.well-known/est/{label}"]
-        .into_iter()
-        .fold(Router::new(), |router, base| {
-            router
-                .route(&format!("{base}/cacerts"), get(authorities))
-                .route(&format!("{base}/csrattrs"), get(attributes))
-                .route(&format!("{base}/simpleenroll"), post(enroll))
-                .route(&format!("{base}/simplereenroll"), post(reenroll))
-        })
+    let bases = ["/.well-known/est", "/.well-known/est/{label}"];
+    // Some clients put a slash behind the operation.
+    let ends = bases.into_iter().flat_map(|base| [(base, ""), (base, "/")]);
+    ends.fold(Router::new(), |router, (base, end)| {
+        router
+            .route(&format!("{base}/cacerts{end}"), get(authorities))
+            .route(&format!("{base}/csrattrs{end}"), get(attributes))
+            .route(&format!("{base}/simpleenroll{end}"), post(enroll))
+            .route(&format!("{base}/simplereenroll{end}"), post(reenroll))
+    })
 }
 
 /// Open to all: a client calls this to learn its trust anchor (RFC 7030, section 4.1.2).
@@ -94,7 +95,7 @@ impl Asks<Issue> {
         let (head, body) = request.into_parts();
         let csr = read_typed(&head.headers, REQUEST, body).await?;
         let asked = EstRequest {
-            label: label.map(|Path(label)| label),
+            label: named(&label).map(str::to_owned),
             csr: csr.into(),
             presented: self.peer.presented(),
             renews,
@@ -113,13 +114,18 @@ impl Asks<Issue> {
     }
 }
 
+/// The profile that an address names. Clients that join a base and an operation by two slashes name
+/// none.
 fn named(label: &Label) -> Option<&str> {
-    label.as_ref().map(|Path(label)| label.as_str())
+    let label = label.as_ref().map(|Path(label)| label.as_str());
+    label.filter(|it| !it.is_empty())
 }
 
 fn answer(ca: &CertificateAuthority, content_type: &'static str, mut base64: String) -> Response {
     if !ca.est().settings().line_breaks {
         base64.retain(|it| it != '\n');
+        // strongSwan reads it with the newline, and OpenSSL not without.
+        base64.push('\n');
     }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -13,9 +13,11 @@ use super::issue::IssueRequest;
 use super::profile::{IssuanceProfile, Role};
 use super::repeat::request_digest;
 use super::{Code, Error, Issuer};
+use crate::ids::GenerationId;
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::RequestedNames;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -42,6 +44,15 @@ pub struct EstSettings {
     pub profile: Option<String>,
     /// Answers are base64 in lines: some clients read no lines, others read nothing else.
     pub line_breaks: bool,
+}
+
+/// The place of a certificate in an answer: the highest comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// How many certificates its path to the root has.
+    depth: usize,
+    serves: bool,
+    newest: GenerationId,
 }
 
 /// Answers EST requests by the issuance cycle.
@@ -156,26 +167,46 @@ impl Est {
     }
 
     /// The certificates from the profile's authority up to its root, of all generations that are
-    /// good: so a client that asks now and then trusts the next root before anything below it.
+    /// good: so a client that asks now and then trusts the next root before anything below it. A
+    /// standby is one of them, because it may sign instead.
+    ///
+    /// Each certificate comes before its issuer, and the serving one before others of its level:
+    /// clients present them in this order (RFC 5246 section 7.4.2).
     pub fn authorities(&self, profile: &IssuanceProfile) -> Result<Vec<Arc<ChainLink>>, Error> {
         let hierarchy = self.issuer.hierarchy();
         let serving = hierarchy.signing(&profile.authority)?;
+        let standby = self.issuer.settings.failover.standby(&hierarchy, serving);
         let names: BTreeSet<_> = hierarchy
             .upwards(serving.id)
-            .map(|generation| &generation.authority)
+            .map(|generation| generation.authority.as_str())
+            .chain(standby)
             .collect();
         let now = self.issuer.now();
         let good = hierarchy.iter().filter(|generation| {
-            names.contains(&generation.authority)
+            names.contains(generation.authority.as_str())
                 && generation.certificate.not_after() >= now
                 && hierarchy.revoked_above(generation.id).is_none()
         });
-        // Two generations may have the same issuer elsewhere.
-        let links = good.flat_map(|it| [&it.link].into_iter().chain(&it.foreign));
-        let by_digest: BTreeMap<_, _> = links
-            .map(|link| (link.certificate.sha256(), link.clone()))
-            .collect();
-        Ok(by_digest.into_values().collect())
+        let mut links = BTreeMap::new();
+        for generation in good {
+            let serves = generation.serving && standby != Some(&generation.authority);
+            let to_root = hierarchy.chain(generation.id, &BTreeSet::new());
+            let own = to_root.iter().take(1 + generation.foreign.len());
+            for (above, link) in own.enumerate() {
+                let place = Place {
+                    depth: to_root.len() - above,
+                    serves,
+                    newest: generation.id,
+                };
+                let known = links.entry(link.certificate.sha256());
+                let known = known.or_insert_with(|| (place, Arc::clone(link)));
+                // Two generations may have the same issuer elsewhere.
+                known.0 = known.0.max(place);
+            }
+        }
+        let mut links: Vec<_> = links.into_values().collect();
+        links.sort_by_key(|(place, _)| Reverse(*place));
+        Ok(links.into_iter().map(|(_, link)| link).collect())
     }
 
     /// The certificate that is renewed: the caller's own, or that of the device for which a station

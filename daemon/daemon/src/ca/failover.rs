@@ -55,6 +55,13 @@ impl FailoverPolicy {
     fn also_on(&self, authority: &str) -> &[String] {
         self.also_on.get(authority).map_or(&[], Vec::as_slice)
     }
+
+    /// Returns the authority that may sign in place of the one of `own`.
+    pub(super) fn standby(&self, hierarchy: &Hierarchy, own: &Generation) -> Option<&str> {
+        let name = self.standby.get(&own.authority)?;
+        let standby = hierarchy.serving(name)?;
+        below_the_same(hierarchy, own, standby).then_some(name)
+    }
 }
 
 impl Failover {
