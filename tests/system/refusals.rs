@@ -176,6 +176,14 @@ fn a_caller_without_an_identity_is_refused() {
     until("the station's certificate expires", || {
         (expiring.get("/v1/status").code() == "client_certificate_expired").then_some(())
     });
+    let answer = expiring.get("/v1/status").body.to_string();
+    for words in [
+        "station station-9",
+        "ended at",
+        "hallmark issue --profile station-2s",
+    ] {
+        assert!(answer.contains(words), "no {words}: {answer}");
+    }
     let witness = Witness::of(&env);
     for (code, caller) in [
         ("client_certificate_required", env.stranger()),

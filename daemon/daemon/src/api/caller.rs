@@ -124,7 +124,8 @@ impl Api {
             Peer::Local { uid, .. } => return Err(not_admitted(*uid).into()),
             Peer::NotAdmitted { uid } => return Err(not_admitted(*uid).into()),
             Peer::Network { certificate: None } => {
-                let message = "present the client certificate that this daemon issued to you";
+                let message = "present the client certificate that this daemon issued to you; a \
+                               client without one is enrolled by a station or an operator";
                 let code = Code::ClientCertificateRequired;
                 return Err(Error::new(Advice::Authenticate, code, message).into());
             }

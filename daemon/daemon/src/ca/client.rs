@@ -25,6 +25,8 @@ pub struct Client {
     not_before: UnixSeconds,
     not_after: UnixSeconds,
     is_revoked: bool,
+    /// Its revocation can be lifted.
+    is_on_hold: bool,
     /// The generation above that excludes it, in words.
     excluded_by: Option<String>,
     /// Whether a change of blocks alone can exclude it.
@@ -35,6 +37,63 @@ impl Client {
     /// Returns true while what was found still holds; only the clock can change it then.
     pub fn is_current(&self, issuer: &Issuer) -> bool {
         !self.may_be_blocked && self.certificate.revocations == issuer.store.revocations()
+    }
+
+    /// Returns how the holder gets its next certificate without this one.
+    fn way_back(&self) -> String {
+        let name = &self.name;
+        match self.role {
+            Role::Device => format!(
+                "make a new key, and have a station or an operator request the next certificate of \
+                 {name:?} (EST simpleenroll, or POST /v1/certificates)"
+            ),
+            Role::Operator => "make a new key, and have another operator issue the next one, or a \
+                               user of the daemon's machine by `hallmark issue`"
+                .into(),
+            _ => format!(
+                "make a new key, and have an operator issue the next one: `hallmark issue --profile \
+                 {} --id {name} --csr FILE`",
+                self.profile
+            ),
+        }
+    }
+
+    /// Fails if the certificate is not accepted now; the error says what this client can do.
+    fn is_accepted(&self, now: UnixSeconds) -> Result<(), Error> {
+        let Self { role, name, .. } = self;
+        if now < self.not_before {
+            let message = format!(
+                "the client certificate of {role} {name} is valid from {} on, and here it is {}; \
+                 set the clock of this daemon right, or wait",
+                rfc3339(self.not_before),
+                rfc3339(now)
+            );
+            return Err(unauthenticated(Code::ClientCertificateExpired, message));
+        }
+        if now > self.not_after {
+            let message = format!(
+                "the client certificate of {role} {name} ended at {}, so it renews nothing; {}",
+                rfc3339(self.not_after),
+                self.way_back()
+            );
+            return Err(unauthenticated(Code::ClientCertificateExpired, message));
+        }
+        let excluded = if self.is_on_hold {
+            Some("is on hold; have an operator lift the block, or issue another one".to_owned())
+        } else if self.is_revoked {
+            Some(format!("is revoked; {}", self.way_back()))
+        } else {
+            self.excluded_by.as_ref().map(|generation| {
+                format!(
+                    "was issued below {generation}, which is revoked or blocked; have an operator \
+                     lift the block, or issue another one"
+                )
+            })
+        };
+        excluded.map_or(Ok(()), |why| {
+            let message = format!("the client certificate of {role} {name} {why}");
+            Err(unauthenticated(Code::ClientCertificateRevoked, message))
+        })
     }
 }
 
@@ -100,6 +159,7 @@ impl Issuer {
         } else {
             row.revoked_above.map(in_words)
         };
+        let is_on_hold = row.certificate.is_on_hold();
         Ok(Some(Client {
             certificate: requester,
             role,
@@ -108,6 +168,7 @@ impl Issuer {
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
             is_revoked: row.certificate.revoked_at.is_some(),
+            is_on_hold,
             excluded_by,
             may_be_blocked,
         }))
@@ -118,31 +179,11 @@ impl Issuer {
         let Some(client) = client else {
             return Err(unauthenticated(
                 Code::ClientCertificateUnknown,
-                "this daemon did not issue the client certificate; ask its operator for one",
+                "this daemon did not issue the client certificate; present one that it issued, or \
+                 have an operator issue one",
             ));
         };
-        let now = self.now();
-        if now > client.not_after || now < client.not_before {
-            let message = format!(
-                "the client certificate is valid from {} to {}; renew it, or fix the clock",
-                rfc3339(client.not_before),
-                rfc3339(client.not_after)
-            );
-            return Err(unauthenticated(Code::ClientCertificateExpired, message));
-        }
-        if client.is_revoked {
-            return Err(unauthenticated(
-                Code::ClientCertificateRevoked,
-                "the client certificate is revoked; ask the operator for a new one",
-            ));
-        }
-        if let Some(generation) = client.excluded_by {
-            let message = format!(
-                "the client certificate was issued below {generation}, which is revoked or \
-                 blocked; ask the operator for a new one"
-            );
-            return Err(unauthenticated(Code::ClientCertificateRevoked, message));
-        }
+        client.is_accepted(self.now())?;
         Ok(Caller::Certificate {
             role: client.role,
             name: client.name,

@@ -31,6 +31,13 @@ pub struct CertificateRow {
     pub request_sha256: Option<Vec<u8>>,
 }
 
+impl CertificateRow {
+    /// Returns true if it is revoked for a reason that can be lifted.
+    pub fn is_on_hold(&self) -> bool {
+        self.revocation_reason.is_some_and(|it| !it.is_final())
+    }
+}
+
 pub(super) const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
      i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason, i.role \
      FROM certificate c JOIN intent i ON i.id = c.intent";
