@@ -35,6 +35,7 @@
 //! | `self_renewal` | stations, auditors and servers renew themselves; an alarm before an end |
 //! | `access` | every route and role: refused before the body is read, and audited |
 //! | `hostile` | a thousand connections of every kind, while a station is served |
+//! | `http` | HTTP/1.0, ALPN, methods and addresses that no route takes: with curl and OpenSSL |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `cannot_sign` | while no token can sign, nothing is recorded, whatever the source |
 //! | `explained` | every signature that the token made is on record |
@@ -121,6 +122,7 @@ mod footprint;
 mod gateway;
 mod half_made;
 mod hostile;
+mod http;
 mod hub_quota;
 mod hubs;
 mod invariants;

@@ -133,6 +133,7 @@ codes! {
         KeyTypeForbidden => "key_type_forbidden",
         LintFailed => "lint_failed",
         LookUnderWay => "look_under_way",
+        MethodNotAllowed => "method_not_allowed",
         NameInvalid => "name_invalid",
         NotEncodable => "not_encodable",
         NotFound => "not_found",

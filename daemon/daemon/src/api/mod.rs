@@ -40,6 +40,7 @@ mod status;
 mod steps;
 pub mod tls;
 mod tokens;
+mod unrouted;
 
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{CertificateAuthority, Code, CurrentAuthority, Error};
@@ -222,7 +223,9 @@ impl Edge {
 
     /// Returns the routes of plain HTTP: published files, and nothing that needs a caller.
     pub fn public_router(self) -> Router {
-        published::routes().fallback(unknown_route).with_state(self)
+        published::routes()
+            .fallback(unrouted::not_over_http)
+            .with_state(self)
     }
 
     /// All routes, for the listeners with callers.
@@ -274,7 +277,7 @@ impl Edge {
             .route("/v1/tokens/{name}/bench", post(tokens::bench))
             .route("/v1/audit", get(audit::list))
             .route("/v1/audit/verification", get(audit::verify))
-            .fallback(unknown_route)
+            .fallback(unrouted::unknown_address)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(from_fn_with_state(self.clone(), refusals::audit))
             .with_state(self)
@@ -345,12 +348,4 @@ impl Api {
         work.await
             .map_err(|_| Error::stop(Code::Internal, "the request failed; the log says why").into())
     }
-}
-
-async fn unknown_route() -> Problem {
-    Error::missing(
-        Code::RouteUnknown,
-        "there is nothing at this address; see docs/operations.md",
-    )
-    .into()
 }

@@ -15,6 +15,7 @@ use super::listener::{Listener, Origin};
 use super::pace::Paced;
 use super::pool::{Activity, Holder, Limits, Place, Pool, Works, Worth};
 use super::problem::Problem;
+use super::unrouted::explain_method;
 use super::{BODY_BYTES_MAX, Edge};
 use crate::ca::{Code, Error};
 use axum::Router;
@@ -408,12 +409,13 @@ async fn answer(
         let _ = tokio::time::timeout(STOP_LINGER, body).await;
         return Ok(closing(stopping("nothing was begun; ask again")));
     }
+    let method = request.method().clone();
     let out_of_time = async {
         let _ = stop.wait_for(|stop| *stop).await;
         tokio::time::sleep(STOP_ANSWER).await;
     };
     let response = tokio::select! {
-        answered = routes.call(request) => answered?,
+        answered = routes.call(request) => explain_method(&method, answered?),
         () = out_of_time => stopping(
             "what was begun is finished or explained after the start; ask again, with the same \
              Idempotency-Key",

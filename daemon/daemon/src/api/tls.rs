@@ -121,6 +121,10 @@ impl Failure {
     }
 }
 
+/// The application protocols, preferred first. A client that names others alone is refused in the
+/// handshake (RFC 7301 section 3.2, RFC 9325 section 3.7); one that names none is served.
+const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
+
 /// A certificate with its key, and what the record says of it.
 struct Presented {
     acceptor: TlsAcceptor,
@@ -319,7 +323,7 @@ impl ServerIdentity {
             .with_client_cert_verifier(Arc::new(AnyClientCertificate { provider }))
             .with_single_cert(chain, key)
             .map_err(|error| failed(error.to_string()))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(leaf.map(|(sha256, not_after)| Presented {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             sha256: *sha256.as_bytes(),
