@@ -93,7 +93,7 @@ fn metric(env: &TestEnv, name: &str) -> String {
 }
 
 /// Waits until an alarm says how the CA certificate was changed, and returns it.
-fn has_drifted(env: &TestEnv, name: &str, cause: &str) -> Value {
+pub(crate) fn has_drifted(env: &TestEnv, name: &str, cause: &str) -> Value {
     let alarm = until(&format!("an alarm says that {name} was {cause}"), || {
         alarm(env, "ca_certificate_drifted").filter(|it| {
             let parameters = &it["parameters"];

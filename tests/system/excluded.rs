@@ -4,6 +4,7 @@
 use crate::authority_roll::{
     begun, comes_to, second_signs, slots, start, thumbprint, with_line_of,
 };
+use crate::ca_drift::has_drifted;
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
 use crate::process::until;
@@ -340,4 +341,80 @@ fn a_service_that_has_left_the_configuration_is_open() {
     env.wait_in_sync();
     is_out(&env, &devices[0]);
     is_assigned(&env.emulator, &renewed);
+}
+
+/// The line has a group by reference below the group of the root; scans are frequent.
+fn line_by_reference() -> (TestEnv, Holder) {
+    let env = TestEnv::new();
+    let configuration = env
+        .configuration()
+        .replace("[\"root\"]", "[\"root\", \"line-1\"]");
+    env.configure(&(configuration + "\n[policy]\nscan_interval = \"1s\"\n"));
+    let env = env.started();
+    env.add_group("works", "root");
+    env.add_group("line", "line-1");
+    let mut device = env.station().obtain(&Request::device("press-7"));
+    // The issued chain ends at the line, which is verified.
+    let above = ["plant", "root"].map(|it| env.authority(it));
+    device.chain.extend(above);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    (env, device)
+}
+
+/// Waits until a disabled group of its own excludes the line.
+fn has_blocking_group(env: &TestEnv) {
+    until("the line has a blocking group", || {
+        let own = env.emulator.group("line-1-blocked-1")?;
+        (own["provisioningStatus"] == "disabled").then_some(())
+    });
+}
+
+/// Another program has deleted the CA certificate of the line's group by reference, so DPS finds
+/// the group of the root. Verifies: a block adds a blocking group, and its receipt names the group
+/// that the service does not take; when the block is lifted, the device comes back.
+#[test]
+fn a_block_reaches_a_group_whose_ca_certificate_was_deleted() {
+    let (env, device) = line_by_reference();
+    assert!(env.emulator.delete_authority("line-1-1"));
+    has_drifted(&env, "line-1-1", "deleted");
+    is_assigned(&env.emulator, &device);
+    let blocked = env.json(&BLOCK_LINE);
+    is_out(&env, &device);
+    has_blocking_group(&env);
+    assert!(env.emulator.hub_identity("press-7").is_none(), "{blocked}");
+    let places = blocked["receipt"]["places"].as_array().unwrap();
+    let open: Vec<_> = places.iter().filter(|it| it["state"] != "done").collect();
+    assert_eq!(open.len(), 1, "{blocked}");
+    assert_eq!(open[0]["code"], "enrollment_parked", "{blocked}");
+    assert_eq!(open[0]["parameters"]["name"], "line", "{blocked}");
+    env.json(&UNBLOCK_LINE);
+    until("the blocking group is gone", || {
+        env.emulator
+            .group("line-1-blocked-1")
+            .is_none()
+            .then_some(())
+    });
+    is_assigned(&env.emulator, &device);
+}
+
+/// The same happens while the block is in force. Verifies: the next scan adds a blocking group, so
+/// the group of the root admits nothing; the end of the block removes it.
+#[test]
+fn a_ca_certificate_that_is_deleted_during_a_block_readmits_nothing() {
+    let (env, device) = line_by_reference();
+    completely(&env, &BLOCK_LINE);
+    is_out(&env, &device);
+    assert!(env.emulator.group("line-1-blocked-1").is_none());
+    assert!(env.emulator.delete_authority("line-1-1"));
+    has_blocking_group(&env);
+    is_out(&env, &device);
+    env.json(&UNBLOCK_LINE);
+    until("the blocking group is gone", || {
+        env.emulator
+            .group("line-1-blocked-1")
+            .is_none()
+            .then_some(())
+    });
+    is_assigned(&env.emulator, &device);
 }

@@ -8,6 +8,7 @@ use super::block::{BlockKind, Undo};
 use super::device::current_leaf;
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
+use super::exclusion::KnownGroup;
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion};
@@ -122,22 +123,16 @@ impl Store {
 fn exclude_below(tx: &Tx<'_>, group: EnrollmentId, at: UnixSeconds) -> Result<(), StoreError> {
     let row = by_id(tx, group)?;
     let hierarchy = exclusion::hierarchy(tx)?;
-    let rows = enrollment::groups(tx)?;
-    let groups: Vec<Group<'_>> = rows.iter().map(exclusion::known_group).collect();
+    let rows = exclusion::known_groups(tx)?;
+    let groups: Vec<Group<'_>> = rows.iter().map(KnownGroup::known).collect();
     let excluded = revoked_generations(tx, at)?;
-    let plan = of_new_group(
-        &exclusion::known_group(&row),
-        &hierarchy,
-        &excluded,
-        &groups,
-    );
+    let mut plan = Vec::new();
+    if let Some(new) = groups.iter().find(|it| it.id == group) {
+        plan = of_new_group(new, &hierarchy, &excluded, &groups);
+    }
     let mut before = Vec::new();
     for blocking in plan {
-        let id = enrollment::add_blocking_group(tx, &blocking, at)?;
-        if let Some(block) = block_of(tx, &blocking)? {
-            block::hand_over(tx, block, &Undo::Remove(id))?;
-        }
-        before.push(id);
+        before.push(add_blocking(tx, &blocking, at)?);
     }
     for device in excluded_devices(tx, at)? {
         before.extend(exclude_beside(tx, &row, &device, at)?);
@@ -150,6 +145,51 @@ fn exclude_below(tx: &Tx<'_>, group: EnrollmentId, at: UnixSeconds) -> Result<()
         after = Some(id);
     }
     enrollment::set_after(tx, group, after)
+}
+
+/// Adds the blocking groups that a service lacks for revoked generations: another program has
+/// deleted the CA certificate by which a group excluded one, so a group above would admit it.
+pub(super) fn exclude_again(
+    tx: &Tx<'_>,
+    provisioning: &str,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    let excluded = revoked_generations(tx, at)?;
+    if excluded.is_empty() {
+        return Ok(());
+    }
+    let hierarchy = exclusion::hierarchy(tx)?;
+    let rows = exclusion::known_groups(tx)?;
+    let groups: Vec<Group<'_>> = rows.iter().map(KnownGroup::known).collect();
+    let here = groups
+        .iter()
+        .filter(|it| it.provisioning == provisioning && !it.is_blocking);
+    let mut added = BTreeSet::new();
+    for blocking in here.flat_map(|it| of_new_group(it, &hierarchy, &excluded, &groups)) {
+        if added.insert(blocking.certificate) {
+            let id = add_blocking(tx, &blocking, at)?;
+            mark::raise_urgent(
+                tx,
+                id,
+                "CA certificate of an excluded generation is gone",
+                at,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds a blocking group; if a block needs it, the end of that block removes it.
+fn add_blocking(
+    tx: &Tx<'_>,
+    blocking: &BlockingGroup,
+    at: UnixSeconds,
+) -> Result<EnrollmentId, StoreError> {
+    let id = enrollment::add_blocking_group(tx, blocking, at)?;
+    if let Some(block) = block_of(tx, blocking)? {
+        block::hand_over(tx, block, &Undo::Remove(id))?;
+    }
+    Ok(id)
 }
 
 fn block_of(tx: &Tx<'_>, group: &BlockingGroup) -> Result<Option<BlockId>, StoreError> {

@@ -4,7 +4,7 @@ use super::engine::{Tx, params};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::possession::{CaCertificateRow, by_id};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, admission};
 use crate::enrollment::ca_certificate::ObservedCaCertificate;
 use crate::enrollment::ca_drift::{self, CaCertificateDrift};
 use crate::enrollment::desired::SlotCertificate;
@@ -90,7 +90,11 @@ fn observe(
         "UPDATE ca_certificate SET observed = ?2, observed_at = ?3 WHERE id = ?1",
         params![id, observed.map(to_json).transpose()?, at],
     )?;
-    Ok(())
+    let row = by_id(tx, id)?;
+    if row.is_verified() {
+        return Ok(());
+    }
+    admission::exclude_again(tx, &row.provisioning, at)
 }
 
 fn raise(tx: &Tx<'_>, id: CaCertificateId, cause: &str, at: UnixSeconds) -> Result<(), StoreError> {

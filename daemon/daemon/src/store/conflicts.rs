@@ -300,8 +300,9 @@ fn is_beside_blocked_group(tx: &Tx<'_>, individual: EnrollmentId) -> Result<bool
     };
     let hierarchy = exclusion::hierarchy(tx)?;
     for group in enrollment::groups(tx)? {
-        let is_beside = exclusion::known_group(&group).has_beside_it(&holder.known(), &hierarchy);
-        if is_beside && block::active(tx, BlockKind::Group, &group.name, None)?.is_some() {
+        let group = exclusion::known_group(&group, &[]);
+        let is_beside = group.has_beside_it(&holder.known(), &hierarchy);
+        if is_beside && block::active(tx, BlockKind::Group, group.name, None)?.is_some() {
             return Ok(true);
         }
     }

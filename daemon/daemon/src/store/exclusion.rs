@@ -19,7 +19,7 @@ use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::RollRow;
-use super::{Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual};
+use super::{Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual, possession};
 use crate::enrollment::exclusion::{
     self, End, Enrollments, Generation, Group, Individual, Remaining, Restriction,
 };
@@ -202,8 +202,8 @@ fn plan(
         }
         return Ok(exclusion::of_device(paths, new.slots()));
     }
-    let rows = enrollment::groups(tx)?;
-    let groups: Vec<Group<'_>> = rows.iter().map(known_group).collect();
+    let rows = known_groups(tx)?;
+    let groups: Vec<Group<'_>> = rows.iter().map(KnownGroup::known).collect();
     let holders = match generation {
         Some(it) => individual::with_leaves_by(tx, &exclusion::below(it.id, hierarchy))?,
         None => individual::beside_groups(tx)?,
@@ -220,7 +220,19 @@ fn plan(
     })
 }
 
-pub(super) fn known_group(row: &EnrollmentRow) -> Group<'_> {
+/// A group on record, and which of its CA certificates its service was observed to lack.
+pub(super) struct KnownGroup {
+    row: EnrollmentRow,
+    unverified: Vec<Thumbprint>,
+}
+
+impl KnownGroup {
+    pub(super) fn known(&self) -> Group<'_> {
+        known_group(&self.row, &self.unverified)
+    }
+}
+
+pub(super) fn known_group<'a>(row: &'a EnrollmentRow, unverified: &'a [Thumbprint]) -> Group<'a> {
     Group {
         id: row.id,
         provisioning: &row.provisioning,
@@ -228,8 +240,28 @@ pub(super) fn known_group(row: &EnrollmentRow) -> Group<'_> {
         authority: row.authority.as_deref(),
         slots: &row.slots,
         by_reference: row.by_reference,
+        unverified,
         is_blocking: row.overlay_of.is_some(),
     }
+}
+
+/// Returns every group. A group by reference holds what its service was last observed to hold
+/// verified: another program may have deleted the CA certificate.
+pub(super) fn known_groups(tx: &Tx<'_>) -> Result<Vec<KnownGroup>, StoreError> {
+    let verified: BTreeSet<(String, Thumbprint)> = possession::all(tx)?
+        .into_iter()
+        .filter(|it| !it.removed && it.is_verified())
+        .map(|it| (it.provisioning, Thumbprint::of(&it.certificate)))
+        .collect();
+    let known = |row: EnrollmentRow| {
+        let mut unverified = Vec::new();
+        if row.by_reference {
+            unverified = row.slots.held();
+            unverified.retain(|it| !verified.contains(&(row.provisioning.clone(), *it)));
+        }
+        KnownGroup { row, unverified }
+    };
+    Ok(enrollment::groups(tx)?.into_iter().map(known).collect())
 }
 
 /// Returns every generation that has a certificate, issuers first.

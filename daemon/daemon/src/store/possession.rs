@@ -89,10 +89,7 @@ impl Store {
 
     /// Returns all CA certificates at all services, without those that are removed and gone.
     pub fn ca_certificates(&self) -> Result<Vec<CaCertificateRow>, StoreError> {
-        self.read(|tx| {
-            let sql = format!("{SELECT} WHERE a.gone = 0 ORDER BY a.id");
-            tx.query_all(&sql, params![], from_row)
-        })
+        self.read(all)
     }
 
     /// Returns all CA certificates that a service holds or has held.
@@ -202,6 +199,12 @@ pub(super) fn remove(
         mark::raise(tx, subject, "CA certificate not wanted any more", at)?;
     }
     Ok(held.len())
+}
+
+/// Returns all CA certificates at all services, without those that are removed and gone.
+pub(super) fn all(tx: &Tx<'_>) -> Result<Vec<CaCertificateRow>, StoreError> {
+    let sql = format!("{SELECT} WHERE a.gone = 0 ORDER BY a.id");
+    tx.query_all(&sql, params![], from_row)
 }
 
 pub(super) fn by_id(tx: &Tx<'_>, id: CaCertificateId) -> Result<CaCertificateRow, StoreError> {

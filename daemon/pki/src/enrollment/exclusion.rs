@@ -67,6 +67,9 @@ pub struct Group<'a> {
     pub slots: &'a Slots,
     /// Whether it names CA certificates of the service instead of holding certificates.
     pub by_reference: bool,
+    /// Of a group by reference: the certificates that the service was not observed to hold
+    /// verified. DPS finds no device by them, so this group excludes none.
+    pub unverified: &'a [Thumbprint],
     /// Whether it exists to exclude a certificate; it is never enabled.
     pub is_blocking: bool,
 }
@@ -223,7 +226,7 @@ pub fn of_new_group(
             .iter()
             .filter(|it| it.provisioning == new.provisioning)
     };
-    let is_held = |certificate| here().any(|it| it.slots.held().contains(&certificate));
+    let is_held = |certificate| here().any(|it| it.is_found_by(certificate));
     let open = hierarchy
         .iter()
         .filter(|it| below.contains(&it.id) && excluded.contains(&it.id))
@@ -281,7 +284,7 @@ impl<'a> Scope<'a> {
                 // The service takes no record that names a CA certificate which is deleted, and
                 // finds no device by it: the group stays as it is, and holds nothing.
                 let is_gone = group.by_reference && out.iter().all(|it| self.deleted.contains(it));
-                is_held |= is_own && !is_gone;
+                is_held |= !is_gone && group.is_found_by(self.excluded.certificate);
                 if group.is_blocking || is_gone {
                     continue;
                 }
@@ -311,6 +314,11 @@ impl Generation {
 }
 
 impl Group<'_> {
+    /// Returns whether DPS finds this group for a chain with this certificate.
+    fn is_found_by(&self, certificate: Thumbprint) -> bool {
+        self.slots.held().contains(&certificate) && !self.unverified.contains(&certificate)
+    }
+
     /// Returns whether the authority of this group is above that of another one at the service.
     fn is_above(&self, other: &Group<'_>, hierarchy: &[Generation]) -> bool {
         if self.provisioning != other.provisioning || self.authority == other.authority {

@@ -132,11 +132,13 @@ impl Exclusions {
             let generation = self.generation_named(&block.name, number)?;
             places.extend(self.elsewhere_place(generation.id));
         }
-        let mut services = BTreeSet::new();
-        for place in self.restricted_places(&block)? {
-            services.extend(place.service_name().map(str::to_owned));
-            places.push(place);
+        let restricted = self.restricted_places(&block)?;
+        let services = restricted.iter().filter_map(Place::service_name);
+        let services: BTreeSet<String> = services.map(str::to_owned).collect();
+        if is_in_force {
+            places.extend(self.admitted_places(&block, &restricted, &services)?);
         }
+        places.extend(restricted);
         for service in services.iter().filter(|_| is_in_force) {
             let answers = self.hub_places(&[HubCause::Block(id)], service)?;
             places.extend(answers.into_iter().map(|place| match &left {
@@ -148,6 +150,29 @@ impl Exclusions {
             }));
         }
         Ok(places.into())
+    }
+
+    /// Returns the services that follow in every enrollment and admit a blocked generation all the
+    /// same: another program has deleted the CA certificate by which a group excluded it.
+    fn admitted_places(
+        &self,
+        block: &BlockRow,
+        restricted: &[Place],
+        services: &BTreeSet<String>,
+    ) -> Result<Vec<Place>, Error> {
+        let mut places = Vec::new();
+        let Some(number) = block.generation else {
+            return Ok(places);
+        };
+        let generation = self.generation_named(&block.name, number)?;
+        for service in services {
+            let is_its = |it: &&Place| it.service_name() == Some(service.as_str());
+            let mut its = restricted.iter().filter(is_its);
+            if its.all(|it| it.state == PlaceState::Done) {
+                places.extend(self.admitted_place(service, generation.id, &block.name)?);
+            }
+        }
+        Ok(places)
     }
 
     fn crl_place_of_block(&self, block: &BlockRow, left: Option<&str>) -> Result<Place, Error> {

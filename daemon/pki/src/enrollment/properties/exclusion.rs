@@ -21,6 +21,7 @@ struct Entry {
     slots: Slots,
     enabled: bool,
     by_reference: bool,
+    unverified: Vec<Thumbprint>,
     is_blocking: bool,
 }
 
@@ -46,11 +47,12 @@ struct World {
 }
 
 /// For each authority: its parent (modulo those before it, or none), the parent's generation for
-/// each of its own, and for each service whether a group holds its certificates, and which.
-type Draft = (usize, Vec<usize>, [(u8, bool); 2]);
+/// each of its own, and for each service whether a group holds its certificates, which, and whether
+/// by reference to CA certificates that are verified there or not.
+type Draft = (usize, Vec<usize>, [(u8, u8); 2]);
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let entry = || (0u8..4, any::<bool>());
+    let entry = || (0u8..4, 0u8..3);
     let generations = prop::collection::vec(0usize..2, 1..3);
     (0usize..4, generations, [entry(), entry()])
 }
@@ -97,7 +99,7 @@ impl World {
                 certificate,
             });
         }
-        for (service, (kind, by_reference)) in SERVICES.into_iter().zip(groups) {
+        for (service, (kind, reference)) in SERVICES.into_iter().zip(groups) {
             let serving = held[held.len() - 1];
             let slots = match (kind, held.len()) {
                 (0, _) => continue,
@@ -121,7 +123,12 @@ impl World {
                 authority: authority.clone(),
                 slots,
                 enabled: true,
-                by_reference: *by_reference,
+                by_reference: *reference > 0,
+                unverified: if *reference > 1 {
+                    held.clone()
+                } else {
+                    Vec::new()
+                },
                 is_blocking: false,
             });
         }
@@ -184,6 +191,7 @@ impl World {
             slots,
             enabled: true,
             by_reference: false,
+            unverified: Vec::new(),
             is_blocking: false,
         };
         let groups: Vec<Group<'_>> = self.entries.iter().map(known).collect();
@@ -202,6 +210,7 @@ impl World {
             slots: Slots::Empty.serve(group.certificate).unwrap(),
             enabled: false,
             by_reference: false,
+            unverified: Vec::new(),
             is_blocking: true,
         });
     }
@@ -238,7 +247,8 @@ impl World {
             let it = &self.hierarchy[id.get() as usize];
             let mut here = self.entries.iter().filter(|it| it.service == service);
             let holds = |entry: &&Entry| {
-                let gone = entry.by_reference && deleted.contains(&it.certificate);
+                let is_deleted = entry.by_reference && deleted.contains(&it.certificate);
+                let gone = is_deleted || entry.unverified.contains(&it.certificate);
                 !gone && entry.slots.held().contains(&it.certificate)
             };
             if let Some(entry) = here.find(holds) {
@@ -270,8 +280,12 @@ impl World {
     fn is_held_once(&self) -> bool {
         let mut held = BTreeSet::new();
         let all = self.entries.iter();
-        let mut all =
-            all.flat_map(|entry| entry.slots.held().into_iter().map(|it| (entry.service, it)));
+        let found = |entry: &Entry| {
+            let mut found = entry.slots.held();
+            found.retain(|it| !entry.unverified.contains(it));
+            found
+        };
+        let mut all = all.flat_map(|entry| found(entry).into_iter().map(|it| (entry.service, it)));
         all.all(|it| held.insert(it))
     }
 }
@@ -284,6 +298,7 @@ fn known(entry: &Entry) -> Group<'_> {
         authority: Some(&entry.authority),
         slots: &entry.slots,
         by_reference: entry.by_reference,
+        unverified: &entry.unverified,
         is_blocking: entry.is_blocking,
     }
 }
@@ -411,6 +426,7 @@ fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
         authority: Some("line"),
         slots: &slots,
         by_reference: false,
+        unverified: &[],
         is_blocking: false,
     };
     let groups = [
@@ -448,6 +464,7 @@ fn a_group_is_excluded_with_the_enrollments_beside_it() {
         authority: Some("root"),
         slots: &slots,
         by_reference: false,
+        unverified: &[],
         is_blocking: false,
     };
     let leaves = [(Thumbprint::of(b"leaf"), GenerationId::new(2))];

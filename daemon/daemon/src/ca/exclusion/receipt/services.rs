@@ -56,15 +56,9 @@ impl Exclusions {
             let RollSubject::Authority { old_generation, .. } = roll.subject else {
                 continue;
             };
-            if let Some(group) = self.admitting_group(service, old_generation)? {
-                let authority = roll.subject.name();
-                let answer = format!(
-                    "group {group} admits what the compromised certificate of {authority} signed: \
-                     disable it, or add a disabled group that holds that certificate"
-                );
-                let parameters = json!({ "group": group, "authority": authority });
-                let code = PlaceCode::AuthorityAdmitted;
-                return Ok(Place::service(service, code, parameters, answer));
+            let authority = roll.subject.name();
+            if let Some(place) = self.admitted_place(service, old_generation, authority)? {
+                return Ok(place);
             }
         }
         let answer = "accepts nothing below it";
@@ -72,8 +66,30 @@ impl Exclusions {
         Ok(Place::service(service, code, json!({}), answer))
     }
 
+    /// Returns the open place of a service at which a group admits what an excluded generation of
+    /// `authority` signed.
+    pub(in crate::ca::exclusion) fn admitted_place(
+        &self,
+        service: &str,
+        generation: GenerationId,
+        authority: &str,
+    ) -> Result<Option<Place>, Error> {
+        let Some(group) = self.admitting_group(service, generation)? else {
+            return Ok(None);
+        };
+        let answer = format!(
+            "group {group} admits what the excluded certificate of {authority} signed: disable it, \
+             or add a disabled group that holds that certificate"
+        );
+        let parameters = json!({ "group": group, "authority": authority });
+        let code = PlaceCode::AuthorityAdmitted;
+        Ok(Some(Place::service(service, code, parameters, answer)))
+    }
+
     /// Returns the group by which a service admits devices below a generation. DPS takes the first
-    /// one that holds a certificate of the chain (contract, section 10).
+    /// one that holds a certificate of the chain, a disabled one before others (contract, sections
+    /// 10 and 13). A group by reference excludes only by a CA certificate that the service was
+    /// observed to hold verified.
     fn admitting_group(
         &self,
         service: &str,
@@ -81,18 +97,23 @@ impl Exclusions {
     ) -> Result<Option<String>, Error> {
         let mut groups = self.store.groups()?;
         groups.retain(|it| it.provisioning == service);
-        let held_there = self.store.ca_certificates()?;
+        let certificates = self.store.ca_certificates()?;
         let hierarchy = self.hierarchy();
         for above in hierarchy.upwards(generation) {
-            let holds = |it: &&EnrollmentRow| it.slots.held().contains(&above.thumbprint());
-            let Some(group) = groups.iter().find(holds) else {
-                continue;
-            };
-            let is_named =
-                |it: &CaCertificateRow| it.provisioning == service && it.generation == above.id;
-            let is_readable = !group.by_reference || held_there.iter().any(is_named);
-            let admits = group.enabled && is_readable;
-            return Ok(admits.then(|| group.name.clone()));
+            let named = certificates
+                .iter()
+                .find(|it| it.provisioning == service && it.generation == above.id);
+            let is_verified = named.is_some_and(CaCertificateRow::is_verified);
+            let mut holders = groups.clone();
+            holders.retain(|it| it.slots.held().contains(&above.thumbprint()));
+            let excludes = |it: &EnrollmentRow| !it.enabled && (!it.by_reference || is_verified);
+            if holders.iter().any(excludes) {
+                return Ok(None);
+            }
+            let admits = |it: &&EnrollmentRow| it.enabled && (!it.by_reference || named.is_some());
+            if let Some(group) = holders.iter().find(admits) {
+                return Ok(Some(group.name.clone()));
+            }
         }
         Ok(None)
     }
