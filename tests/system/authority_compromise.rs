@@ -2,7 +2,8 @@
 //! below the authority, and devices come back with new certificates only.
 
 use crate::authority_roll::{
-    begun, ca_certificates, comes_to, second_signs, shown, slots, start, thumbprint, under_the_root,
+    begun, ca_certificates, comes_to, roll_below, second_signs, shown, slots, start, thumbprint,
+    under_the_root,
 };
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
@@ -333,4 +334,34 @@ fn a_compromise_overtakes_an_open_roll() {
     comes_to(&env, &roll, "done");
     assert_eq!(slots(&env, "line-1")[1], thumbprint(&env, "line-1", 2));
     assert_eq!(env.count("generation WHERE authority = 'line-1'"), 2);
+}
+
+/// The plant is rolled for expiry, and the rollover of the line drains while its device has the old
+/// leaf. The plant's old generation is compromised. Verifies: the identity of the device is deleted
+/// when the command answers, and the receipt counts it, although the rollover of the line, which
+/// clears nothing, is under way below the compromise.
+#[test]
+fn identities_below_a_rollover_for_expiry_go_with_its_issuer() {
+    let env = begun(TestEnv::new());
+    let old = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &old);
+    let plant = start(&env, "plant", "expiry", &[]);
+    comes_to(&env, &plant, "draining");
+    let line = roll_below(&env, "line-1");
+    comes_to(&env, &line, "draining");
+
+    let report = ["roll", "start", "--authority", "plant", "--generation", "1"];
+    let started = env.json(&[&report[..], &["--reason", "compromise"]].concat());
+    is_complete(&started["receipt"]);
+    assert!(!hub_knows(&env, &old));
+    is_out(&env, &old);
+    // It was open: only open rollovers are taken over.
+    let above = format!(
+        "roll line JOIN roll above ON above.id = line.parent WHERE line.id = {line}
+         AND line.reason = 'expiry' AND above.authority = 'plant' AND above.reason = 'compromise'"
+    );
+    assert_eq!(env.count(&above), 1);
+    let places = started["receipt"]["places"].as_array().unwrap();
+    let hub = places.iter().find(|it| it["place"] == "hub: dps").unwrap();
+    assert_eq!(hub["parameters"]["total"], 1, "{hub}");
 }

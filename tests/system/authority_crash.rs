@@ -128,7 +128,7 @@ fn a_root_is_rolled_although_the_daemon_is_killed_at_every_step() {
     old_prober.ends();
     env.kill();
     // Nothing is retired before the device has a new leaf.
-    let points = ["roll.retired", "roll.withdrawn", "roll.done"];
+    let points = ["roll.retired", "roll.withdrawn", "roll.done-root"];
     let calls = lost(&root, &[&[group, DELETION]]);
     let mut new = None;
     env.is_killed_at_each(&points, &calls, |env| {
@@ -217,7 +217,7 @@ fn a_compromised_root_is_replaced_although_the_daemon_is_killed_at_every_step() 
         ("group.put", "works"),
         ("identity.delete", "press-1"),
     ];
-    let points = [&GENERATION[..], &SHUTTING_OUT, &["roll.done"]];
+    let points = [&GENERATION[..], &SHUTTING_OUT, &["roll.done-root"]];
     let calls = lost(&root, &[&CA_CERTIFICATE, &calls]);
     env.is_killed_at_each(&points.concat(), &calls, |env| {
         if says_that_it_is_out(env, "root") {

@@ -144,7 +144,7 @@ pub(crate) fn retiring_when_proven() -> TestEnv {
 }
 
 /// The rollover that another rollover started.
-fn roll_below(env: &TestEnv, authority: &str) -> String {
+pub(crate) fn roll_below(env: &TestEnv, authority: &str) -> String {
     until(&format!("{authority} is rolled"), || {
         let rolls = env.json(&["roll", "list"]);
         let mut rolls = rolls.as_array().unwrap().iter();

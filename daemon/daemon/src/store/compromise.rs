@@ -11,12 +11,13 @@ use super::exclusion::{Applied, Exclusion, delete_identity};
 use super::hub_task::HubCause;
 use super::roll::{self, NewRoll, NewSubject, RollRow};
 use super::{Store, StoreError, UnixSeconds, possession};
-use crate::enrollment::exclusion::{AccessPath, Generation};
+use crate::enrollment::exclusion::{AccessPath, Generation, below};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::error_code::Code;
 use crate::ids::{EnrollmentId, GenerationId, RollId};
 use crate::x509::revocation::RevocationReason;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 impl Store {
     /// Returns the end of the last of a device's leaves that are revoked for good and have not
@@ -146,20 +147,34 @@ fn repeat_leaf(
 }
 
 /// Begins the rolls of these generations' authorities, and removes their CA certificates from every
-/// service. `detail` is for the first one; the others, below it, have no options.
+/// service. `detail` is for the first one; the others, below it, have no options. Each records the
+/// generations whose identities the rolls below it delete.
 pub(super) fn begin_authorities(
     tx: &Tx<'_>,
     generations: &[&Generation],
+    hierarchy: &[Generation],
     detail: &Value,
     entry: &AuditEntry,
 ) -> Result<Vec<RollRow>, StoreError> {
-    let none = json!({});
     let mut begun: Vec<(GenerationId, RollId)> = Vec::new();
     for it in generations {
         let parent = begun.iter().find(|(issuer, _)| Some(*issuer) == it.parent);
         let parent = parent.map(|(_, roll)| *roll);
-        let detail = if begun.is_empty() { detail } else { &none };
-        begun.push((it.id, begin_authority(tx, it, parent, detail, entry)?));
+        let mut detail = if begun.is_empty() {
+            detail.clone()
+        } else {
+            json!({})
+        };
+        let rolled_below = generations
+            .iter()
+            .filter(|other| other.parent == Some(it.id));
+        let cleared_below: BTreeSet<GenerationId> = rolled_below
+            .flat_map(|other| of_authority_and_below(&other.authority, hierarchy))
+            .collect();
+        if !cleared_below.is_empty() {
+            detail["cleared_below"] = json!(cleared_below);
+        }
+        begun.push((it.id, begin_authority(tx, it, parent, &detail, entry)?));
         possession::remove(tx, it.id, entry.at)?;
     }
     audit::append(tx, entry)?;
@@ -167,6 +182,11 @@ pub(super) fn begin_authorities(
         .into_iter()
         .map(|(_, roll)| roll::roll_by_id(tx, roll));
     rolls.collect()
+}
+
+fn of_authority_and_below(authority: &str, hierarchy: &[Generation]) -> BTreeSet<GenerationId> {
+    let own = hierarchy.iter().filter(|it| it.authority == authority);
+    own.flat_map(|it| below(it.id, hierarchy)).collect()
 }
 
 /// Ends the expiry rolls of individual enrollments that have lost a leaf: done if the new leaf

@@ -167,7 +167,7 @@ fn exclude(
             Some(generation) => {
                 compromise::end_leaf_rolls(tx, &applied, entry)?;
                 let replaced = exclusion::to_replace(generation, &hierarchy);
-                compromise::begin_authorities(tx, &replaced, detail, entry)?
+                compromise::begin_authorities(tx, &replaced, &hierarchy, detail, entry)?
             }
             None => compromise::begin_leaves(tx, new, &applied, detail, entry)?,
         };

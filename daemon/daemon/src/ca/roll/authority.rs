@@ -203,6 +203,7 @@ impl Rollovers {
         }
         let (next, action) = self.recorded_step(roll, evidence, step)?;
         crash_point(action);
+        crash_point(&format!("{action}-{}", roll.subject.name()));
         let detail = json!({ "roll": roll.id, "from": roll.state, "to": next.to });
         let entry = self.roll_entry(&Caller::Daemon, action, roll.subject.name(), detail);
         let serves = next.serve.is_some();

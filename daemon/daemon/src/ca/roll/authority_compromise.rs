@@ -11,7 +11,7 @@ use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::{Code, Error, rfc3339};
 use super::Rollovers;
 use super::evidence::AuthorityDetail;
-use crate::enrollment::roll::{RollReason, RollState};
+use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::SlotName;
 use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
 use crate::store::{Cause, Excluded, HubAction, HubCause, NewHubTask, RollRow, RollSubject};
@@ -143,29 +143,24 @@ impl Rollovers {
     }
 
     /// Returns all generations below the authority, the good ones too: a compromised key can sign a
-    /// leaf for a device that is on the next generation already. Rolls below clear their own
-    /// generations, unless groups above admitted devices further below before the blocking group
-    /// was in place.
+    /// leaf for a device that is on the next generation already. Without those that rolls below
+    /// clear, unless groups above admitted devices further below before the blocking group was in
+    /// place.
     fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<GenerationId>, Error> {
         let hierarchy = self.hierarchy();
-        let below = |authority: &str| -> BTreeSet<GenerationId> {
-            let own = hierarchy.iter().filter(|it| it.authority == authority);
-            own.flat_map(|it| hierarchy.subtree(it.id)).collect()
-        };
-        let mut generations = below(roll.subject.name());
-        if let RollSubject::Authority { old_generation, .. } = roll.subject
-            && roll.new_certificate.is_some()
-            && self.exclusions.has_groups_above(old_generation)?
-        {
-            return Ok(generations.into_iter().collect());
-        }
-        for child in self.store.child_rolls(roll.id)? {
-            // A rollover for expiry that was open when its issuer was compromised clears nothing.
-            if child.reason == RollReason::Compromise {
-                for theirs in below(child.subject.name()) {
-                    generations.remove(&theirs);
-                }
+        let name = roll.subject.name();
+        let own = hierarchy.iter().filter(|it| it.authority == name);
+        let mut generations: BTreeSet<GenerationId> =
+            own.flat_map(|it| hierarchy.subtree(it.id)).collect();
+        let admitted_above = match roll.subject {
+            RollSubject::Authority { old_generation, .. } if roll.new_certificate.is_some() => {
+                self.exclusions.has_groups_above(old_generation)?
             }
+            _ => false,
+        };
+        if !admitted_above {
+            let cleared_below = AuthorityDetail::of(roll)?.cleared_below;
+            generations.retain(|it| !cleared_below.contains(it));
         }
         Ok(generations.into_iter().collect())
     }

@@ -17,7 +17,7 @@ use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::KeyType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Options and evidence of an authority's roll, as `detail` holds them.
@@ -30,6 +30,10 @@ pub struct AuthorityDetail {
     /// The kind of the next key, if it is not that of the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_type: Option<KeyType>,
+    /// By compromise: the generations whose identities the rollovers below delete. It is recorded
+    /// when they begin, so no later rollover below is taken for one of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub cleared_below: BTreeSet<GenerationId>,
     /// The result of the canary, by provisioning service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub canary: BTreeMap<String, CanaryVerdict>,
