@@ -357,3 +357,100 @@ fn a_pending_exclusion_is_an_alarm_at_once() {
         pending().is_empty().then_some(())
     });
 }
+
+/// The report of an authority's compromise asks for a successor that cannot be made: its key type
+/// or validity is none. Verifies: the authority is excluded each time, the command says so and what
+/// is wrong, and exits with 1; the API answers 201 with codes; the successor is like the old
+/// certificate. A rollover for expiry is refused for the same.
+#[test]
+fn an_unusable_option_never_delays_the_exclusion_of_an_authority() {
+    let (env, devices) = below_line_1(&["press-7"]);
+    let of_line = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--key-type",
+        "p521",
+        "--reason",
+    ];
+    let refused = env.hallmark(&[&of_line[..], &["expiry"]].concat());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.error.contains("p521"), "{refused:?}");
+    assert_eq!(env.count("roll"), 0);
+
+    let report = [&of_line[..], &["compromise", "--validity", "soon"]].concat();
+    let output = env.hallmark(&report);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.out.contains("authority_excluded"), "{output:?}");
+    for words in [
+        "the exclusion of line-1 is on record",
+        "p521",
+        "soon",
+        "body_invalid",
+    ] {
+        assert!(output.error.contains(words), "{words}: {output:?}");
+    }
+    is_out(&env, &devices[0]);
+    assert!(env.emulator.hub_identity("press-7").is_none());
+    until("the successor signs", || {
+        second_signs(&env, "line-1").then_some(())
+    });
+
+    let body = json!({ "reason": "compromise", "key_type": 7, "validity": 5 });
+    let answer = env.post("/v1/authorities/plant/rolls", &body);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let problems = answer["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 2, "{answer}");
+    assert!(
+        problems.iter().all(|it| it["code"] == "body_invalid"),
+        "{answer}"
+    );
+    assert_eq!(line(&answer, "crl")["code"], "crl_signed", "{answer}");
+}
+
+/// The service has no room for the blocking group of a compromised line, below the group of the
+/// root. Verifies: all else is excluded at once, the command says what is missing, and the receipt
+/// names the group that the service rejects; with room and `push retry` the receipt is complete.
+#[test]
+fn a_service_without_room_never_delays_the_exclusion_of_an_authority() {
+    let mut env = TestEnv::new();
+    let configuration = env.configuration();
+    env.configure(&configuration.replace("verified = [", "groups_max = 2\nverified = ["));
+    let device = under_the_root(&mut env);
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    env.emulator.switch(|it| it.quotas.groups = Some(2));
+
+    let report = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--reason",
+        "compromise",
+    ];
+    let output = env.hallmark(&[&["--json"], &report[..]].concat());
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.error.contains("at most 2 groups"), "{output:?}");
+    let answer: Value = serde_json::from_str(&output.out).unwrap();
+    assert_eq!(answer["problems"][0]["code"], "service_limit", "{answer}");
+    assert_eq!(line(&answer, "crl")["code"], "crl_signed", "{answer}");
+    let roll = answer["rolls"][0]["id"].to_string();
+    until("the receipt names the group", || {
+        let shown = env.json(&["roll", "show", &roll]);
+        let places = shown["receipt"]["places"].as_array()?.clone();
+        let parked = places.iter().find(|it| it["code"] == "enrollment_parked")?;
+        assert_eq!(parked["parameters"]["name"], "line-1-blocked-1", "{shown}");
+        assert_eq!(shown["receipt"]["complete"], false, "{shown}");
+        Some(())
+    });
+    env.emulator.switch(|it| it.quotas.groups = None);
+    env.run(&["push", "retry", "line-1-blocked-1"]);
+    until("the receipt is complete", || {
+        let shown = env.json(&["roll", "show", &roll]);
+        (shown["receipt"]["complete"] == true).then_some(())
+    });
+    is_out(&env, &device);
+    assert!(env.emulator.hub_identity("press-1").is_none());
+}

@@ -404,9 +404,6 @@ pub struct AuthorityRoll {
     /// After a compromise: the compromised generation, if not the serving one.
     #[arg(long, requires = "authority")]
     pub generation: Option<i64>,
-    /// Start although a limit of the service is reached; the reason is audited.
-    #[arg(long, value_name = "REASON", requires = "authority")]
-    pub r#override: Option<String>,
 }
 
 /// `hallmark roll start`

@@ -122,10 +122,23 @@ fn start_authority(
         "validity": roll.of.validity,
         "key_type": roll.of.key_type,
         "generation": roll.of.generation,
-        "override": roll.of.r#override,
     });
     let path = format!("/v1/authorities/{}/rolls", segment(authority));
-    tell(show, &client.post(&path, &body)?)
+    let answer = client.post(&path, &body)?;
+    tell(show, &answer)?;
+    let problems = answer["problems"].as_array().into_iter().flatten();
+    let problem = |it: &Value| {
+        let code = it["code"].as_str().unwrap_or_default();
+        format!("{} [{code}]", it["detail"].as_str().unwrap_or_default())
+    };
+    let problems: Vec<String> = problems.map(problem).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!(
+        "the exclusion of {authority} is on record, and the receipt shows its progress, but: {}",
+        problems.join("; ")
+    )))
 }
 
 fn tell(show: &Show, answer: &Value) -> Result<(), Failure> {

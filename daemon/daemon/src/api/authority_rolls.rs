@@ -7,36 +7,32 @@ use super::problem::Problem;
 use super::rolls::Roll;
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
-use crate::ca::roll::{AuthorityDetail, Reissue};
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::roll::{AuthorityDetail, CompromisedAuthority, Reissue};
+use crate::ca::{CertificateAuthority, Code, Error};
 use crate::ids::{GenerationNumber, RollId};
-use crate::store::{DrainReport, HubCause, RollReason, RollRow};
+use crate::store::{DrainReport, HubCause, RollReason};
 use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     reason: RollReason,
-    /// The validity of the next certificate; by default that of the old one.
+    /// The validity of the next certificate; by default that of the old one. It is read after the
+    /// exclusion, like the type of its key.
     #[serde(default)]
-    validity: Option<HumanSeconds>,
+    validity: Option<Value>,
     #[serde(default)]
-    key_type: Option<KeyType>,
+    key_type: Option<Value>,
     /// By compromise: the number of the compromised generation, if it is not the one that serves.
     #[serde(default)]
     generation: Option<GenerationNumber>,
-    /// Why a guard is overridden.
-    #[serde(default)]
-    r#override: Option<String>,
 }
-
-#[derive(Deserialize)]
-pub(super) struct HumanSeconds(#[serde(with = "human_seconds")] u64);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +59,24 @@ pub(super) struct Started {
     rolls: Vec<Roll>,
     /// By compromise: what each place answered.
     receipt: Option<Receipt>,
+    /// By compromise: what could not be done as it was asked for. The exclusion is made.
+    problems: Vec<NotDone>,
+}
+
+/// An error that did not keep a compromise from its exclusion.
+#[derive(Serialize)]
+pub(super) struct NotDone {
+    code: Code,
+    detail: String,
+}
+
+impl From<Error> for NotDone {
+    fn from(error: Error) -> Self {
+        Self {
+            code: error.code,
+            detail: error.message,
+        }
+    }
 }
 
 /// By compromise, answers when every place has, or when that takes too long.
@@ -75,7 +89,8 @@ pub(super) async fn start(
 ) -> Result<(StatusCode, Json<Started>), Problem> {
     let compromise = start.reason == RollReason::Compromise;
     let started = api.application(move |ca| start.begin(ca, &permission, &name));
-    let ids: Vec<RollId> = started.await?.iter().map(|row| row.id).collect();
+    let CompromisedAuthority { rolls, problems } = started.await?;
+    let ids: Vec<RollId> = rolls.iter().map(|row| row.id).collect();
     let asked = ids.clone();
     let receipt = if compromise {
         Some(
@@ -90,8 +105,12 @@ pub(super) async fn start(
             .map(|id| Roll::of(ca, ca.store().roll(id)?))
             .collect()
     });
-    let rolls = rolls.await?;
-    Ok((StatusCode::CREATED, Json(Started { rolls, receipt })))
+    let started = Started {
+        rolls: rolls.await?,
+        receipt,
+        problems: problems.into_iter().map(NotDone::from).collect(),
+    };
+    Ok((StatusCode::CREATED, Json(started)))
 }
 
 impl Start {
@@ -100,29 +119,66 @@ impl Start {
         ca: &CertificateAuthority,
         permission: &Authorized<Operate>,
         name: &str,
-    ) -> Result<Vec<RollRow>, Error> {
-        let detail = AuthorityDetail {
-            validity: self.validity.map(|it| it.0),
-            key_type: self.key_type,
-            ..AuthorityDetail::default()
-        };
+    ) -> Result<CompromisedAuthority, Error> {
+        let validity = read_validity(self.validity.as_ref());
+        let key_type = read_key_type(self.key_type.as_ref());
         match self.reason {
-            RollReason::Expiry => Ok(vec![
-                ca.rollovers()
-                    .start_authority_roll(permission, name, &detail)?,
-            ]),
+            RollReason::Expiry => {
+                let detail = AuthorityDetail {
+                    validity: validity?,
+                    key_type: key_type?,
+                    ..AuthorityDetail::default()
+                };
+                let rollovers = ca.rollovers();
+                Ok(CompromisedAuthority {
+                    rolls: vec![rollovers.start_authority_roll(permission, name, &detail)?],
+                    problems: Vec::new(),
+                })
+            }
             RollReason::Compromise => {
-                let overriding = self.r#override.as_deref();
-                ca.rollovers().start_authority_compromise(
-                    permission,
-                    name,
-                    self.generation,
-                    &detail,
-                    overriding,
-                )
+                let mut unusable = Vec::new();
+                let detail = AuthorityDetail {
+                    validity: validity.unwrap_or_else(|error| note(&mut unusable, error)),
+                    key_type: key_type.unwrap_or_else(|error| note(&mut unusable, error)),
+                    ..AuthorityDetail::default()
+                };
+                let number = self.generation;
+                let mut started = ca
+                    .rollovers()
+                    .start_authority_compromise(permission, name, number, &detail)?;
+                started.problems.extend(unusable);
+                Ok(started)
             }
         }
     }
+}
+
+fn note<T>(problems: &mut Vec<Error>, error: Error) -> Option<T> {
+    problems.push(error);
+    None
+}
+
+fn read_validity(sent: Option<&Value>) -> Result<Option<u64>, Error> {
+    let Some(sent) = sent else { return Ok(None) };
+    let refused = |message| Error::invalid(Code::BodyInvalid, message);
+    if !sent.is_string() {
+        return Err(refused(format!(
+            "validity {sent} is no duration such as \"5y\""
+        )));
+    }
+    let read = human_seconds::deserialize(sent);
+    let seconds = read.map_err(|error| refused(format!("validity: {error}")))?;
+    Ok(Some(seconds))
+}
+
+fn read_key_type(sent: Option<&Value>) -> Result<Option<KeyType>, Error> {
+    let Some(sent) = sent else { return Ok(None) };
+    let found = sent.as_str().and_then(KeyType::from_name);
+    found.map(Some).ok_or_else(|| {
+        let known = KeyType::ALL.map(KeyType::name).join(", ");
+        let message = format!("key_type {sent} is none of {known}");
+        Error::invalid(Code::BodyInvalid, message)
+    })
 }
 
 pub(super) async fn approve(

@@ -29,30 +29,36 @@ const RECENT_SECONDS: i64 = 7 * 86_400;
 /// How many devices are queued for the hubs in one transaction.
 const IDENTITIES_PER_CHUNK: usize = 500;
 
+/// An authority that was excluded with all below it.
+#[derive(Debug)]
+pub struct CompromisedAuthority {
+    /// The authority's own first.
+    pub rolls: Vec<RollRow>,
+    /// Parts of the request that could not be used.
+    pub problems: Vec<Error>,
+}
+
 impl Rollovers {
     /// Starts the compromise rolls of an authority and all below it; that of the authority comes
-    /// first. `generation` is the compromised one; by default the one that serves.
+    /// first. `generation` is the compromised one; by default the one that serves. The exclusion
+    /// comes first: a service that has no room for a blocking group is a problem to report.
     pub fn start_authority_compromise(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
         generation: Option<GenerationNumber>,
         detail: &AuthorityDetail,
-        overriding: Option<&str>,
-    ) -> Result<Vec<RollRow>, Error> {
+    ) -> Result<CompromisedAuthority, Error> {
         if generation.is_none() {
             self.refuse_unnamed_generation(authority)?;
         }
         let compromised = self.compromised(authority, generation)?;
         let mut names = vec![authority.to_owned()];
         list_those_below(&self.hierarchy(), &compromised, &mut names);
-        if overriding.is_none() {
-            self.groups_within_limits(&names)?;
-        }
+        let problems = Vec::from_iter(self.groups_within_limits(&names).err());
         let number = compromised.number;
         let detail_of_entry = json!({
             "reason": "compromise", "generation": number, "below": names[1..],
-            "override": overriding,
         });
         let caller = permission.caller();
         let entry = self.roll_entry(caller, "roll.started", authority, detail_of_entry);
@@ -64,7 +70,8 @@ impl Rollovers {
         // Their deletions follow when the services exclude the authority (`queue_identities`).
         let hubs = BTreeSet::new();
         let recorded = self.exclusions.exclude(subject, cause, hubs, entry)?;
-        Ok(recorded.rolls)
+        let rolls = recorded.rolls;
+        Ok(CompromisedAuthority { rolls, problems })
     }
 
     /// Refuses a compromise that names no generation soon after another one: a repeated command
@@ -86,8 +93,9 @@ impl Rollovers {
         let excluded = number(hierarchy.generation(old_generation));
         let serving = number(hierarchy.serving(authority));
         let message = format!(
-            "roll {} reports the compromise of generation {excluded} of {authority} since {}; \
-             generation {serving} serves now: say with --generation which one is compromised",
+            "nothing is excluded by this command: roll {} reports the compromise of generation \
+             {excluded} of {authority} since {}, and generation {serving} serves now; if that one is \
+             compromised, too, repeat the command with --generation {serving}",
             last.id,
             rfc3339(last.started_at)
         );
@@ -105,7 +113,8 @@ impl Rollovers {
         let hierarchy = self.hierarchy();
         hierarchy.serving(authority).cloned().ok_or_else(|| {
             let message = format!(
-                "there is no such generation of {authority:?}; `hallmark authority show` shows all"
+                "nothing is excluded: there is no authority {authority:?} that signs; `hallmark \
+                 authority list` has all"
             );
             Error::missing(Code::AuthorityUnknown, message)
         })

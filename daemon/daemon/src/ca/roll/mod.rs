@@ -20,6 +20,7 @@ mod verification;
 mod waits;
 mod window;
 
+pub use authority_compromise::CompromisedAuthority;
 pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;
 pub use leaf_compromise::{CompromisedDevice, LeafCompromise, NewLeaf};

@@ -25,8 +25,8 @@ impl Rollovers {
         Ok(())
     }
 
-    /// Fails if a service has no room for the blocking groups that a compromise adds, one for each
-    /// group.
+    /// Returns an error if a service has no room for the blocking groups that a compromise adds,
+    /// one for each group. It refuses no exclusion: the operator reads it with the receipt.
     pub(super) fn groups_within_limits(&self, authorities: &[String]) -> Result<(), Error> {
         for provisioning in self.services.verified.keys() {
             let mut added = 0;
@@ -40,7 +40,8 @@ impl Rollovers {
             if added > 0 && held + added > most {
                 let message = format!(
                     "{provisioning} holds {held} of at most {most} groups, and blocking the \
-                     compromised certificates adds {added}: delete some there, or say --override"
+                     compromised certificates adds {added}: if the receipt shows that it rejects one, \
+                     delete others there, then `hallmark push retry`"
                 );
                 return Err(Error::conflict(Code::ServiceLimit, message));
             }
