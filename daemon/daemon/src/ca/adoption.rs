@@ -15,7 +15,7 @@ use crate::ids::CrlNumber;
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::credential::is_credential;
-use crate::token::key_uri::KeyUri;
+use crate::token::key_uri::{KeyUri, without_nul};
 use crate::token::{KeyDescription, KeyReference, TokenDescription};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle};
@@ -118,8 +118,17 @@ impl Ceremonies {
         let client = &self.issuer.token(token)?.client;
         let refused = |reason: String| refusal(name, reason);
         check_token(&adoption.key, &client.describe(LOOKUP_DEADLINE)?).map_err(refused)?;
-        let key = client
-            .find(&adoption.reference(certificate), LOOKUP_DEADLINE)
+        let find = |label: &str| {
+            let reference = adoption.reference(certificate, label);
+            client.find(&reference, LOOKUP_DEADLINE)
+        };
+        // The label may have its NULs on the token, too.
+        let label = adoption.key.object.as_deref().unwrap_or_default();
+        let key = find(label)
+            .or_else(|error| match without_nul(label) {
+                plain if plain != label => find(plain),
+                _ => Err(error),
+            })
             .map_err(|error| match Error::from(error) {
                 error if error.code == Code::TokenKey => refused(format!(
                     "{}: no key under {} has the public key of the certificate, together with its public half",
@@ -250,10 +259,10 @@ impl Adoption {
     }
 
     /// Where to look: the public key decides, label and id are hints.
-    fn reference(&self, certificate: &Certificate) -> KeyReference {
+    fn reference(&self, certificate: &Certificate, label: &str) -> KeyReference {
         KeyReference {
             spki: certificate.spki_der().clone(),
-            label: self.key.object.clone().unwrap_or_default(),
+            label: label.to_owned(),
             id: self.key.id.clone().unwrap_or_default(),
             wrapped: None,
         }
@@ -262,7 +271,8 @@ impl Adoption {
     /// Whether the key is the one that is meant, and may be an authority's. Gives what a person has
     /// to know.
     fn admit(&self, key: &KeyDescription) -> Result<Vec<String>, String> {
-        let label = self.key.object.as_ref().is_none_or(|it| *it == key.label);
+        let asked = self.key.object.as_deref();
+        let label = asked.is_none_or(|it| without_nul(it) == without_nul(&key.label));
         let id = self.key.id.as_ref().is_none_or(|it| *it == key.id);
         if !(label && id) {
             return Err(format!(
@@ -375,6 +385,17 @@ mod tests {
                 "{remarks:?}"
             );
         }
+    }
+
+    #[test]
+    fn nuls_at_the_end_of_a_label_do_not_count() {
+        let padded = KeyDescription {
+            label: "Old Root\0\0".into(),
+            ..key()
+        };
+        let plain = "pkcs11:object=Old%20Root";
+        assert!(adoption(plain, None).admit(&padded).is_ok());
+        assert!(adoption(&format!("{plain}%00"), None).admit(&key()).is_ok());
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! An attribute that the parser does not know is refused, because it might narrow the search. A PIN
 //! in the URI, or a path to one, is refused too: PINs come from credential files.
+//!
+//! Programs print the fields of a token as the module gives them: with the padding of their fixed
+//! lengths, which is blanks, or NULs contrary to the specification. Padding does not count.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::fmt;
@@ -57,8 +60,8 @@ pub enum KeyUriRefusal {
          configuration"
     )]
     Query,
-    #[error("{0:?} is not `name=value`")]
-    Attribute(String),
+    #[error("its part {0} is not `name=value`")]
+    Attribute(usize),
     #[error("{0:?} occurs twice: remove one")]
     Twice(String),
     /// An attribute that is unknown, or not of a key.
@@ -73,6 +76,12 @@ pub enum KeyUriRefusal {
     /// Neither `object` nor `id` is given.
     #[error("it names no key: give object or id")]
     NoObject,
+    /// An attribute of a slot or library.
+    #[error(
+        "{0:?} names a slot or a library, and the configuration of the token names its module: \
+         remove it, and give token and serial"
+    )]
+    Place(String),
 }
 
 impl FromStr for KeyUri {
@@ -82,26 +91,39 @@ impl FromStr for KeyUri {
         if text.len() > URI_BYTES_MAX {
             return Err(KeyUriRefusal::TooLong);
         }
-        let path = text.strip_prefix(SCHEME).ok_or(KeyUriRefusal::Scheme)?;
+        let (scheme, path) = text
+            .trim()
+            .split_at_checked(SCHEME.len())
+            .ok_or(KeyUriRefusal::Scheme)?;
+        // Schemes have no case (RFC 3986, section 3.1).
+        if !scheme.eq_ignore_ascii_case(SCHEME) {
+            return Err(KeyUriRefusal::Scheme);
+        }
         if path.contains('?') {
             return Err(KeyUriRefusal::Query);
         }
         let mut uri = KeyUri::default();
         let mut seen = Vec::new();
-        for part in path.split(';').filter(|part| !part.is_empty()) {
+        let parts = path.split(';').filter(|part| !part.is_empty());
+        for (index, part) in parts.enumerate() {
+            // The part itself may be a PIN that was misspelt.
             let (name, value) = part
                 .split_once('=')
-                .ok_or_else(|| KeyUriRefusal::Attribute(part.to_owned()))?;
+                .ok_or(KeyUriRefusal::Attribute(index + 1))?;
             if seen.contains(&name) {
                 return Err(KeyUriRefusal::Twice(name.to_owned()));
             }
             seen.push(name);
             uri.set(name, value)?;
         }
-        match (&uri.object, &uri.id) {
-            (None, None) => Err(KeyUriRefusal::NoObject),
-            _ => Ok(uri),
+        let has_label = uri
+            .object
+            .as_ref()
+            .is_some_and(|it| !without_nul(it).is_empty());
+        if !has_label && uri.id.is_none() {
+            return Err(KeyUriRefusal::NoObject);
         }
+        Ok(uri)
     }
 }
 
@@ -118,14 +140,35 @@ impl KeyUri {
                 self.id = (!id.is_empty()).then_some(id);
                 return Ok(());
             }
-            "type" if value == "private" => return Ok(()),
+            "type" if is_private(&decoded(name, value)?) => return Ok(()),
             "type" => return Err(KeyUriRefusal::Type),
+            _ if name.starts_with("slot-") || name.starts_with("library-") => {
+                return Err(KeyUriRefusal::Place(name.to_owned()));
+            }
             other => return Err(KeyUriRefusal::Unknown(other.to_owned())),
         };
         let text = String::from_utf8(decoded(name, value)?);
-        *place = Some(text.map_err(|_| KeyUriRefusal::Value(name.to_owned()))?);
+        let text = text.map_err(|_| KeyUriRefusal::Value(name.to_owned()))?;
+        // A label is no field of fixed length: a blank may be its last character.
+        let is_field = name != "object";
+        let text = if is_field {
+            text.trim_end_matches([' ', '\0'])
+        } else {
+            &text
+        };
+        *place = Some(text.to_owned());
         Ok(())
     }
+}
+
+fn is_private(kind: &[u8]) -> bool {
+    kind.strip_prefix(b"private")
+        .is_some_and(|padding| padding.iter().all(|it| b" \0".contains(it)))
+}
+
+/// Returns a label without the NULs that some programs write at its end.
+pub fn without_nul(label: &str) -> &str {
+    label.trim_end_matches('\0')
 }
 
 fn decoded(name: &str, value: &str) -> Result<Vec<u8>, KeyUriRefusal> {
@@ -189,14 +232,52 @@ mod tests {
     }
 
     #[test]
+    fn padding_and_case_do_not_count() {
+        let uri: KeyUri = " PKCS11:model=v3%00%00%00;manufacturer=piv_II%20%20%00;serial=%300%00\
+             ;token=PIV%20II%20%20;id=%0a%0B%00;object=Key%20%00;type=private%00\n"
+            .parse()
+            .expect("as p11tool prints the fields of a module that pads with NUL");
+        assert_eq!(uri.model.as_deref(), Some("v3"));
+        assert_eq!(uri.manufacturer.as_deref(), Some("piv_II"));
+        assert_eq!(uri.serial.as_deref(), Some("00"));
+        assert_eq!(uri.token.as_deref(), Some("PIV II"));
+        assert_eq!(
+            uri.object.as_deref(),
+            Some("Key \0"),
+            "as it may be on the token"
+        );
+        assert_eq!(
+            uri.id.as_deref(),
+            Some(&[0x0a, 0x0b, 0][..]),
+            "bytes of an id count"
+        );
+    }
+
+    #[test]
     fn unknown_and_malformed_attributes_are_refused() {
         use KeyUriRefusal::*;
         for (text, refusal) in [
             ("object=a", Scheme),
             ("pkcs11:object=a?pin-value=1234", Query),
-            ("pkcs11:object", Attribute("object".into())),
+            ("pkcs11:object", Attribute(1)),
+            ("pkcs11:object=a;pin-value:1234", Attribute(2)),
+            (
+                "pkcs11:object=a;pin-value=1234",
+                Unknown("pin-value".into()),
+            ),
+            (
+                "pkcs11:object=a;pin-source=file:/pin",
+                Unknown("pin-source".into()),
+            ),
+            ("pkcs11", Scheme),
             ("pkcs11:object=a;object=b", Twice("object".into())),
-            ("pkcs11:object=a;slot-id=1", Unknown("slot-id".into())),
+            ("pkcs11:object=a;id=%01;id=%01", Twice("id".into())),
+            ("pkcs11:object=a;slot-id=1", Place("slot-id".into())),
+            (
+                "pkcs11:object=a;library-version=2.6",
+                Place("library-version".into()),
+            ),
+            ("pkcs11:object=a;Token=x", Unknown("Token".into())),
             ("pkcs11:object=a;x-vendor=1", Unknown("x-vendor".into())),
             ("pkcs11:object=a;type=cert", Type),
             ("pkcs11:object=a b", Value("object".into())),
@@ -205,6 +286,8 @@ mod tests {
             ("pkcs11:object=%ff", Value("object".into())),
             ("pkcs11:token=a", NoObject),
             ("pkcs11:id=", NoObject),
+            ("pkcs11:object=", NoObject),
+            ("pkcs11:object=%00%00", NoObject),
             ("pkcs11:", NoObject),
         ] {
             assert_eq!(text.parse::<KeyUri>(), Err(refusal), "{text}");
@@ -226,7 +309,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(
-            token in proptest::option::of("\\PC{0,32}"), object in "\\PC{1,32}",
+            token in proptest::option::of("\\PC{0,31}[!-~]"), object in "\\PC{1,32}",
             id in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..32)),
         ) {
             let uri = KeyUri { token, object: Some(object), id, ..KeyUri::default() };
