@@ -1,4 +1,4 @@
-//! Writes the man pages and shell completions of `hallmark` and `hallmarkd` into a folder, from the
+//! Writes the man pages and shell completions of the three programs into a folder, from the
 //! definitions that the programs themselves read their command lines by.
 
 use anyhow::Context;
@@ -20,6 +20,7 @@ fn main() -> anyhow::Result<()> {
     let programs = [
         (hallmark_cli::ctl::Arguments::command(), "1"),
         (hallmarkd::commands::arguments::Arguments::command(), "8"),
+        (hallmarkd::token::arguments::TokenArguments::command(), "8"),
     ];
     for (program, section) in programs {
         for shell in SHELLS {

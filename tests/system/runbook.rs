@@ -307,7 +307,7 @@ fn a_line_or_an_intermediate_is_blocked() {
 fn an_authority_is_certified_elsewhere() {
     let env = asked();
     let elsewhere = Elsewhere::on(&env);
-    env.write("gateway.toml", external::CEREMONY);
+    env.write("gateway-ceremony.toml", external::CEREMONY);
     let mut page = Runbook::of("An authority is certified elsewhere");
     page.text(&env);
     page.text(&env);

@@ -1,4 +1,5 @@
-//! Compares the table of log messages in docs/operations.md with the source, both ways.
+//! Compares the table of log messages in docs/operations.md with the source, both ways, and the
+//! package's documents with its files.
 //!
 //! Every `info!`, `warn!` and `error!` of the daemon and of the worker needs a row with its level,
 //! cause and remedy. The message is the last string of the call, and holds no value.
@@ -6,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const LEVELS: [&str; 3] = ["info", "warn", "error"];
 const HEADING: &str = "\n## Log messages\n";
@@ -49,6 +51,18 @@ fn every_log_message_is_in_the_table() {
         }
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// Verifies that the documents of the package name no file that only the source has.
+#[test]
+fn documents_of_the_package_name_only_what_it_has() {
+    let folder = std::env::temp_dir().join(format!("hallmark-documents-{}", std::process::id()));
+    let script = workspace().join("packaging/documents");
+    let output = Command::new(script).arg(&folder).output();
+    let output = output.expect("the script runs");
+    fs::remove_dir_all(&folder).expect("the script has made it");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
 }
 
 /// The folder that holds Cargo.lock.

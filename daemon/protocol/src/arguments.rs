@@ -1,8 +1,16 @@
 //! Defines the commands that need the library of a token, once for both programs that accept them:
 //! `hallmarkd`, and `hallmark-token`, which runs them.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+
+/// The worker of one token, and the commands that load a token's library.
+#[derive(Debug, Parser)]
+#[command(name = "hallmark-token", version)]
+pub struct TokenArguments {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
 
 /// A command that needs the library of a token. `hallmarkd` checks the arguments, and becomes
 /// `hallmark-token` with the same ones.

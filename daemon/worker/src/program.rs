@@ -7,23 +7,16 @@ use crate::initialize::{self, Initialized};
 use crate::listing;
 use crate::process::{self, HandedOver, WorkerOptions};
 use anyhow::Context;
-use clap::Parser;
 use hallmark_base::notify::Systemd;
 use hallmark_base::printable;
-use hallmark_protocol::arguments::{InitializeArguments, TokenCommand, WorkerArguments};
+use hallmark_protocol::arguments::{
+    InitializeArguments, TokenArguments, TokenCommand, WorkerArguments,
+};
 use hallmark_protocol::configuration::TokenConfigurationError;
 use hallmark_protocol::token_file::{TokenFile, TokenFileError};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-/// The worker of one token, and the commands that load a token's library.
-#[derive(Parser)]
-#[command(name = "hallmark-token", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: TokenCommand,
-}
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -40,7 +33,7 @@ fn is_configuration_error(error: &anyhow::Error) -> bool {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    match printable::arguments::<Arguments>().command {
+    match printable::arguments::<TokenArguments>().command {
         TokenCommand::Token(arguments) => run_worker(arguments)?,
         TokenCommand::ProbeModule { fragment, module } => {
             initialize::leave_root()?;
