@@ -60,6 +60,16 @@ impl Sandbox {
     }
 }
 
+/// The kind of file that must be at the path in an environment variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    File,
+    Folder,
+    /// An address of p11-kit, `unix:path=PATH`, or one of another kind, which is not checked.
+    Address,
+}
+
 /// One family of modules.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +88,12 @@ pub struct Fragment {
     pub environment: Vec<String>,
     /// The argument `pReserved` of `C_Initialize`; `${NAME}` is a variable of `environment`.
     pub initialize_argument: Option<String>,
+    /// The variables of `environment` that name a path, and what must be there.
+    #[serde(default)]
+    pub paths: BTreeMap<String, PathKind>,
+    /// Sockets of other programs without which the module finds no token.
+    #[serde(default)]
+    pub sockets: Vec<PathBuf>,
     /// Default number of signing sessions, one thread each.
     #[serde(default = "sessions_default")]
     pub sessions: usize,
@@ -163,6 +179,8 @@ impl Fragment {
             modules: vec![module.to_owned()],
             environment: Vec::new(),
             initialize_argument: None,
+            paths: BTreeMap::new(),
+            sockets: Vec::new(),
             sessions: sessions_default(),
             sessions_max: sessions_max_default(),
             login: true,
@@ -258,6 +276,11 @@ mod tests {
                 let drop_in = families.join(format!("{}.conf", sandbox.name()));
                 assert!(drop_in.is_file(), "{name}");
             }
+            let mut with_path = fragment.paths.keys();
+            assert!(
+                with_path.all(|it| fragment.environment.contains(it)),
+                "{name}"
+            );
             let argument = fragment.initialize_argument(&BTreeMap::new());
             let argument = argument.expect("nothing is filled in");
             let open = argument.is_some_and(|it| it.to_string_lossy().contains("${"));

@@ -107,7 +107,7 @@ pub struct TokenSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interface {
     /// Through a PKCS#11 module of this family.
-    Pkcs11(Fragment),
+    Pkcs11(Box<Fragment>),
     /// As a TPM 2.0.
     Tpm(TpmSettings),
 }
@@ -264,7 +264,7 @@ impl TokenConfiguration {
             TokenKind::Pkcs11 if !(1..=LABEL_BYTES_MAX).contains(&self.label.len()) => {
                 Err(Problem::Label)
             }
-            TokenKind::Pkcs11 => Ok(Interface::Pkcs11(self.family()?)),
+            TokenKind::Pkcs11 => Ok(Interface::Pkcs11(Box::new(self.family()?))),
             TokenKind::Tpm => Ok(Interface::Tpm(self.tpm()?)),
         }
     }

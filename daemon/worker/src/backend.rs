@@ -2,7 +2,8 @@
 
 use hallmark_protocol::TokenError;
 use hallmark_protocol::operation::Token;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
 use std::time::Duration;
 
 /// An interface to tokens.
@@ -17,8 +18,18 @@ pub(crate) trait Backend: Send {
     /// Returns how many wrong PINs the token still accepts.
     fn pin_tries(&mut self) -> Result<PinTries, TokenError>;
 
+    /// Returns the lengths of the token's PINs; `None` if they are not known.
+    fn pin_lengths(&mut self) -> Result<Option<PinLengths>, TokenError> {
+        Ok(None)
+    }
+
     /// Logs in, once. Fails with [`TokenError::Parked`] if the token refuses the PIN.
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError>;
+
+    /// Returns the PIN that the token has refused for a signature since the last call.
+    fn take_refused(&mut self) -> Option<RefusedPin> {
+        None
+    }
 
     /// Logs out. A failure shows at the next login.
     fn log_out(&mut self);
@@ -53,6 +64,32 @@ pub(crate) trait Backend: Send {
 pub(crate) struct TokenIdentity {
     pub(crate) label: String,
     pub(crate) serial: String,
+}
+
+/// The lengths of a token's PINs in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PinLengths {
+    pub(crate) least: u64,
+    pub(crate) most: u64,
+}
+
+impl PinLengths {
+    pub(crate) fn fits(self, pin: &SecretString) -> bool {
+        (self.least..=self.most).contains(&(pin.expose_secret().len() as u64))
+    }
+}
+
+impl fmt::Display for PinLengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PINs of {} to {} bytes", self.least, self.most)
+    }
+}
+
+/// A PIN that was accepted at the login and refused for a signature.
+pub(crate) struct RefusedPin {
+    pub(crate) pin: SecretString,
+    /// The token's return code.
+    pub(crate) reason: String,
 }
 
 /// How many wrong PINs a token still accepts.

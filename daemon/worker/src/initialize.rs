@@ -5,12 +5,14 @@
 //! list. It never changes a token that is initialized and has its PIN.
 
 use crate::pin::read_pin;
+use crate::pkcs11::environment::{SOFTHSM_CONF, explained, softhsm_token_folder};
 use crate::pkcs11::fault::Fault;
 use crate::pkcs11::module::Module;
 use anyhow::{Context, bail};
 use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 use hallmark_base::files::{self, Owner};
+use hallmark_base::fragment::Fragment;
 use hallmark_protocol::arguments::InitializeArguments;
 use secrecy::SecretString;
 use std::io::{self, ErrorKind, Write};
@@ -18,12 +20,6 @@ use std::path::Path;
 
 /// Digits of a random PIN: what 8 random bytes allow, and within every token's limits.
 const PIN_DIGITS: usize = 16;
-
-/// The environment variable that names SoftHSM's configuration.
-pub(crate) const SOFTHSM_CONF: &str = "SOFTHSM2_CONF";
-
-/// The longest configuration of SoftHSM.
-const SOFTHSM_CONF_BYTES_MAX: u64 = 64 * 1024;
 
 /// The result of [`initialize`], with the token's serial number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +38,10 @@ pub(crate) fn initialize(options: &InitializeArguments) -> anyhow::Result<Initia
     let path = options.module.display();
     let failed = |fault: Fault| anyhow::anyhow!("{path}: {}", fault.reason);
     let mut module = Module::load(&options.module, None).map_err(failed)?;
-    module.initialize().map_err(failed)?;
+    let family = Fragment::unknown_family(&options.module);
+    module
+        .initialize()
+        .map_err(|fault| failed(explained(fault, &family, &options.module)))?;
     let outcome = match module.find_token(&options.label, None) {
         Ok(found) if found.information.has_pin() => {
             Ok(Initialized::AlreadyThere(found.information.serial))
@@ -87,12 +86,8 @@ fn owner(options: &InitializeArguments) -> anyhow::Result<Option<Owner>> {
 /// objects.
 pub(crate) fn token_folder_owner(conf: Option<&Path>) -> io::Result<Option<Owner>> {
     // Without a readable configuration SoftHSM finds no token and reports that itself.
-    let text = conf.and_then(|it| files::read_text(it, SOFTHSM_CONF_BYTES_MAX).ok());
-    let folder = text.iter().flat_map(|it| it.lines()).find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == "directories.tokendir").then(|| value.trim().to_owned())
-    });
-    folder.map_or(Ok(None), |it| files::owner_of(Path::new(&it)))
+    let folder = conf.and_then(|it| softhsm_token_folder(it).ok().flatten());
+    folder.map_or(Ok(None), |it| files::owner_of(&it))
 }
 
 fn make(module: &Module, options: &InitializeArguments) -> anyhow::Result<Initialized> {
@@ -101,7 +96,7 @@ fn make(module: &Module, options: &InitializeArguments) -> anyhow::Result<Initia
     let context = module.context();
     context
         .init_token(slot, &so_pin, &options.label)
-        .context("C_InitToken")?;
+        .map_err(named)?;
     give_pin(module, slot, &so_pin, options)
 }
 
@@ -113,19 +108,24 @@ fn give_pin(
 ) -> anyhow::Result<Initialized> {
     let pin = existing_or_new(&options.pin_file)?;
     let context = module.context();
-    let session = context.open_rw_session(slot).context("C_OpenSession")?;
+    let session = context.open_rw_session(slot).map_err(named)?;
     session
         .login(UserType::So, Some(so_pin))
-        .context("C_Login as SO")?;
-    session.init_pin(&pin).context("C_InitPIN")?;
-    session.logout().context("C_Logout")?;
+        .map_err(named)
+        .context("the SO PIN is not accepted")?;
+    session.init_pin(&pin).map_err(named)?;
+    session.logout().map_err(named)?;
     session
         .login(UserType::User, Some(&pin))
-        .context("C_Login with the new PIN")?;
-    let information = module.reader().information(slot);
-    Ok(Initialized::New(
-        information.context("C_GetTokenInfo")?.serial,
-    ))
+        .map_err(named)
+        .context("the new PIN is not accepted")?;
+    let information = module.reader().information(slot).map_err(named)?;
+    Ok(Initialized::New(information.serial))
+}
+
+/// Names function and return code.
+fn named(error: cryptoki::error::Error) -> anyhow::Error {
+    anyhow::anyhow!(Fault::from(error).reason)
 }
 
 fn uninitialized_slot(module: &Module) -> anyhow::Result<Slot> {

@@ -3,6 +3,7 @@
 //! The program that wants the listing starts this one for each module (`hallmark_base::probe`). No
 //! PIN is read, and nothing is changed.
 
+use crate::pkcs11::environment;
 use crate::pkcs11::fault::Fault;
 use crate::pkcs11::module::{Module, trimmed};
 use crate::pkcs11::raw::TokenInformation;
@@ -35,7 +36,7 @@ fn listing(family: &Fragment) -> anyhow::Result<ModuleListing> {
     let argument = family.initialize_argument(&environment)?;
     let failed = |fault: Fault| anyhow!(fault.reason);
     let mut module = Module::load(path, argument).map_err(failed)?;
-    initialize(&mut module).map_err(failed)?;
+    initialize(&mut module).map_err(|fault| failed(environment::explained(fault, family, path)))?;
     let listing = slots(&module);
     module.finalize();
     listing

@@ -67,17 +67,10 @@ pub(crate) enum PinError {
 
 /// Reads a PIN. A line end after it is not part of it.
 pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
-    let unusable = |reason: String| PinError::Credential {
+    files::secret_line(path, PIN_FILE_BYTES_MAX).map_err(|error| PinError::Credential {
         path: path.to_owned(),
-        reason,
-    };
-    let text = files::secret(path, PIN_FILE_BYTES_MAX);
-    let text = text.map_err(|error| unusable(error.to_string()))?;
-    match text.expose_secret().trim_end_matches(['\r', '\n']) {
-        "" => Err(unusable("it is empty".into())),
-        pin if pin.contains(['\r', '\n', '\0']) => Err(unusable("it has several lines".into())),
-        pin => Ok(SecretString::from(pin)),
-    }
+        reason: error.to_string(),
+    })
 }
 
 /// Decides whether the PIN may be tried, before each login.
@@ -138,6 +131,14 @@ impl PinGuard {
     /// Uses the PIN `held`, if there is one, in place of the credential file.
     pub(crate) fn holding(self, held: Option<SecretString>) -> Self {
         PinGuard { held, ..self }
+    }
+
+    /// Returns the error for a PIN that must not be tried for this reason.
+    pub(crate) fn unusable(&self, reason: String) -> PinError {
+        PinError::Credential {
+            path: self.credential.clone(),
+            reason,
+        }
     }
 
     fn read(&self) -> Result<SecretString, PinError> {

@@ -11,6 +11,9 @@
 //! C_GenerateKeyPair 1 keep-private  makes the pair, deletes the public half, aborts the process
 //! C_SignInit 2 close-session  closes the caller's session first, then performs the call
 //! C_SignInit 2 logout         logs the caller's application out first
+//! C_OpenSession 1+ write-protected            refuses read-write sessions
+//! C_GetTokenInfo 1+ write-protected           adds CKF_WRITE_PROTECTED
+//! C_GenerateKeyPair 1+ always-authenticate    makes keys that need a login for each signature
 //! ```
 //!
 //! `keep-public` and `keep-private` leave the objects that remain when a process is killed between
@@ -55,6 +58,10 @@ pub enum Action {
     CloseSession,
     /// Logs the session's application out first.
     Logout,
+    /// Refuses read-write sessions, or shows the flag, as a write-protected token does.
+    WriteProtect,
+    /// Makes a key pair whose private half has `CKA_ALWAYS_AUTHENTICATE`.
+    AlwaysAuthenticate,
 }
 
 /// One half of a key pair.
@@ -103,6 +110,8 @@ impl fmt::Display for Fault {
             Action::Keep(Half::Private) => f.write_str("keep-private"),
             Action::CloseSession => f.write_str("close-session"),
             Action::Logout => f.write_str("logout"),
+            Action::WriteProtect => f.write_str("write-protected"),
+            Action::AlwaysAuthenticate => f.write_str("always-authenticate"),
         }
     }
 }
@@ -129,6 +138,8 @@ impl FromStr for Fault {
             ["keep-private"] => Action::Keep(Half::Private),
             ["close-session"] => Action::CloseSession,
             ["logout"] => Action::Logout,
+            ["write-protected"] => Action::WriteProtect,
+            ["always-authenticate"] => Action::AlwaysAuthenticate,
             _ => return Err(unknown()),
         };
         let once = nth.trim_end_matches('+');
@@ -208,6 +219,8 @@ mod tests {
             Just(Action::Keep(Half::Private)),
             Just(Action::CloseSession),
             Just(Action::Logout),
+            Just(Action::WriteProtect),
+            Just(Action::AlwaysAuthenticate),
         ]
     }
 

@@ -41,6 +41,8 @@ macro_rules! wrap {
             table.C_GetFunctionList = Some(C_GetFunctionList);
             $(table.$function = Some($function);)*
             table.C_GenerateKeyPair = Some(C_GenerateKeyPair);
+            table.C_OpenSession = Some(C_OpenSession);
+            table.C_GetTokenInfo = Some(C_GetTokenInfo);
             table
         }
     };
@@ -52,13 +54,11 @@ wrap! {
     C_GetInfo(a: *mut CK_INFO);
     C_GetSlotList(a: CK_BBOOL, b: *mut CK_SLOT_ID, c: *mut CK_ULONG);
     C_GetSlotInfo(a: CK_SLOT_ID, b: *mut CK_SLOT_INFO);
-    C_GetTokenInfo(a: CK_SLOT_ID, b: *mut CK_TOKEN_INFO);
     C_GetMechanismList(a: CK_SLOT_ID, b: *mut CK_MECHANISM_TYPE, c: *mut CK_ULONG);
     C_GetMechanismInfo(a: CK_SLOT_ID, b: CK_MECHANISM_TYPE, c: *mut CK_MECHANISM_INFO);
     C_InitToken(a: CK_SLOT_ID, b: *mut CK_UTF8CHAR, c: CK_ULONG, d: *mut CK_UTF8CHAR);
     C_InitPIN(a: CK_SESSION_HANDLE, b: *mut CK_UTF8CHAR, c: CK_ULONG);
     C_SetPIN(a: CK_SESSION_HANDLE, b: *mut CK_UTF8CHAR, c: CK_ULONG, d: *mut CK_UTF8CHAR, e: CK_ULONG);
-    C_OpenSession(a: CK_SLOT_ID, b: CK_FLAGS, c: *mut c_void, d: CK_NOTIFY, e: *mut CK_SESSION_HANDLE);
     C_CloseSession(a: CK_SESSION_HANDLE);
     C_CloseAllSessions(a: CK_SLOT_ID);
     C_GetSessionInfo(a: CK_SESSION_HANDLE, b: *mut CK_SESSION_INFO);
@@ -115,7 +115,54 @@ wrap! {
     C_WaitForSlotEvent(a: CK_FLAGS, b: *mut CK_SLOT_ID, c: *mut c_void);
 }
 
-/// Makes a key pair. The plan may leave only half of it.
+/// Reads the information about a token. The plan may add the flag of a write-protected one.
+unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, information: *mut CK_TOKEN_INFO) -> CK_RV {
+    let next = before("C_GetTokenInfo", slot as usize);
+    if let Next::Answer(code) = next {
+        return code;
+    }
+    let Some(read) = wrapped().functions.C_GetTokenInfo else {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    };
+    // SAFETY: the arguments are the caller's, and the same contract holds for them.
+    let code = unsafe { read(slot, information) };
+    match next {
+        Next::CallAndCrash => std::process::abort(),
+        // SAFETY: the module has written the information, since the result is CKR_OK.
+        Next::CallReadOnly if code == CKR_OK => unsafe {
+            (*information).flags |= CKF_WRITE_PROTECTED;
+        },
+        _ => {}
+    }
+    code
+}
+
+/// Opens a session. The plan may refuse read-write sessions.
+unsafe extern "C" fn C_OpenSession(
+    slot: CK_SLOT_ID,
+    flags: CK_FLAGS,
+    application: *mut c_void,
+    notify: CK_NOTIFY,
+    session: *mut CK_SESSION_HANDLE,
+) -> CK_RV {
+    let next = before("C_OpenSession", slot as usize);
+    match next {
+        Next::Answer(code) => return code,
+        Next::CallReadOnly if flags & CKF_RW_SESSION != 0 => return CKR_TOKEN_WRITE_PROTECTED,
+        _ => {}
+    }
+    let Some(open) = wrapped().functions.C_OpenSession else {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    };
+    // SAFETY: the arguments are the caller's, and the same contract holds for them.
+    let code = unsafe { open(slot, flags, application, notify, session) };
+    if let Next::CallAndCrash = next {
+        std::process::abort();
+    }
+    code
+}
+
+/// Makes a key pair. The plan may leave only half of it, or add an attribute.
 #[allow(clippy::too_many_arguments, reason = "PKCS#11 has them")]
 unsafe extern "C" fn C_GenerateKeyPair(
     session: CK_SESSION_HANDLE,
@@ -134,7 +181,16 @@ unsafe extern "C" fn C_GenerateKeyPair(
     let Some(generate) = wrapped().functions.C_GenerateKeyPair else {
         return CKR_FUNCTION_NOT_SUPPORTED;
     };
-    // SAFETY: the arguments are the caller's, and the same contract holds for them.
+    let mut own = match next {
+        // SAFETY: the caller passes so many attributes.
+        Next::CallWithLogin => unsafe { with_login(private_template, private_count) },
+        _ => Vec::new(),
+    };
+    let (private_template, private_count) = match own.len() {
+        0 => (private_template, private_count),
+        count => (own.as_mut_ptr(), count as CK_ULONG),
+    };
+    // SAFETY: the arguments are the caller's or valid copies, and the same contract holds for them.
     let code = unsafe {
         generate(
             session,
@@ -162,8 +218,25 @@ unsafe extern "C" fn C_GenerateKeyPair(
             );
             std::process::abort()
         }
-        Next::Call | Next::Answer(_) => code,
+        Next::Call | Next::CallReadOnly | Next::CallWithLogin | Next::Answer(_) => code,
     }
+}
+
+/// Copies a template, and adds `CKA_ALWAYS_AUTHENTICATE`.
+///
+/// # Safety
+///
+/// `template` points to `count` attributes.
+unsafe fn with_login(template: *mut CK_ATTRIBUTE, count: CK_ULONG) -> Vec<CK_ATTRIBUTE> {
+    static TRUE: CK_BBOOL = CK_TRUE;
+    // SAFETY: the caller guarantees it.
+    let own = unsafe { std::slice::from_raw_parts(template, count as usize) };
+    let login = CK_ATTRIBUTE {
+        type_: CKA_ALWAYS_AUTHENTICATE,
+        pValue: std::ptr::from_ref(&TRUE).cast_mut().cast(),
+        ulValueLen: 1,
+    };
+    own.iter().copied().chain([login]).collect()
 }
 
 fn delete(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) {
@@ -249,6 +322,10 @@ enum Next {
     Call,
     /// Calls the wrapped module, then aborts the process.
     CallAndCrash,
+    /// Calls the wrapped module for a read-only session alone, or adds the flag.
+    CallReadOnly,
+    /// Calls the wrapped module for keys that need a login for each signature.
+    CallWithLogin,
     /// Calls the wrapped module, deletes the other half of the key pair, then aborts the process.
     CallAndKeep(Half),
 }
@@ -267,7 +344,16 @@ fn before(function: &'static str, first: usize) -> Next {
         Action::Return(code) => return Next::Answer(code as CK_RV),
         Action::CrashAfter => return Next::CallAndCrash,
         Action::Keep(half) if function == "C_GenerateKeyPair" => return Next::CallAndKeep(half),
-        Action::Keep(_) => fatal(&format!("{function} makes no key pair")),
+        Action::AlwaysAuthenticate if function == "C_GenerateKeyPair" => {
+            return Next::CallWithLogin;
+        }
+        Action::Keep(_) | Action::AlwaysAuthenticate => {
+            fatal(&format!("{function} makes no key pair"))
+        }
+        Action::WriteProtect if ["C_OpenSession", "C_GetTokenInfo"].contains(&function) => {
+            return Next::CallReadOnly;
+        }
+        Action::WriteProtect => fatal(&format!("{function} shows no write protection")),
         Action::Delay(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
         Action::Hang => loop {
             thread::park();

@@ -12,7 +12,7 @@ mod tests;
 mod walk;
 
 pub use owner::{as_owner, become_owner, owner_of};
-pub use secret::{SecretUnusable, secret};
+pub use secret::{SecretUnusable, only_line, secret, secret_line};
 pub use walk::Owner;
 
 use rustix::fs::{

@@ -4,9 +4,9 @@
 use super::answers::CredentialStore;
 use super::files::{Root, put};
 use super::machine::{self, User};
-use super::plan::{Origin, PlannedCredential};
+use super::plan::{Holder, Origin, PlannedCredential};
 use anyhow::{Context, bail};
-use hallmark_base::files;
+use hallmark_base::files::{self, SecretUnusable};
 use secrecy::{ExposeSecret, SecretString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -67,8 +67,11 @@ pub(super) fn obtain(
     ask: &dyn Fn(&str) -> anyhow::Result<SecretString>,
 ) -> anyhow::Result<SecretString> {
     match &credential.origin {
-        Origin::File(path) => read(path).with_context(|| credential.what.clone()),
-        Origin::Typed => ask(&credential.what),
+        Origin::File(path) => {
+            read(path, credential.holder).with_context(|| credential.what.clone())
+        }
+        Origin::Typed => alone(&ask(&credential.what)?, credential.holder)
+            .with_context(|| format!("{} cannot be used", credential.what)),
         Origin::Random => Ok(random()),
         Origin::NewToken(path) => bail!(
             "{} is lost: it is neither stored nor in {}; if nothing depends on the token, remove \
@@ -79,13 +82,21 @@ pub(super) fn obtain(
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<SecretString> {
+fn read(path: &Path, holder: Holder) -> anyhow::Result<SecretString> {
     let text = files::secret(path, SECRET_BYTES_MAX);
-    let text = text.with_context(|| format!("cannot use {}", path.display()))?;
-    match text.expose_secret().trim() {
-        "" => bail!("{} is empty", path.display()),
-        secret => Ok(SecretString::from(secret)),
+    let secret = text.and_then(|it| alone(&it, holder));
+    secret.with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Returns the secret alone. The blanks around a connection string never count; those around a PIN
+/// may be a part of it, and a guess could cost a try.
+fn alone(text: &SecretString, holder: Holder) -> Result<SecretString, SecretUnusable> {
+    let text = text.expose_secret();
+    match holder {
+        Holder::Daemon => files::only_line(text.trim()),
+        Holder::Worker | Holder::NoUnit => files::only_line(text),
     }
+    .map(SecretString::from)
 }
 
 fn random() -> SecretString {

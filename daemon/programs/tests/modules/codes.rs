@@ -96,11 +96,7 @@ impl Tried {
     fn during(work: impl FnOnce(&Tried)) {
         let mut fixture = Fixture::new("softhsm2", "factory");
         softhsm::make(&mut fixture);
-        let plan = Plan::new(fixture.path("faults"));
-        fixture.wrapped_by = Some(module());
-        fixture.set("PKCS11_FAULT_PLAN", fixture.text("faults"));
-        let wrapped = Fixture::module("softhsm2").display().to_string();
-        fixture.set("PKCS11_FAULT_MODULE", wrapped);
+        let plan = fixture.wrapped();
         let (client, _supervisor) = fixture.start();
         let specification = KeySpecification {
             key_type: KeyType::P256,
@@ -156,14 +152,6 @@ impl Tried {
         assert_eq!(self.client.health().recoveries.logins, logins);
         fs::remove_file(park).unwrap();
     }
-}
-
-/// Cargo writes the library beside the tests that depend on it.
-pub(crate) fn module() -> std::path::PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let module = test.parent().unwrap().join("libpkcs11_fault.so");
-    assert!(module.exists(), "{} is not built", module.display());
-    module
 }
 
 /// Verifies, for each code in each place: the worker keeps running, a refused PIN is tried once,
@@ -238,7 +226,7 @@ fn is_as_documented(page: &str) {
 const HEAD: &str = "\
 # Effects of a token's return codes
 
-A test writes this page (`daemon/programs/tests/modules/codes.rs`): a module returns each code once, in each of four
+A test writes this page: a module returns each code once, in each of four
 places, and the test checks the caller's answer and the worker. No code ends the worker or `hallmarkd serve`.
 A code that comes again and again keeps the token unavailable: the worker recovers once a second, and after
 15 seconds another process replaces it.

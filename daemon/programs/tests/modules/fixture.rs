@@ -6,6 +6,7 @@ use hallmarkd::token::fragment::Fragment;
 use hallmarkd::token::health::TokenState;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
 use hallmarkd::x509::key::KeyType;
+use pkcs11_fault::plan::Plan;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -86,6 +87,17 @@ impl Fixture {
         family.module().expect(INSTALL).to_owned()
     }
 
+    /// Puts the module with faults before the family's module. Returns its plan, without faults.
+    pub(crate) fn wrapped(&mut self) -> Plan {
+        let plan = Plan::new(self.path("faults"));
+        plan.set(&[]).unwrap();
+        self.set("PKCS11_FAULT_PLAN", self.text("faults"));
+        let module = Self::module(self.fragment).display().to_string();
+        self.set("PKCS11_FAULT_MODULE", module);
+        self.wrapped_by = Some(module_with_faults());
+        plan
+    }
+
     /// Runs `hallmarkd init-token`, with PINs in the files `pin` and `so-pin`.
     pub(crate) fn init_token(&self, fragment: &str) -> Output {
         Command::new(HALLMARKD)
@@ -102,10 +114,16 @@ impl Fixture {
             .unwrap()
     }
 
-    /// Starts the worker, and waits until the token is ready or parked.
-    pub(crate) fn launch(&self) -> (TokenClient, Supervisor) {
+    /// Starts the worker.
+    pub(crate) fn begin(&self) -> (TokenClient, Supervisor) {
         let client = TokenClient::new("tried", self.path("tried.sock"));
         let supervisor = Supervisor::start(client.clone(), self.worker());
+        (client, supervisor)
+    }
+
+    /// Starts the worker, and waits until the token is ready or parked.
+    pub(crate) fn launch(&self) -> (TokenClient, Supervisor) {
+        let (client, supervisor) = self.begin();
         client.wait_ready(SOON);
         (client, supervisor)
     }
@@ -169,6 +187,14 @@ impl Fixture {
         }
         text
     }
+}
+
+/// Cargo writes the library beside the tests that depend on it.
+fn module_with_faults() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let module = test.parent().unwrap().join("libpkcs11_fault.so");
+    assert!(module.exists(), "{} is not built", module.display());
+    module
 }
 
 const INSTALL: &str = "install the modules that the tests need with tests/install-modules";

@@ -8,13 +8,12 @@
 //! there are no other states: SoftHSM does not show an object whose file is incomplete. One test
 //! kills the worker with SIGKILL at many moments, and deletes nothing.
 
-use crate::codes::module;
 use crate::fixture::{Fixture, until};
 use crate::{nss, opencryptoki, p11_kit, softhsm, tpm2_pkcs11};
 use hallmarkd::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
-use pkcs11_fault::plan::{Action, Fault, Half, Plan};
+use pkcs11_fault::plan::{Action, Fault, Half};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::thread;
@@ -69,14 +68,7 @@ fn p11_kit_s_half_made_keys_are_replaced() {
 }
 
 fn half_made_keys_are_replaced(mut fixture: Fixture, key_types: &[KeyType]) {
-    let plan = Plan::new(fixture.path("faults"));
-    plan.set(&[]).unwrap();
-    fixture.set("PKCS11_FAULT_PLAN", fixture.text("faults"));
-    fixture.set(
-        "PKCS11_FAULT_MODULE",
-        Fixture::module(fixture.fragment).display().to_string(),
-    );
-    fixture.wrapped_by = Some(module());
+    let plan = fixture.wrapped();
     let cases = key_types
         .iter()
         .flat_map(|key_type| DEATHS.map(|death| (*key_type, death)));

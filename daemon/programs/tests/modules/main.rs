@@ -10,6 +10,9 @@
 //! | `table` | the row of the documentation |
 //! | `codes` | every return code in sign, find, login and open |
 //! | `half_made` | a worker is killed while a key is made |
+//! | `write_protected` | the keys of a write-protected token sign, and none is made or deleted |
+//! | `always_authenticate` | keys that need a login for each signature |
+//! | `environment` | a wrong variable, folder or socket is named |
 //! | `pin` | a token that locks after three wrong PINs is never locked |
 //! | `softhsm`, `tpm2_pkcs11`, `nss`, `opencryptoki`, `p11_kit` | one family each |
 #![allow(
@@ -17,7 +20,9 @@
     reason = "a test stops at the first unexpected result"
 )]
 
+mod always_authenticate;
 mod codes;
+mod environment;
 mod fixture;
 mod half_made;
 mod nss;
@@ -27,3 +32,4 @@ mod pin;
 mod softhsm;
 mod table;
 mod tpm2_pkcs11;
+mod write_protected;

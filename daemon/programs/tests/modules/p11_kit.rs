@@ -27,6 +27,17 @@ impl Remote {
         Self { fixture, softhsm }
     }
 
+    /// Makes another way to the SoftHSM token of `tried`.
+    pub(crate) fn of(tried: &Fixture) -> Self {
+        let mut fixture = Fixture::new("p11-kit", tried.label);
+        let pin = fs::read_to_string(tried.path("pin")).unwrap();
+        fixture.write_secret("pin", &pin);
+        let socket = fixture.text("p11-kit.sock");
+        fixture.set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
+        let softhsm = tried.environment.clone();
+        Self { fixture, softhsm }
+    }
+
     pub(crate) fn server(&self) -> Running {
         let socket = self.fixture.path("p11-kit.sock");
         let _ = fs::remove_file(&socket);

@@ -1,6 +1,7 @@
 //! Tests the PIN guard with tokens that lock after three wrong PINs.
 
 use crate::fixture::{Fixture, until};
+use crate::softhsm;
 use hallmarkd::token::client::{TokenClient, TokenHealth};
 use hallmarkd::token::health::TokenState;
 use std::fs;
@@ -62,4 +63,44 @@ fn parked(client: &TokenClient) -> TokenHealth {
 
 fn logins(health: &TokenHealth) -> u64 {
     health.recoveries.logins
+}
+
+/// Verifies: what an editor or a copy adds to a PIN, and a PIN of a length that the token does not
+/// take, cost no try; the corrected file is used without a restart.
+#[test]
+fn a_pin_that_cannot_be_right_is_not_tried() {
+    let mut fixture = Fixture::new("softhsm2", "factory");
+    softhsm::make(&mut fixture);
+    let right = fs::read_to_string(fixture.path("pin")).unwrap();
+    let right = right.trim_end();
+    let utf_16: Vec<u8> = right.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fixture.write_secret("pin", &format!("\u{feff}{right}\n"));
+    let (client, _supervisor) = fixture.begin();
+    for (content, words) in [
+        (format!("\u{feff}{right}\n").into_bytes(), "byte order mark"),
+        (utf_16, "UTF-16"),
+        (format!("{right} \n").into_bytes(), "blank"),
+        (format!("{right}\0").into_bytes(), "NUL"),
+        (format!("{right}\n{right}\n").into_bytes(), "several lines"),
+        (b"\n".to_vec(), "empty"),
+        (b"123".to_vec(), "PINs of 4 to 255 bytes"),
+        (vec![b'1'; 256], "PINs of 4 to 255 bytes"),
+        (vec![b'1'; 600], "more than 512 bytes"),
+    ] {
+        fs::write(fixture.path("pin"), content).unwrap();
+        let health = until(words, || {
+            let health = client.health();
+            health.reason.contains(words).then_some(health)
+        });
+        assert_eq!(
+            (health.state, logins(&health)),
+            (TokenState::Unavailable, 0)
+        );
+        assert!(!health.reason.contains(right), "{health:?}");
+    }
+    fixture.write_secret("pin", &format!("{right}\r\n"));
+    until("the corrected PIN is taken", || {
+        (client.health().state == TokenState::Ready).then_some(())
+    });
+    assert_eq!(logins(&client.health()), 1);
 }

@@ -4,13 +4,15 @@
 //! reboot. Nothing is retried here; `worker::recovery` decides what to do about a failure.
 
 use super::Pkcs11Token;
+use super::environment;
 use super::fault::Fault;
 use super::key;
 use super::mechanism::Mechanisms;
 use super::module::{Module, trimmed};
 use super::raw::TokenInformation;
 use super::remarks::Remarks;
-use crate::backend::{Backend, PinTries, TokenIdentity};
+use super::signature_login::SignatureLogin;
+use crate::backend::{Backend, PinLengths, PinTries, RefusedPin, TokenIdentity};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, SessionState, UserType};
@@ -27,6 +29,9 @@ use std::time::Duration;
 
 /// How often keys with a remark are checked again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Longest PIN of a token that is believed.
+const PIN_BYTES_MAX: u64 = 1024;
 
 /// The module of one token, from load to finalize.
 pub(crate) struct Pkcs11Backend {
@@ -49,6 +54,8 @@ struct Present {
     /// See [`Pkcs11Token`]; one for all sessions.
     changes: Option<Arc<RwLock<()>>>,
     remarks: Remarks,
+    /// The PIN for keys that need a login for each signature; one for all sessions.
+    signature_login: SignatureLogin,
 }
 
 impl Pkcs11Backend {
@@ -84,19 +91,23 @@ impl Pkcs11Backend {
         let serial = self.settings.serial.clone();
         let avoid = self.fragment.avoid_mechanisms.clone();
         let changes = self.fragment.changes_alone.then(Arc::default);
+        let fragment = self.fragment.clone();
         let module = self.loaded()?;
-        module.initialize()?;
-        let found = module.find_token(&label, serial.as_deref())?;
+        let found = module
+            .initialize()
+            .and_then(|()| module.find_token(&label, serial.as_deref()))
+            .map_err(|fault| environment::explained(fault, &fragment, module.path()))?;
         let mechanisms = Mechanisms::new(module.context().get_mechanism_list(found.slot)?, &avoid);
         Ok(Present {
             slot: found.slot,
             identity: identity(&found.information),
             description: description(module.context(), &found.information, &mechanisms),
             mechanisms,
-            login_session: module.open_session(found.slot)?,
+            login_session: module.open_session(found.slot)?.session,
             destroyed: Arc::default(),
             changes,
             remarks: Remarks::default(),
+            signature_login: SignatureLogin::default(),
         })
     }
 
@@ -133,18 +144,39 @@ impl Backend for Pkcs11Backend {
         self.tries().map_err(self.error("read its state"))
     }
 
+    /// A family whose PIN has a form of its own, such as a name with a password, may count only a
+    /// part of it.
+    fn pin_lengths(&mut self) -> Result<Option<PinLengths>, TokenError> {
+        if !self.fragment.pin_form.is_empty() {
+            return Ok(None);
+        }
+        let read = || {
+            let (module, present) = self.present()?;
+            Ok(module.token_information(present.slot)?.pin_bytes)
+        };
+        let (least, most) = read().map_err(self.error("read its state"))?;
+        // Some modules leave the fields zero, or set them to "unknown".
+        let is_stated = (1..=PIN_BYTES_MAX).contains(&most) && least <= most;
+        Ok(is_stated.then_some(PinLengths { least, most }))
+    }
+
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
         let log_in = || {
-            let login_session = &self.present()?.1.login_session;
+            let present = self.present()?.1;
+            let login_session = &present.login_session;
             match login_session.login(UserType::User, Some(pin)) {
-                Ok(()) => Ok(()),
-                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(login_session)? => {
-                    Ok(())
-                }
-                Err(error) => Err(Fault::from(error)),
+                Ok(()) => {}
+                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(login_session)? => {}
+                Err(error) => return Err(Fault::from(error)),
             }
+            present.signature_login.keep(pin);
+            Ok(())
         };
         log_in().map_err(self.error("log in"))
+    }
+
+    fn take_refused(&mut self) -> Option<RefusedPin> {
+        self.present.as_ref()?.signature_login.take_refused()
     }
 
     fn log_out(&mut self) {
@@ -158,12 +190,16 @@ impl Backend for Pkcs11Backend {
     fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
         let open = || {
             let (module, present) = self.present()?;
+            let opened = module.open_session(present.slot)?;
             Ok(Pkcs11Token {
                 name: self.settings.name.clone(),
                 slot: present.slot,
                 serial: present.identity.serial.clone(),
+                context: module.context().clone(),
                 reader: module.reader().clone(),
-                session: module.open_session(present.slot)?,
+                session: opened.session,
+                is_read_only: opened.is_read_only,
+                signature_login: present.signature_login.clone(),
                 mechanisms: present.mechanisms.clone(),
                 takes_purposes: self.fragment.takes_purposes,
                 description: present.description.clone(),
@@ -236,7 +272,7 @@ fn description(
 }
 
 /// Returns true if the session can read the user's objects.
-fn is_user(session: &Session) -> Result<bool, Fault> {
+pub(super) fn is_user(session: &Session) -> Result<bool, Fault> {
     let state = session.get_session_info()?.session_state();
     Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
 }

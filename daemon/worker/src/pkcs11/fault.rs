@@ -8,9 +8,16 @@ pub(crate) use crate::fault::{Class, Fault};
 use cryptoki::error::{Error, RvError};
 use hallmark_protocol::RecoveryLevel;
 
+/// Why a write-protected token makes, imports and deletes no key, and what helps.
+pub(super) const WRITE_PROTECTED: &str = "the token is write-protected, so its keys sign, and none \
+     is made, imported or deleted: remove the protection with the vendor's tool";
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
+            Error::Pkcs11(code @ (RvError::TokenWriteProtected | RvError::SessionReadOnly), it) => {
+                Fault::refused(format!("C_{it:?}: {code:?}: {WRITE_PROTECTED}"))
+            }
             // `Display` gives a paragraph of the specification, `Debug` the code's name.
             Error::Pkcs11(code, function) => Fault {
                 class: class_of(code),
@@ -28,7 +35,6 @@ fn class_of(code: RvError) -> Class {
         SessionClosed
         | SessionHandleInvalid
         | SessionCount
-        | SessionReadOnly
         | OperationActive
         | OperationNotInitialized => Class::Recover(RecoveryLevel::Session),
         UserNotLoggedIn | ObjectHandleInvalid | KeyHandleInvalid => {
@@ -50,6 +56,7 @@ fn class_of(code: RvError) -> Class {
         | FunctionNotSupported
         | MechanismInvalid
         | MechanismParamInvalid
+        | SessionReadOnly
         | TemplateIncomplete
         | TemplateInconsistent
         | TokenWriteProtected => Class::Refused,

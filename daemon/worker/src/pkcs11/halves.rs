@@ -19,10 +19,16 @@
 //! No certificate was ever issued for such a half, so nothing is lost. A public-key object that
 //! fails a condition is kept and reported; a private key that fails one makes the generation fail.
 
+use super::backend::is_user;
 use super::fault::{Class, Fault};
 use super::key::{KeyPair, attributes, objects};
 use super::mechanism::Mechanisms;
+use super::raw::TokenReader;
+use super::signature_login::{SignatureLogin, needs};
 use super::spki::{ec_parameters, spki};
+use cryptoki::context::Function;
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use hallmark_pki::der_bytes::Der;
@@ -40,29 +46,83 @@ const PUBLIC_HALVES_MAX: usize = 64;
 pub(super) struct SigningSession<'a> {
     pub(super) session: &'a Session,
     pub(super) mechanisms: &'a Mechanisms,
+    pub(super) reader: &'a TokenReader,
+    pub(super) login: &'a SignatureLogin,
+}
+
+/// A private key on the token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PrivateKey {
+    pub(super) object: ObjectHandle,
+    /// `CKA_ALWAYS_AUTHENTICATE`: each signature needs a login (PKCS#11 3.0, section 4.9).
+    always_authenticate: bool,
+}
+
+impl PrivateKey {
+    /// Reads what a key needs for a signature.
+    pub(super) fn new(session: &Session, object: ObjectHandle) -> Result<Self, Fault> {
+        let read = attributes(session, object, &[AttributeType::AlwaysAuthenticate])?;
+        Ok(Self::of(object, &read))
+    }
+
+    fn of(object: ObjectHandle, read: &[Attribute]) -> Self {
+        Self {
+            object,
+            always_authenticate: read.contains(&Attribute::AlwaysAuthenticate(true)),
+        }
+    }
 }
 
 impl SigningSession<'_> {
     /// Signs with this private key.
     pub(super) fn sign(
         self,
-        private: ObjectHandle,
+        private: PrivateKey,
         algorithm: SignatureAlgorithm,
         message: &[u8],
     ) -> Result<Vec<u8>, Fault> {
         let recipe = self.mechanisms.recipe(algorithm)?;
         let input = recipe.input(message);
-        let raw = self.session.sign(&recipe.mechanism(), private, &input)?;
-        recipe.output(raw)
+        let mechanism = recipe.mechanism();
+        if private.always_authenticate {
+            return recipe.output(self.sign_after_login(&mechanism, private.object, &input)?);
+        }
+        match self.session.sign(&mechanism, private.object, &input) {
+            // A key that needs a login for each signature, and does not show the attribute.
+            Err(Error::Pkcs11(RvError::UserNotLoggedIn, Function::Sign))
+                if is_user(self.session)? =>
+            {
+                recipe.output(self.sign_after_login(&mechanism, private.object, &input)?)
+            }
+            raw => recipe.output(raw?),
+        }
+    }
+
+    /// Signs with a key that needs a login for each signature.
+    fn sign_after_login(
+        self,
+        mechanism: &Mechanism<'_>,
+        private: ObjectHandle,
+        input: &[u8],
+    ) -> Result<Vec<u8>, Fault> {
+        self.session.sign_init(mechanism, private)?;
+        self.login.log_in(self.session)?;
+        match self.reader.sign_begun(self.session, input) {
+            // The second table of p11-kit's client is another client.
+            Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {
+                Err(Fault::key(needs("this module does not support it")))
+            }
+            signature => Ok(signature?),
+        }
     }
 
     /// Returns true if a test signature by `private` verifies with the public key of this SPKI.
-    fn signs_for(self, private: ObjectHandle, spki: &[u8]) -> Result<bool, Fault> {
+    fn signs_for(self, private: PrivateKey, spki: &[u8]) -> Result<bool, Fault> {
         let Some(algorithm) = algorithm_of(spki) else {
             return Ok(false);
         };
         // SoftHSM returns CKR_GENERAL_ERROR for a key of another type, as for a lost token.
-        if !is_of_kind(self.session, private, algorithm)? {
+        if !is_of_kind(self.session, private.object, algorithm)? {
             return Ok(false);
         }
         let message = challenge();
@@ -87,7 +147,7 @@ pub(super) struct PublicHalf {
 
 /// A private key, and the public-key objects that may belong to it.
 pub(super) struct Candidate {
-    private: ObjectHandle,
+    private: PrivateKey,
     label: String,
     /// True if `publics` are the objects with its id; false if they are those with its label.
     has_id: bool,
@@ -96,7 +156,12 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn read(session: &Session, private: ObjectHandle) -> Result<Self, Fault> {
-        let own = attributes(session, private, &[AttributeType::Id, AttributeType::Label])?;
+        let wanted = [
+            AttributeType::Id,
+            AttributeType::Label,
+            AttributeType::AlwaysAuthenticate,
+        ];
+        let own = attributes(session, private, &wanted)?;
         let id = own
             .iter()
             .find(|it| matches!(it, Attribute::Id(id) if !id.is_empty()));
@@ -105,7 +170,7 @@ impl Candidate {
             .or(label)
             .ok_or_else(|| Fault::key("a private key has neither id nor label"))?;
         Ok(Self {
-            private,
+            private: PrivateKey::of(private, &own),
             label: label_in(&own),
             has_id: id.is_some(),
             publics: public_halves(session, link)?,

@@ -4,7 +4,7 @@
 //! must never sign. Only [`destroy`] deletes.
 
 use super::fault::{Class, Fault};
-use super::halves::{Candidate, SigningSession, chosen, label_in};
+use super::halves::{Candidate, PrivateKey, SigningSession, chosen, label_in};
 use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
@@ -21,7 +21,7 @@ const CANDIDATES_MAX: usize = 64;
 /// Both halves of a key pair on the token.
 #[derive(Clone, Debug)]
 pub(super) struct KeyPair {
-    pub(super) private: ObjectHandle,
+    pub(super) private: PrivateKey,
     /// `None` if it is not on the token and a signature has identified the private key.
     pub(super) public: Option<ObjectHandle>,
     pub(super) spki: Der,
@@ -161,7 +161,7 @@ pub(super) fn generate(
     let (public, private) = session.generate_key_pair(&mechanism, &public_half, &private_half)?;
     let spki = spki(session, public)?;
     Ok(KeyPair {
-        private,
+        private: PrivateKey::new(session, private)?,
         public: Some(public),
         algorithm: algorithm_of(&spki),
         spki,
@@ -239,7 +239,7 @@ pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescripti
         AttributeType::NeverExtractable,
         AttributeType::Local,
     ];
-    for attribute in attributes(session, pair.private, &wanted)? {
+    for attribute in attributes(session, pair.private.object, &wanted)? {
         match attribute {
             Attribute::Label(label) => description.label = String::from_utf8_lossy(&label).into(),
             Attribute::Id(id) => description.id = id,
@@ -255,7 +255,7 @@ pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescripti
 
 /// Deletes both halves, the private one first, so that a failure leaves no usable key.
 pub(super) fn destroy(session: &Session, pair: &KeyPair) -> Result<(), Fault> {
-    session.destroy_object(pair.private)?;
+    session.destroy_object(pair.private.object)?;
     match pair.public {
         Some(public) => Ok(session.destroy_object(public)?),
         None => Ok(()),

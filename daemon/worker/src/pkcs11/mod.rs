@@ -4,6 +4,7 @@
 //! each [`Pkcs11Token`] is one session.
 
 mod backend;
+pub(crate) mod environment;
 pub(crate) mod fault;
 mod halves;
 mod key;
@@ -12,14 +13,16 @@ pub(crate) mod module;
 pub(crate) mod raw;
 mod remarks;
 mod secret;
+mod signature_login;
 mod spki;
 
 pub(crate) use backend::Pkcs11Backend;
 
+use cryptoki::context::Pkcs11;
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
-use fault::{Class, Fault};
+use fault::{Class, Fault, WRITE_PROTECTED};
 use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 use hallmark_protocol::credential::is_credential;
@@ -31,9 +34,11 @@ use hallmark_protocol::{
 use halves::{SigningSession, clear_half_made};
 use key::KeyPair;
 use mechanism::Mechanisms;
+use module::open_session;
 use raw::TokenReader;
 use remarks::Remarks;
 use secrecy::SecretSlice;
+use signature_login::SignatureLogin;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -43,8 +48,11 @@ struct Pkcs11Token {
     name: String,
     slot: Slot,
     serial: String,
+    context: Pkcs11,
     reader: TokenReader,
     session: Session,
+    is_read_only: bool,
+    signature_login: SignatureLogin,
     mechanisms: Mechanisms,
     takes_purposes: bool,
     description: TokenDescription,
@@ -67,6 +75,8 @@ impl Pkcs11Token {
         SigningSession {
             session: &self.session,
             mechanisms: &self.mechanisms,
+            reader: &self.reader,
+            login: &self.signature_login,
         }
     }
 
@@ -113,7 +123,27 @@ impl Pkcs11Token {
         }
     }
 
+    /// Fails if the token is write-protected. Opens another session if it is not any more.
+    fn require_writable(&mut self) -> Result<(), Fault> {
+        if !self.is_read_only {
+            return Ok(());
+        }
+        let opened = open_session(&self.context, &self.reader, self.slot)?;
+        if opened.is_read_only {
+            return Err(Fault::refused(WRITE_PROTECTED));
+        }
+        self.session = opened.session;
+        self.is_read_only = false;
+        self.handles.clear();
+        self.secrets.clear();
+        Ok(())
+    }
+
     fn answer(&mut self, operation: &Operation) -> Result<Answer, Fault> {
+        // An operation that must not be performed twice changes the token's objects.
+        if !operation.is_repeatable() {
+            self.require_writable()?;
+        }
         match operation {
             Operation::Describe => self.describe().map(Answer::Token),
             Operation::Inventory => self.inventory().map(Answer::Inventory),

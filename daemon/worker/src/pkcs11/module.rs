@@ -12,13 +12,14 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A loaded PKCS#11 module.
 pub(crate) struct Module {
     /// Kept until the process ends: dropping the last clone would unload the library under threads
     /// of the vendor.
     context: Pkcs11,
+    path: PathBuf,
     reader: TokenReader,
     argument: Option<CString>,
     initialized: bool,
@@ -30,6 +31,12 @@ pub(crate) struct FoundToken {
     pub(crate) information: TokenInformation,
 }
 
+/// A session, and whether objects of the token can be changed on it.
+pub(crate) struct OpenSession {
+    pub(crate) session: Session,
+    pub(crate) is_read_only: bool,
+}
+
 impl Module {
     /// Loads the library, to be initialized with `argument` later. Calls no token.
     pub(crate) fn load(path: &Path, argument: Option<CString>) -> Result<Self, Fault> {
@@ -38,9 +45,14 @@ impl Module {
         Ok(Module {
             reader: TokenReader::new(path, &context)?,
             context,
+            path: path.to_owned(),
             argument,
             initialized: false,
         })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Calls `C_Initialize` unless the module is initialized.
@@ -109,9 +121,10 @@ impl Module {
         &self.reader
     }
 
-    /// Opens a read-write session; a key may be made or deleted on any session.
-    pub(crate) fn open_session(&self, slot: Slot) -> Result<Session, Fault> {
-        Ok(self.context.open_rw_session(slot)?)
+    /// Opens a read-write session, because a key may be made or deleted on any session; on a
+    /// write-protected token a read-only one, on which its keys sign.
+    pub(crate) fn open_session(&self, slot: Slot) -> Result<OpenSession, Fault> {
+        open_session(&self.context, &self.reader, slot)
     }
 
     /// Returns the library itself, for calls that only one caller needs.
@@ -120,10 +133,35 @@ impl Module {
     }
 }
 
+/// Opens a session as [`Module::open_session`] does.
+pub(super) fn open_session(
+    context: &Pkcs11,
+    reader: &TokenReader,
+    slot: Slot,
+) -> Result<OpenSession, Fault> {
+    let read_only = |session| OpenSession {
+        session,
+        is_read_only: true,
+    };
+    if reader.information(slot)?.is_write_protected() {
+        return Ok(read_only(context.open_ro_session(slot)?));
+    }
+    match context.open_rw_session(slot) {
+        // Not every token sets CKF_WRITE_PROTECTED.
+        Err(Error::Pkcs11(RvError::TokenWriteProtected | RvError::SessionReadOnly, _)) => {
+            Ok(read_only(context.open_ro_session(slot)?))
+        }
+        opened => Ok(OpenSession {
+            session: opened?,
+            is_read_only: false,
+        }),
+    }
+}
+
 fn is_wanted(information: &TokenInformation, label: &str, serial: Option<&str>) -> bool {
     information.is_initialized()
-        && information.label == label
-        && serial.is_none_or(|serial| information.serial == serial)
+        && information.label == trimmed(label)
+        && serial.is_none_or(|serial| information.serial == trimmed(serial))
 }
 
 fn serials(found: &[FoundToken]) -> String {

@@ -1,9 +1,10 @@
-//! Makes the two calls that cryptoki cannot make, with the only `unsafe` code of the product.
+//! Makes the three calls that cryptoki cannot make, with the only `unsafe` code of the product.
 //!
 //! cryptoki fails on the answer of `C_GetTokenInfo` if the clock of the token is not in its format,
 //! as with opencryptoki; the token could not be found then, so this module reads the answer itself.
-//! And it passes `C_Initialize` the string in `pReserved` without which NSS does not start. A call
-//! that cryptoki can make must not be added here.
+//! It passes `C_Initialize` the string in `pReserved` without which NSS does not start. And it
+//! calls `C_Sign` after a login, for which cryptoki leaves no room after `C_SignInit`. A call that
+//! cryptoki can make must not be added here.
 //!
 //! A second function table belongs to the same module, except with p11-kit's client. So the second
 //! table is used only after the first one has answered.
@@ -13,12 +14,13 @@
 use super::fault::Fault;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, Rv};
+use cryptoki::session::Session;
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki_sys::{
-    CK_EFFECTIVELY_INFINITE, CK_FLAGS, CK_FUNCTION_LIST, CK_RV, CK_SLOT_ID, CK_TOKEN_INFO,
-    CK_ULONG, CK_UNAVAILABLE_INFORMATION, CK_VERSION, CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED,
-    CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
-    CKF_USER_PIN_TO_BE_CHANGED, CKF_WRITE_PROTECTED,
+    CK_BYTE, CK_EFFECTIVELY_INFINITE, CK_FLAGS, CK_FUNCTION_LIST, CK_RV, CK_SESSION_HANDLE,
+    CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CK_VERSION,
+    CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
+    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED, CKF_WRITE_PROTECTED,
 };
 use std::ffi::CStr;
 use std::path::Path;
@@ -57,6 +59,10 @@ impl TokenInformation {
 
     pub(crate) fn pin_final_try(&self) -> bool {
         self.has(CKF_USER_PIN_FINAL_TRY)
+    }
+
+    pub(crate) fn is_write_protected(&self) -> bool {
+        self.has(CKF_WRITE_PROTECTED)
     }
 
     /// Returns the flags that matter to an operator, in words.
@@ -158,12 +164,25 @@ impl From<TokenInfo> for TokenInformation {
 
 type GetTokenInfo = unsafe extern "C" fn(CK_SLOT_ID, *mut CK_TOKEN_INFO) -> CK_RV;
 
-/// Reads the information about tokens in slots. Clones share the library.
+type Sign = unsafe extern "C" fn(
+    CK_SESSION_HANDLE,
+    *mut CK_BYTE,
+    CK_ULONG,
+    *mut CK_BYTE,
+    *mut CK_ULONG,
+) -> CK_RV;
+
+/// Longest signature, that of an RSA key of 8,192 bits.
+const SIGNATURE_BYTES_MAX: usize = 1024;
+
+/// Reads the information about tokens in slots, and signs after a login. Clones share the library.
 #[derive(Clone)]
 pub(crate) struct TokenReader {
     context: Pkcs11,
     get_token_info: GetTokenInfo,
-    /// Contains the function above.
+    /// `None` if the module has no `C_Sign`.
+    sign: Option<Sign>,
+    /// Contains the functions above.
     _library: Arc<cryptoki_sys::Pkcs11>,
 }
 
@@ -191,8 +210,32 @@ impl TokenReader {
         Ok(TokenReader {
             context: context.clone(),
             get_token_info,
+            sign: table.and_then(|table| table.C_Sign),
             _library: Arc::new(library),
         })
+    }
+
+    /// Signs `data` with the operation that [`Session::sign_init`] has begun on `session`.
+    pub(crate) fn sign_begun(&self, session: &Session, data: &[u8]) -> Result<Vec<u8>, Error> {
+        let sign = self.sign.ok_or(Error::NullFunctionPointer)?;
+        let mut signature = vec![0; SIGNATURE_BYTES_MAX];
+        let mut length = SIGNATURE_BYTES_MAX as CK_ULONG;
+        // The specification takes the data through a pointer to mutable bytes.
+        let mut data = data.to_vec();
+        // SAFETY: the pointers are valid for the given lengths, which bound what the module reads
+        // and writes, and `self` keeps the library of the function loaded.
+        let code = unsafe {
+            sign(
+                session.handle(),
+                data.as_mut_ptr(),
+                data.len() as CK_ULONG,
+                signature.as_mut_ptr(),
+                &mut length,
+            )
+        };
+        Rv::from(code).into_result(Function::Sign)?;
+        signature.truncate(length as usize);
+        Ok(signature)
     }
 
     /// Reads the current information about the token in `slot`.

@@ -1,7 +1,7 @@
 //! Logs in to the token: limits how often, and asks the PIN guard before each login.
 
 use super::health_cell::HealthCell;
-use crate::backend::{Backend, PinTries, TokenIdentity};
+use crate::backend::{Backend, PinTries, RefusedPin, TokenIdentity};
 use crate::pin::{PinError, PinGuard};
 use hallmark_protocol::operation::Token;
 use hallmark_protocol::{RecoveryLevel, TokenError};
@@ -101,6 +101,19 @@ impl TokenLogin {
         (0..count).map(|_| self.backend.open()).collect()
     }
 
+    /// Records that the token has refused the PIN for a signature, if it has, and returns the
+    /// refusal as an error.
+    pub(super) fn take_refused(&mut self) -> Option<TokenError> {
+        let RefusedPin { pin, reason } = self.backend.take_refused()?;
+        let guard = self.guard.as_mut()?;
+        let identity = self.identity.as_ref()?;
+        let _alone = guard.alone();
+        Some(TokenError::Parked {
+            token: self.name.clone(),
+            reason: guard.remember_refused(identity, pin, reason).to_string(),
+        })
+    }
+
     /// Logs in once, if the token's own flags and the guard allow it.
     fn log_in(&mut self, health: &HealthCell) -> Result<(), TokenError> {
         let (Some(guard), Some(identity)) = (&mut self.guard, &self.identity) else {
@@ -120,6 +133,12 @@ impl TokenLogin {
             PinError::Refused { .. } | PinError::RefusedAgain { .. } => parked(error.to_string()),
             PinError::Credential { .. } => TokenError::unavailable(&self.name, error.to_string()),
         })?;
+        if let Some(lengths) = self.backend.pin_lengths()?.filter(|it| !it.fits(&pin)) {
+            let error = guard.unusable(format!(
+                "the token takes {lengths}, and this one has another length"
+            ));
+            return Err(TokenError::unavailable(&self.name, error.to_string()));
+        }
         health.count(|done| done.logins += 1);
         match self.backend.log_in(&pin) {
             Ok(()) => guard.forget_refused(),

@@ -23,9 +23,10 @@ mod used_keys;
 mod watchdog;
 
 use crate::backend::Backend;
-use crate::initialize::{SOFTHSM_CONF, go_on_as, token_folder_owner};
+use crate::initialize::{go_on_as, token_folder_owner};
 use crate::pin::{PinGuard, read_pin};
 use crate::pkcs11::Pkcs11Backend;
+use crate::pkcs11::environment::SOFTHSM_CONF;
 use crate::tpm::TpmBackend;
 use anyhow::{Context, bail};
 pub(crate) use connection::HandedOver;
@@ -308,7 +309,7 @@ fn recovery(
         .clone()
         .map(|path| PinGuard::new(path, park_file).holding(held_pin));
     let backend: Box<dyn Backend> = match settings.interface.clone() {
-        Interface::Pkcs11(fragment) => Box::new(Pkcs11Backend::new(settings.clone(), fragment)),
+        Interface::Pkcs11(fragment) => Box::new(Pkcs11Backend::new(settings.clone(), *fragment)),
         Interface::Tpm(tpm) => {
             let identity_file = state_directory.join(format!("token-{}.tpm", settings.name));
             Box::new(TpmBackend::new(settings.clone(), tpm, identity_file))

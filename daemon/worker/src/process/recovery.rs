@@ -155,8 +155,23 @@ impl Recovery {
             Err(error @ TokenError::Unavailable { level: Some(_), .. }) => {
                 Err(self.not_recovered(error))
             }
+            Err(error @ TokenError::Parked { .. }) => Err(self.park_refused().unwrap_or(error)),
             outcome => outcome,
         }
+    }
+
+    /// Parks the token if it has refused the PIN for a signature.
+    fn park_refused(&self) -> Option<TokenError> {
+        let mut pool = self
+            .pool
+            .write()
+            .expect("no thread panics while it holds the pool");
+        let mut login = lock(&self.login);
+        let error = login.take_refused()?;
+        pool.drop_sessions();
+        login.stop();
+        self.health.set_failed(&self.name, &error);
+        Some(error)
     }
 
     /// Returns the answer after recoveries that did not help. If none was allowed so soon, the
@@ -331,6 +346,10 @@ impl Recovery {
         pool.renewals += 1;
         let _watched = self.watch_renewal(pool.slots.len());
         let mut renewed = self.renewed(level, &mut pool, &mut login);
+        // A test signature may have shown it.
+        if let Some(error) = login.take_refused() {
+            renewed = Err(error);
+        }
         if level == RecoveryLevel::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
             renewed = self.renewed(RecoveryLevel::Initialize, &mut pool, &mut login);
         }
