@@ -278,7 +278,7 @@ fn an_authority_that_does_not_fit_is_not_adopted() {
         ),
         (with("plant.pem"), "adoption_refused", "was issued by"),
         (with("weak.pem"), "adoption_refused", "ROCA"),
-        (with("root.key"), "adoption_refused", "certificates"),
+        (with("root.key"), "adoption_refused", "private key"),
         (with("nowhere.pem"), "adoption_refused", "nowhere.pem"),
         (
             good.replace("token=factory", "token=other"),

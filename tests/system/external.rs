@@ -223,12 +223,12 @@ pub(crate) fn asked() -> TestEnv {
     env
 }
 
-fn ceremony(env: &TestEnv) -> Value {
+pub(crate) fn ceremony(env: &TestEnv) -> Value {
     let file = env.write("gateway.toml", CEREMONY);
     env.json(&["ceremony", "run", file.to_str().unwrap()])
 }
 
-fn csr(env: &TestEnv) -> String {
+pub(crate) fn csr(env: &TestEnv) -> String {
     let csr = env.run(&["authority", "csr", "gateway"]);
     env.write("gateway.csr", &csr);
     csr

@@ -72,6 +72,7 @@
 //! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, line by line |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
+//! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
 //! | `tokens` | tokens are listed, shown, checked and measured |
@@ -104,6 +105,7 @@ mod ca_drift;
 mod caller;
 mod canary;
 mod cannot_sign;
+mod certificate_files;
 mod cli;
 mod clock;
 mod compromise;

@@ -6,6 +6,7 @@ use super::{FILE_BYTES_MAX, Show, receipt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hallmark_base::files;
+use hallmark_pki::x509::bundle::{OtherFile, parse_first};
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
@@ -57,11 +58,12 @@ fn kind_of(digits: &str) -> &'static str {
     }
 }
 
-/// Reads PEM as it is, and DER as base64. A private key is refused here: it must not leave its
-/// file.
-fn read(path: &Path) -> Result<String, Failure> {
+/// Reads UTF-8 text as it is, and every other file as base64: the daemon finds out what it is. A
+/// private key is refused here: it must not leave its file.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))?;
-    if bytes.windows(PRIVATE_KEY.len()).any(|it| it == PRIVATE_KEY) {
+    let is_key = parse_first(&bytes) == Err(OtherFile::PrivateKey.into());
+    if is_key || bytes.windows(PRIVATE_KEY.len()).any(|it| it == PRIVATE_KEY) {
         let error = io::Error::new(
             io::ErrorKind::InvalidData,
             "it holds a private key, and nothing was sent; name the file of the certificate",

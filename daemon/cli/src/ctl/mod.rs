@@ -165,7 +165,8 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
         }
         AuthorityCommand::Install { name, file } => {
             let path = format!("/v1/authorities/{}/certificate", client::segment(name));
-            show.record(&client.post(&path, &json!({ "certificates": read(file)? }))?)
+            let certificates = certificate::read(file)?;
+            show.record(&client.post(&path, &json!({ "certificates": certificates }))?)
         }
         AuthorityCommand::Show { name, pem: true } => {
             let generations = client.get(&format!("/v1/authorities/{}", client::segment(name)))?;

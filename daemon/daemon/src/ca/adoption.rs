@@ -29,6 +29,9 @@ use std::path::Path;
 /// The longest reason for accepting a key that could leave its token.
 pub const REASON_CHARS_MAX: usize = 512;
 
+/// Longer text is no path: Linux has no longer ones in one call.
+const PATH_BYTES_MAX: usize = 4096;
+
 /// The ceremony file's entry for an authority that exists elsewhere.
 #[derive(Clone, Debug)]
 pub struct Adoption {
@@ -212,7 +215,7 @@ fn check_token(uri: &KeyUri, token: &TokenDescription) -> Result<(), String> {
 impl Adoption {
     /// Returns its certificate, from the ceremony file or the named file.
     pub(super) fn read_certificate(&self) -> Result<Certificate, String> {
-        let text = if self.certificate.trim_start().starts_with("-----BEGIN") {
+        let text = if self.is_inline() {
             self.certificate.clone().into_bytes()
         } else {
             read_file(Path::new(&self.certificate))?
@@ -220,8 +223,17 @@ impl Adoption {
         let mut certificates = parse_bundle(&text).map_err(|error| error.to_string())?;
         match (certificates.pop(), certificates.len()) {
             (Some(certificate), 0) => Ok(certificate),
-            _ => Err("`certificate` must hold one certificate, the authority's own".into()),
+            (_, more) => Err(format!(
+                "`certificate` holds {} certificates, and must hold one, the authority's own",
+                more + 1
+            )),
         }
+    }
+
+    /// A path has one line; base64 without PEM is longer than any path.
+    fn is_inline(&self) -> bool {
+        let text = self.certificate.trim();
+        text.contains("-----BEGIN") || text.contains('\n') || text.len() > PATH_BYTES_MAX
     }
 
     /// An authority on record must have this certificate. Its file may be gone now.

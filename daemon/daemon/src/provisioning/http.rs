@@ -5,16 +5,16 @@
 //! must observe first), no proxy from the environment (a variable must not reroute a CA).
 
 use super::budget::{Budget, WAIT_MAX};
+use super::ca_bundle::read_ca_bundle;
 use super::call::{Body, Call, Reply};
 use super::credential::Credential;
 use super::failure::{BadAnswer, CallError};
-use crate::files;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, Response, redirect, retry, tls};
 use secrecy::{ExposeSecret, SecretString};
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -275,24 +275,6 @@ fn bounded_client() -> reqwest::ClientBuilder {
         .timeout(REQUEST_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .user_agent(concat!("hallmarkd/", env!("CARGO_PKG_VERSION")))
-}
-
-/// The largest bundle: all authorities of a system are some 250 KiB.
-const CA_BUNDLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
-fn read_ca_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, PlaneError> {
-    let unusable = |reason: String| PlaneError::CaBundle {
-        path: path.to_owned(),
-        reason,
-    };
-    let pem =
-        files::read(path, CA_BUNDLE_BYTES_MAX).map_err(|error| unusable(error.to_string()))?;
-    let bundle = reqwest::Certificate::from_pem_bundle(&pem);
-    let bundle = bundle.map_err(|error| unusable(with_sources(&error)))?;
-    if bundle.is_empty() {
-        return Err(unusable("there is no PEM certificate in it".to_owned()));
-    }
-    Ok(bundle)
 }
 
 /// The request got no answer. Only without a connection is it certain that nothing happened.

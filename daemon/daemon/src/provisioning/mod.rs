@@ -23,6 +23,7 @@
 
 pub mod arm;
 pub mod budget;
+mod ca_bundle;
 pub mod call;
 pub mod configuration;
 pub mod credential;

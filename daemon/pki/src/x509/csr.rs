@@ -137,7 +137,7 @@ pub(super) fn unarmored(bytes: &[u8]) -> Result<Der, CsrRefusal> {
         .into_iter()
         .filter(|block| block.label.ends_with("CERTIFICATE REQUEST"));
     match (requests.next(), requests.next()) {
-        (Some(request), None) => Ok(request.der),
+        (Some(request), None) => Ok(request.der()?),
         (None, _) => Err(CsrRefusal::Malformed(
             "no CERTIFICATE REQUEST block".to_owned(),
         )),

@@ -3,10 +3,12 @@
 //! The module has no clock, no I/O and no private key. A token signs the bytes that [`tbs`] or
 //! [`crl`] has built and [`lint`] has passed.
 
+mod ber;
 pub mod bundle;
 pub mod certificate;
 pub mod certs_only;
 pub mod constraints;
+mod contents;
 pub mod crl;
 pub mod csr;
 pub mod csr_attributes;
@@ -17,6 +19,7 @@ pub mod lint;
 pub mod listener_names;
 pub mod name;
 pub mod oid;
+mod other_file;
 mod pem;
 pub mod profile;
 pub mod request;

@@ -36,6 +36,10 @@ pub(super) const ORGANIZATIONAL_UNIT: ObjectIdentifier = oid("2.5.4.11");
 // Requests: RFC 2985 5.4.2.
 pub(super) const EXTENSION_REQUEST: ObjectIdentifier = oid("1.2.840.113549.1.9.14");
 
+// Files that hold certificates: RFC 5652 5.1, and Netscape's sequence, which `openssl nseq` writes.
+pub(super) const SIGNED_DATA: ObjectIdentifier = oid("1.2.840.113549.1.7.2");
+pub(super) const NETSCAPE_CERTIFICATE_SEQUENCE: ObjectIdentifier = oid("2.16.840.1.113730.2.5");
+
 // Extensions: RFC 5280 4.2.
 pub(super) const SUBJECT_ALT_NAME: ObjectIdentifier = oid("2.5.29.17");
 pub(super) const SUBJECT_KEY_IDENTIFIER: ObjectIdentifier = oid("2.5.29.14");

@@ -9,7 +9,7 @@ use crate::enrollment::thumbprint::Sha1Thumbprint;
 use crate::files;
 use crate::provisioning::call::{Call, segment};
 use crate::provisioning::http::{Plane, PlaneSettings};
-use crate::x509::bundle::parse_bundle;
+use crate::x509::bundle::parse_first;
 use crate::x509::certificate::Certificate;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use reqwest::Method;
@@ -117,10 +117,7 @@ impl ClientAssertion {
         };
         let text = files::read(path, CERTIFICATE_BYTES_MAX);
         let text = text.map_err(|error| unusable(error.to_string()))?;
-        let bundle = parse_bundle(&text);
-        let bundle = bundle.map_err(|refusal| unusable(refusal.to_string()))?;
-        let first = bundle.into_iter().next();
-        first.ok_or_else(|| unusable("there is none in the file".into()))
+        parse_first(&text).map_err(|refusal| unusable(refusal.to_string()))
     }
 }
 

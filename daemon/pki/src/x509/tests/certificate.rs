@@ -1,7 +1,10 @@
 //! Reading certificates, chains and bundles.
 
 use super::{Authority, NOW, YEAR};
-use crate::x509::bundle::{BUNDLE_CERTIFICATES_MAX, BundleRefusal, parse_bundle, render_chain};
+use crate::x509::bundle::{
+    BUNDLE_CERTIFICATES_MAX, BundleRefusal, OtherFile, parse_bundle, parse_first, render_chain,
+    trust_anchors,
+};
 use crate::x509::certificate::Certificate;
 use crate::x509::key::KeyType;
 use crate::x509::profile::Profile;
@@ -45,9 +48,15 @@ fn a_chain_survives_pem() {
     let number = BUNDLE_CERTIFICATES_MAX + 1;
     assert_eq!(
         parse_bundle(too_many.as_bytes()),
-        Err(BundleRefusal::Length(number))
+        Err(BundleRefusal::TooMany {
+            number,
+            max: BUNDLE_CERTIFICATES_MAX
+        })
     );
-    assert_eq!(parse_bundle(b"nothing"), Err(BundleRefusal::Length(0)));
+    assert_eq!(
+        parse_bundle(b"nothing"),
+        Err(BundleRefusal::Other(OtherFile::Text))
+    );
 }
 
 #[test]
@@ -60,7 +69,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = Certificate::parse(&bytes);
-        let _ = parse_bundle(&bytes);
+        let _ = (parse_bundle(&bytes), parse_first(&bytes), trust_anchors(&bytes));
     }
 
     #[test]
