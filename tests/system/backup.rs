@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn create(env: &TestEnv) -> PathBuf {
+pub(crate) fn create(env: &TestEnv) -> PathBuf {
     let made = until("a backup is made", || {
         // Two backups of one second would have one name.
         let output = env.hallmark(&["--json", "backup", "create"]);
@@ -23,7 +23,7 @@ fn verify(env: &TestEnv, file: &Path) -> CommandOutput {
     env.hallmark(&["backup", "verify", file.to_str().unwrap()])
 }
 
-fn restore(env: &TestEnv, file: &Path) -> CommandOutput {
+pub(crate) fn restore(env: &TestEnv, file: &Path) -> CommandOutput {
     let configuration = env.path("hallmark.toml");
     let file = file.to_str().unwrap();
     let configuration = configuration.to_str().unwrap();

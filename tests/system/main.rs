@@ -46,6 +46,7 @@
 //! | `operations_authority` | compromise or block of the authority of stations and operators |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, verified, and restored |
+//! | `restored` | after a restore: exclusions of what is not on record, and what receipts say |
 //! | `modes` | files belong to their owner alone; a readable secret is refused |
 //! | `planted` | root runs programs in folders where other users have planted links |
 //! | `token_gone` | the token is taken away and put back |
@@ -153,6 +154,7 @@ mod reload;
 mod relying_party;
 mod renewal;
 mod request;
+mod restored;
 mod revocation;
 mod revoked_callers;
 mod roles;

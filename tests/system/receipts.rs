@@ -4,7 +4,7 @@
 //! and at the end of each test with the receipts of all compromises and blocks.
 
 use crate::device::is_assigned;
-use crate::invariants::{held, open};
+use crate::invariants::{count, held, open};
 use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
@@ -35,9 +35,71 @@ fn compare(store: &Connection, emulator: &Emulator, answer: &Value) -> Result<()
             compared.map_err(|wrong| format!("{}: {wrong}", place["code"]))?;
         }
     }
+    holds_after_restore(store, emulator, answer)?;
     let all_done = || places.into_iter().flatten().all(|it| it["state"] == "done");
     if answer["receipt"]["complete"] == true && !all_done() {
         return Err("it is complete, and a place is not done".into());
+    }
+    Ok(())
+}
+
+/// After a restore, compares with what the store cannot know. A receipt about devices below a group
+/// or an authority is complete only if the service has no enabled enrollment without a record. A
+/// device that is called excluded at the hub has no identity there by its name, except by a leaf on
+/// record that is good.
+fn holds_after_restore(
+    store: &Connection,
+    emulator: &Emulator,
+    answer: &Value,
+) -> Result<(), String> {
+    if count(store, "restore") == 0 {
+        return Ok(());
+    }
+    let rolls = first_rolls(answer);
+    let device = match answer["kind"].as_str() {
+        Some("device") => answer["name"].as_str(),
+        Some(_) => None,
+        None => rolls.first().and_then(|it| it["registration_id"].as_str()),
+    };
+    let Some(device) = device else {
+        if answer["receipt"]["complete"] == true {
+            return has_no_unknown_enrollment(store, emulator);
+        }
+        return Ok(());
+    };
+    let says_deleted = answer["receipt"]["places"]
+        .as_array()
+        .is_some_and(|places| {
+            places
+                .iter()
+                .any(|it| it["code"] == "identities_deleted" && it["state"] == "done")
+        });
+    let identity = emulator.hub_identity(device).filter(|_| says_deleted);
+    let Some(identity) = identity else {
+        return Ok(());
+    };
+    let shown = &identity["authentication"]["x509Thumbprint"]["primaryThumbprint"];
+    let shown = shown.as_str().unwrap_or_default().to_uppercase();
+    let is_good = "SELECT EXISTS (SELECT 1 FROM certificate WHERE hex(sha256) = ?1 \
+                                  AND revoked_at IS NULL)";
+    let is_good: bool = store.query_row(is_good, [shown], |row| row.get(0)).unwrap();
+    let wrong = || format!("the hub has an identity of {device} by a leaf that is not on record");
+    is_good.then_some(()).ok_or_else(wrong)
+}
+
+fn has_no_unknown_enrollment(store: &Connection, emulator: &Emulator) -> Result<(), String> {
+    for (kind, id) in [
+        (Kind::Individual, "registrationId"),
+        (Kind::Group, "enrollmentGroupId"),
+    ] {
+        for record in emulator.records(kind) {
+            let name = record[id].as_str().unwrap();
+            let known = "SELECT EXISTS (SELECT 1 FROM enrollment WHERE name = ?1)";
+            let known: bool = store.query_row(known, [name], |row| row.get(0)).unwrap();
+            if !known && record["provisioningStatus"] != "disabled" {
+                return Err(format!("it is complete, and {name} is not on record"));
+            }
+        }
     }
     Ok(())
 }

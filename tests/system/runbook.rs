@@ -8,6 +8,7 @@ use crate::external::{self, Elsewhere, asked};
 use crate::process::{CommandOutput, until};
 use crate::provisioned::{below_line_1, individually};
 use crate::request::Request;
+use crate::restored::{registered, restored_after};
 use crate::roles::with_operators;
 use crate::test_env::{HALLMARK, HALLMARKD, TestEnv};
 use clap::error::ErrorKind;
@@ -393,6 +394,23 @@ fn credentials_go_into_a_token() {
     env.wait_in_sync();
     page.line(&own).text(&env);
     assert!(out.exists());
+}
+
+#[test]
+fn what_came_after_the_backup_is_excluded() {
+    let (env, _, [compromised, blocked]) = restored_after(|env, _| {
+        let devices = ["press-8", "press-9"].map(|id| registered(env, id));
+        env.run(&["enrollment", "add", "--individual", "press-10"]);
+        registered(env, "press-10");
+        devices
+    });
+    let is_out = |device| assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
+    let mut page = Runbook::of("After a restore");
+    page.text(&env);
+    is_out(&compromised);
+    page.text(&env);
+    is_out(&blocked);
+    page.line(&[]).repeats_until_it_prints(&env, "press-10");
 }
 
 #[test]

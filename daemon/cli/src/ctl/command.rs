@@ -262,7 +262,11 @@ pub enum DeviceCommand {
 #[derive(Debug, Subcommand)]
 pub enum EnrollmentCommand {
     /// List all enrollments.
-    List,
+    List {
+        /// Those at provisioning services that are not on record, as after a restore.
+        #[arg(long)]
+        unknown: bool,
+    },
     /// Show one enrollment as desired and as observed.
     Show {
         /// Registration id or group id.

@@ -207,7 +207,19 @@ fn write_chain(path: &Path, answer: &Value) -> Result<(), Failure> {
 
 fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
     match command {
-        EnrollmentCommand::List => show.table(
+        EnrollmentCommand::List { unknown: true } => show.table(
+            &client.pages("/v1/enrollments?unknown=true", "id")?,
+            &[
+                "provisioning",
+                "kind",
+                "name",
+                "status",
+                "primary",
+                "secondary",
+                "observed_at",
+            ],
+        ),
+        EnrollmentCommand::List { unknown: false } => show.table(
             &client.pages("/v1/enrollments", "id")?,
             &[
                 "provisioning",

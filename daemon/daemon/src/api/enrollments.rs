@@ -8,9 +8,10 @@ use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::enroll::EnrollmentRequest;
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::{Code, Error, rfc3339};
+use crate::enrollment::record::Record;
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::ids::EnrollmentId;
-use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
+use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow, UnknownEnrollment};
 use axum::Json;
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
@@ -105,10 +106,64 @@ impl From<EnrollmentRow> for Enrollment {
     }
 }
 
+/// An enrollment at a service that is not on record.
+#[derive(Serialize)]
+pub(super) struct Unknown {
+    /// Orders the list.
+    id: i64,
+    provisioning: String,
+    kind: EnrollmentKind,
+    name: String,
+    status: &'static str,
+    primary: Option<String>,
+    secondary: Option<String>,
+    observed_at: String,
+    observed: Value,
+}
+
+impl From<UnknownEnrollment> for Unknown {
+    fn from(row: UnknownEnrollment) -> Self {
+        let found = row.found;
+        let slots = Record::parse(found.record.clone()).map(|it| it.thumbprints());
+        let (primary, secondary) = slots.unwrap_or_default();
+        Self {
+            id: row.id,
+            provisioning: found.provisioning,
+            kind: found.kind,
+            name: found.name,
+            status: if found.enabled { "enabled" } else { "disabled" },
+            primary: primary.map(|it| it.to_string()),
+            secondary: secondary.map(|it| it.to_string()),
+            observed_at: rfc3339(row.observed_at),
+            observed: found.record,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct Page {
     after: Option<EnrollmentId>,
     limit: Option<u32>,
+    /// Those at the services that are not on record, instead of those on record.
+    #[serde(default)]
+    unknown: bool,
+}
+
+/// A page of one of the two lists.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Listed {
+    OnRecord(Box<Enrollment>),
+    Unknown(Box<Unknown>),
+}
+
+impl Listed {
+    fn id(&self) -> i64 {
+        match self {
+            Self::OnRecord(it) => it.id.get(),
+            Self::Unknown(it) => it.id,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,16 +175,25 @@ pub(super) struct Where {
 pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
-) -> Result<(HeaderMap, Json<Vec<Enrollment>>), Problem> {
+) -> Result<(HeaderMap, Json<Vec<Listed>>), Problem> {
     let limit = page::rows(page.limit);
     let after = page.after.unwrap_or(EnrollmentId::START);
-    let rows = api
-        .application(move |ca| Ok(ca.store().enrollments(after, limit)?))
-        .await?;
-    let enrollments = rows.into_iter().map(Enrollment::from).collect();
-    Ok(page::page("/v1/enrollments", enrollments, limit, |it| {
-        it.id
-    }))
+    let unknown = page.unknown;
+    let listed = api.application(move |ca| {
+        if unknown {
+            let rows = ca.store().unknown_enrollments(after.get(), limit)?;
+            return Ok(rows
+                .into_iter()
+                .map(|it| Listed::Unknown(Box::new(it.into())))
+                .collect());
+        }
+        let rows = ca.store().enrollments(after, limit)?.into_iter();
+        Ok(rows
+            .map(|it| Listed::OnRecord(Box::new(it.into())))
+            .collect())
+    });
+    let path = format!("/v1/enrollments?unknown={unknown}");
+    Ok(page::page(&path, listed.await?, limit, Listed::id))
 }
 
 pub(super) async fn show(

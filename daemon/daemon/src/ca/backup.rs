@@ -22,6 +22,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The largest manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
@@ -41,6 +43,18 @@ pub struct Manifest {
     pub sha256: String,
     /// The contents of the copy.
     pub contents: Contents,
+}
+
+impl Manifest {
+    /// Returns when the backup was made.
+    pub fn made(&self) -> Result<UnixSeconds, BackupInvalid> {
+        let made = OffsetDateTime::parse(&self.made_at, &Rfc3339);
+        let made = made.map_err(|_| BackupInvalid::Unreadable {
+            path: "its manifest".into(),
+            reason: format!("{:?} is no time", self.made_at),
+        })?;
+        Ok(UnixSeconds::new(made.unix_timestamp()))
+    }
 }
 
 /// A backup that was made.

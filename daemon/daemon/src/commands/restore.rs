@@ -110,7 +110,9 @@ fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Res
         caller,
         now,
     );
-    record_restore(&restored, &entry).context("cannot write the restore into the journal")?;
+    let lost_since = manifest.made()?;
+    record_restore(&restored, lost_since, &entry)
+        .context("cannot write the restore into the journal")?;
     // SQLite would apply a log of the old database to the new one.
     for log in logs(&database) {
         remove(&log)?;
@@ -143,8 +145,8 @@ impl Restored {
              - Certificates issued since are on no revocation list, and cannot be revoked one by one. \
              Their devices have to ask for new ones.\n\
              - Revocations and blocks since then are undone. Make them again, first of all.\n\
-             - Provisioning services may hold what came since: `hallmark push list`, \
-             `hallmark enrollment list`.\n\
+             - Provisioning services may hold what came since; the daemon compares them when it \
+             starts: `hallmark enrollment list --unknown`.\n\
              - Generations that authorities were given since are unknown, and so are their keys.\n"
         );
         match &self.unknown {

@@ -7,7 +7,7 @@
 
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, enrollment_rows, named};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, restore};
 use crate::enrollment::exclusion::AccessPath;
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ impl Store {
     }
 }
 
-/// Returns every path by which a service admits the device.
+/// Returns every path by which a service admits the device, or may admit it after a restore.
 pub(super) fn access_paths(
     tx: &Tx<'_>,
     device: &str,
@@ -65,16 +65,15 @@ pub(super) fn access_paths(
             group: group.map(|row| row.name.clone()),
         }
     };
-    Ok(services
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .map(path)
-        .collect())
+    let services: BTreeSet<&String> = services.collect();
+    let mut paths = Vec::from_iter(services.into_iter().map(path));
+    restore::add_lost_paths(tx, device, &mut paths)?;
+    Ok(paths)
 }
 
 /// Returns the individual enrollment that takes precedence on this path, and whether it was being
-/// removed. Adds it if need be, with the device's current leaf: the service knows no enrollment
-/// without a certificate.
+/// removed. Adds it if need be, with the device's current leaf or its placeholder: the service
+/// knows no enrollment without a certificate.
 pub(super) fn ensure_individual(
     tx: &Tx<'_>,
     path: &AccessPath,

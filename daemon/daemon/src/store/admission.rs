@@ -228,13 +228,16 @@ fn exclude_beside(
     Ok(Some(row.id))
 }
 
-/// Returns the devices that are blocked, or have a compromised leaf that has not expired.
+/// Returns the devices that are blocked, or have a compromised leaf that has not expired or may be
+/// lost by a restore.
 fn excluded_devices(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<String>, StoreError> {
     let devices = tx.query_all(
         "SELECT name FROM block WHERE kind = 'device' AND lifted_at IS NULL
          UNION SELECT i.subject FROM intent i JOIN certificate c ON c.intent = i.id
          WHERE c.revoked_at IS NOT NULL AND c.revocation_reason = ?2
-           AND i.role = 'device' AND i.not_after >= ?1",
+           AND i.role = 'device' AND i.not_after >= ?1
+         UNION SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
+         WHERE r.reason = 'compromise' AND r.started_at >= (SELECT min(restored_at) FROM restore)",
         params![now, RevocationReason::KeyCompromise.code()],
         |row| row.get(0),
     )?;

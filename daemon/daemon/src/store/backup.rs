@@ -5,7 +5,9 @@
 
 use super::audit::{self, AuditEntry, AuditVerdict};
 use super::engine::{Tx, params};
-use super::{BUSY_TIMEOUT_MS, Store, StoreError, configure, database_file, migrations};
+use super::{
+    BUSY_TIMEOUT_MS, Store, StoreError, UnixSeconds, configure, database_file, migrations, restore,
+};
 use crate::files;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
@@ -90,10 +92,14 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
     })
 }
 
-/// Records in a database that no other process has open that it was restored. The restored
-/// revocation lists are withheld until newer ones are signed: lists with more entries may have been
-/// published.
-pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreError> {
+/// Records in a database that no other process has open that a backup, made at `lost_since`, was
+/// restored. The restored revocation lists are withheld until newer ones are signed: lists with
+/// more entries may have been published.
+pub fn record_restore(
+    database: &Path,
+    lost_since: UnixSeconds,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
     let mut connection = database_file::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
     let transaction = connection.transaction()?;
@@ -101,7 +107,9 @@ pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreEr
         "UPDATE generation SET revocations = revocations + 1, crl_withheld = 1",
         [],
     )?;
-    audit::append(&Tx::new(&transaction), entry)?;
+    let tx = Tx::new(&transaction);
+    restore::record(&tx, lost_since, entry.at)?;
+    audit::append(&tx, entry)?;
     Ok(transaction.commit()?)
 }
 

@@ -76,8 +76,8 @@ pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, 
     }
     if !excluded_leaves(tx, &row.slots)?.is_empty() {
         return Err(StoreError::Conflict(format!(
-            "the leaf of {name} is revoked, or below a revoked generation: issue a new leaf, which \
-             replaces it at once"
+            "the leaf of {name} is revoked, below a revoked generation, or not on record since a \
+             restore: issue a new leaf, which replaces it at once"
         )));
     }
     match row.slots {
@@ -242,12 +242,16 @@ pub(super) fn revoked_above(
 }
 
 /// Returns the leaves in these slots that no relying party accepts: those revoked for good, and
-/// those below a generation that is revoked or on hold. A new leaf replaces them at once. A leaf
+/// those below a generation that is revoked or on hold; and those that are not on record, of which
+/// neither is known. A new leaf replaces them at once. A leaf
 /// on hold is not among them, because its device or group is blocked, and that can be lifted.
 pub(super) fn excluded_leaves(tx: &Tx<'_>, slots: &Slots) -> Result<Vec<Thumbprint>, StoreError> {
     let mut excluded = Vec::new();
     for it in slots.held() {
-        if is_excluded_for_good(tx, &it)? || revoked_above(tx, &[it])?.is_some() {
+        if is_excluded_for_good(tx, &it)?
+            || revoked_above(tx, &[it])?.is_some()
+            || !is_on_record(tx, &it)?
+        {
             excluded.push(it);
         }
     }
@@ -356,6 +360,11 @@ fn is_excluded_for_good(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError
                AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?2)"
     );
     tx.query_one(&sql, params![it.as_bytes(), hold], |row| row.get(0))
+}
+
+fn is_on_record(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1)";
+    tx.query_one(sql, params![it.as_bytes()], |row| row.get(0))
 }
 
 /// Returns whether one of these certificates is excluded for good.

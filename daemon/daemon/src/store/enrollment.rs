@@ -4,7 +4,7 @@ use super::device::current_leaf;
 use super::engine::{Parameters, Row, Tx, params};
 use super::json::{from_json, optional_json, to_json};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, restore};
 use crate::enrollment::exclusion::{AccessPath, BlockingGroup};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::{SlotName, Slots};
@@ -119,15 +119,21 @@ impl Store {
     }
 }
 
-/// Adds a disabled individual enrollment with the current leaf of a group's device. It takes
-/// precedence over the group.
+/// Adds a disabled individual enrollment with the current leaf of a group's device, or with its
+/// placeholder. It takes precedence over the group.
 pub(super) fn add_overlay(
     tx: &Tx<'_>,
     path: &AccessPath,
     at: UnixSeconds,
 ) -> Result<EnrollmentRow, StoreError> {
     let device = &path.device;
-    let slots = current_leaf(tx, device)?;
+    let mut slots = current_leaf(tx, device)?;
+    if let (Slots::Empty, Some(placeholder)) = (&slots, restore::placeholder_of(tx, device)?) {
+        slots = Slots::Serving {
+            slot: SlotName::Primary,
+            certificate: placeholder,
+        };
+    }
     if slots == Slots::Empty {
         let message = format!("leaf of {device}, so there is nothing to exclude");
         return Err(StoreError::Missing(message));

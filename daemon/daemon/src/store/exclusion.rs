@@ -19,7 +19,10 @@ use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::RollRow;
-use super::{Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual, possession};
+use super::{
+    Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual, possession, restore,
+};
+use crate::der_bytes::Der;
 use crate::enrollment::exclusion::{
     self, End, Enrollments, Generation, Group, Individual, Remaining, Restriction,
 };
@@ -41,6 +44,8 @@ pub struct Exclusion {
     pub hubs: BTreeSet<String>,
     /// A block, or a compromise.
     pub cause: Cause,
+    /// A certificate without a key, for a device without a leaf on record.
+    pub placeholder: Option<Der>,
 }
 
 /// The subject of an exclusion.
@@ -148,6 +153,9 @@ fn exclude(
         Excluded::Generation(authority, number) => Some(find(&hierarchy, authority, *number)?),
         _ => None,
     };
+    if let (Excluded::Device(device), Some(der)) = (&new.subject, &new.placeholder) {
+        restore::add_placeholder(tx, device, der)?;
+    }
     let plan = plan(tx, new, generation, &hierarchy, entry.at)?;
     let block = match &new.cause {
         Cause::Block(reason) => {

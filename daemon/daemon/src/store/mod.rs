@@ -80,6 +80,7 @@ mod possession;
 mod probe;
 mod readmission;
 mod request;
+mod restore;
 mod retry;
 mod revocation;
 mod roll;
@@ -88,6 +89,7 @@ mod stored_name;
 #[cfg(test)]
 mod tests;
 mod unchanged;
+mod unknown_enrollment;
 mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
@@ -129,9 +131,11 @@ pub use mark::{MarkRow, MarkSubject, Observation};
 pub use opening::ReadOnly;
 pub use possession::CaCertificateRow;
 pub use request::{InstalledCertificate, NewRequest};
+pub use restore::LostPeriod;
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollRow, RollSubject};
 pub use scan::{DriftedEnrollments, ScannedPage};
+pub use unknown_enrollment::{FoundEnrollment, MayAdmit, UNKNOWN_MAX, UnknownEnrollment};
 
 use crate::error_code::Code;
 use engine::Tx;

@@ -10,7 +10,7 @@ use super::engine::Tx;
 use super::enrollment::{self, EnrollmentRow, save_slots, set_status};
 use super::mark::{self, MarkSubject};
 use super::revocation::Revoked;
-use super::{Store, StoreError, UnixSeconds, conflicts, exclusion, hold, individual};
+use super::{Store, StoreError, UnixSeconds, conflicts, exclusion, hold, individual, restore};
 use crate::enrollment::exclusion::below;
 use crate::enrollment::slots::Slots;
 use crate::ids::{BlockId, EnrollmentId};
@@ -110,7 +110,9 @@ fn revert(
             let enabled = conflicts::may_enable(tx, &row, &row.slots)?;
             set_status(tx, *id, enabled)?;
             let goes = *leaving || row.overlay_of.is_some();
-            if goes && compromised_until(tx, &row.name, at)?.is_none() {
+            let is_compromised = compromised_until(tx, &row.name, at)?.is_some()
+                || restore::has_lost_compromise(tx, &row.name)?;
+            if goes && !is_compromised {
                 enrollment::set_removed(tx, *id)?;
             }
         }

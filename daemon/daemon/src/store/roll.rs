@@ -51,7 +51,8 @@ pub struct RollRow {
     pub state: RollState,
     /// The certificate that is replaced.
     pub old_certificate: Thumbprint,
-    /// The end of the replaced certificate.
+    /// The end of the replaced certificate; the start of the roll where that is not on record, as
+    /// for a placeholder.
     pub old_not_after: UnixSeconds,
     /// The certificate that replaces it.
     pub new_certificate: Option<Thumbprint>,
@@ -88,10 +89,11 @@ pub(super) enum NewSubject<'a> {
 }
 
 const SELECT: &str = "SELECT r.id, r.enrollment, e.provisioning, e.name, r.authority, \
-     r.old_generation, r.new_generation, r.reason, r.state, r.old_certificate, i.not_after, \
+     r.old_generation, r.new_generation, r.reason, r.state, r.old_certificate, \
+     coalesce(i.not_after, r.started_at), \
      r.new_certificate, r.detail, r.parent, r.started_by, r.started_at, r.changed_at \
      FROM roll r LEFT JOIN enrollment e ON e.id = r.enrollment \
-     JOIN certificate c ON c.sha256 = r.old_certificate JOIN intent i ON i.id = c.intent";
+     LEFT JOIN certificate c ON c.sha256 = r.old_certificate LEFT JOIN intent i ON i.id = c.intent";
 
 impl Store {
     /// Returns rolls, newest first, at most `limit`: only open ones if `open`, and only those older

@@ -6,6 +6,7 @@ use super::engine::params;
 use super::enrollment::{EnrollmentRow, enrollment_rows};
 use super::json::to_json;
 use super::mark::{self, MarkRow, MarkSubject, Observation};
+use super::unknown_enrollment::{self, FoundEnrollment};
 use super::{EnrollmentKind, Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
 use crate::ids::{EnrollmentId, MarkId};
@@ -20,6 +21,8 @@ pub struct ScannedPage {
     pub changed: Vec<EnrollmentId>,
     /// Marks whose enrollment is as desired.
     pub in_place: Vec<(MarkRow, Observation)>,
+    /// Enrollments without a row that may hold certificates of this daemon.
+    pub unknown: Vec<FoundEnrollment>,
 }
 
 /// The enrollments of a service that another program has changed.
@@ -39,6 +42,8 @@ pub struct PageEffect {
     pub cleared: usize,
     /// Marks that were raised.
     pub raised: usize,
+    /// Unknown enrollments that are too many to be recorded.
+    pub left_out: usize,
 }
 
 impl Store {
@@ -83,12 +88,13 @@ impl Store {
             for (mark, observation) in &page.in_place {
                 effect.cleared += usize::from(mark::complete(tx, mark, observation, at)?);
             }
+            effect.left_out = unknown_enrollment::record(tx, page.scan, &page.unknown, at)?;
             Ok(effect)
         })
     }
 
     /// Marks enrollments that existed before the scan and were not listed. Newer ones may have
-    /// landed on a page already read.
+    /// landed on a page already read. Unknown enrollments that were not listed are forgotten.
     pub fn mark_unseen(
         &self,
         provisioning: String,
@@ -97,6 +103,7 @@ impl Store {
         at: UnixSeconds,
     ) -> Result<usize, StoreError> {
         self.write(move |tx| {
+            unknown_enrollment::forget_unseen(tx, &provisioning, kind, scan)?;
             let missing: Vec<EnrollmentId> = tx.query_all(
                 "SELECT id FROM enrollment e
                  WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
@@ -152,6 +159,24 @@ impl Store {
 
     /// Records that every enrollment at a service was compared with the store.
     pub fn record_scan(&self, provisioning: String, at: UnixSeconds) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO service_load (provisioning, scanned_at, scanned_restore)
+                 VALUES (?1, ?2, (SELECT max(id) FROM restore))
+                 ON CONFLICT (provisioning) DO UPDATE
+                 SET scanned_at = ?2, scanned_restore = excluded.scanned_restore",
+                params![provisioning, at],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Begins the first interval between scans of a service.
+    pub fn begin_scan_interval(
+        &self,
+        provisioning: String,
+        at: UnixSeconds,
+    ) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
                 "INSERT INTO service_load (provisioning, scanned_at) VALUES (?1, ?2)

@@ -324,14 +324,45 @@ CREATE TABLE ca_certificate (
 ) STRICT;
 
 -- The load of a provisioning service: how much of its limits is used, by whatever program, at the
--- last count; how many scans have begun, and when one last ended.
+-- last count; how many scans have begun, when one last ended, and the last restore before that one.
 CREATE TABLE service_load (
     provisioning    TEXT    PRIMARY KEY,
     groups          INTEGER,
     ca_certificates INTEGER,
     scans           INTEGER NOT NULL DEFAULT 0,
-    scanned_at      INTEGER
+    scanned_at      INTEGER,
+    scanned_restore INTEGER
 ) STRICT;
+
+-- A backup was restored: what was recorded between `lost_since`, when the backup was made, and
+-- `restored_at` is lost.
+CREATE TABLE restore (
+    id          INTEGER PRIMARY KEY,
+    lost_since  INTEGER NOT NULL,
+    restored_at INTEGER NOT NULL
+) STRICT;
+
+-- An enrollment that a scan has found at a service, that has no row in `enrollment`, and that may
+-- hold certificates of this daemon. `record` is as the service showed it.
+CREATE TABLE unknown_enrollment (
+    id           INTEGER PRIMARY KEY,
+    provisioning TEXT    NOT NULL,
+    kind         TEXT    NOT NULL CHECK (kind IN ('individual', 'group')),
+    name         TEXT    NOT NULL COLLATE NOCASE,
+    record       TEXT    NOT NULL CHECK (json_valid(record)),
+    enabled      INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    seen_in_scan INTEGER NOT NULL,
+    observed_at  INTEGER NOT NULL,
+    CONSTRAINT unknown_enrollment_name UNIQUE (provisioning, kind, name)
+) STRICT;
+
+-- A certificate whose key was never stored, for the disabled enrollment of a device without a leaf
+-- on record: the service knows no enrollment without a certificate.
+CREATE TABLE placeholder (
+    device TEXT PRIMARY KEY COLLATE NOCASE,
+    sha256 BLOB NOT NULL CONSTRAINT placeholder_sha256 UNIQUE CHECK (length(sha256) = 32),
+    der    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- The dirty mark: its subject must be observed; it never says what must change. `version` counts
 -- the causes, so that work done for an older cause does not clear a newer one. `urgent` marks are

@@ -195,6 +195,15 @@ impl Enrollments {
             return Err(Error::conflict(Code::DeviceBlocked, message));
         }
         match self.store.compromised_until(device, self.now())? {
+            None if self.store.has_lost_compromise(device)? => {
+                let message = format!(
+                    "this enrollment excludes a compromised leaf of {device}, which may not be on \
+                     record since a restore, and its group {} would accept it; say why not with \
+                     --override",
+                    group.name
+                );
+                Err(Error::conflict(Code::EnrollmentExcludes, message))
+            }
             None => Ok(()),
             Some(until) => Err(Error::conflict(
                 Code::EnrollmentExcludes,
@@ -317,10 +326,12 @@ impl Enrollments {
         };
         match self.store.certificate_by_sha256(thumbprint.as_bytes())? {
             Some(row) => Ok(Some(SlotCertificate::new(row.der))),
-            None => Err(Error::stop(
-                Code::StoreUnreadable,
-                format!("a slot names certificate {thumbprint}, which is not on record"),
-            )),
+            None => match self.store.placeholder(thumbprint)? {
+                Some(der) => Ok(Some(SlotCertificate::new(der))),
+                None => Err(unreadable(format!(
+                    "a slot names certificate {thumbprint}, which is not on record"
+                ))),
+            },
         }
     }
 

@@ -57,7 +57,7 @@ impl Exclusions {
         let entry = self.block_entry(permission, "block.started", subject, reason);
         let mut subject = subject.clone();
         match &mut subject {
-            Excluded::Device(id) => *id = self.known_device(id)?,
+            Excluded::Device(id) => *id = self.named_device(id)?,
             Excluded::Group(id) => self.refuse_blocking_group(id)?,
             Excluded::Generation(authority, number) => {
                 self.generation_named(authority, *number)?;
@@ -82,8 +82,13 @@ impl Exclusions {
             Cause::Block(_) => "roll-block-recorded",
             Cause::Compromise { .. } => "roll-compromise-recorded",
         };
+        let placeholder = match &subject {
+            Excluded::Device(device) => self.placeholder_if_needed(device)?,
+            _ => None,
+        };
         let exclusion = Exclusion {
             subject,
+            placeholder,
             services: self.services.names.clone(),
             hubs,
             cause,
@@ -126,8 +131,8 @@ impl Exclusions {
     pub fn block_receipt(&self, id: BlockId) -> Result<Receipt, Error> {
         let block = self.store.block(id)?;
         let left = self.left_to_do(&block)?;
-        let mut places = vec![self.crl_place_of_block(&block, left.as_deref())?];
         let is_in_force = block.lifted_at.is_none();
+        let mut places = self.crl_places_of_block(&block, left.as_deref())?;
         if let Some(number) = block.generation.filter(|_| is_in_force) {
             let generation = self.generation_named(&block.name, number)?;
             places.extend(self.elsewhere_place(generation.id));
@@ -148,6 +153,9 @@ impl Exclusions {
                 }
                 _ => place,
             }));
+            if block.kind != BlockKind::Device {
+                places.extend(self.unknown_places(service)?);
+            }
         }
         Ok(places.into())
     }
@@ -175,16 +183,31 @@ impl Exclusions {
         Ok(places)
     }
 
-    fn crl_place_of_block(&self, block: &BlockRow, left: Option<&str>) -> Result<Place, Error> {
+    fn crl_places_of_block(
+        &self,
+        block: &BlockRow,
+        left: Option<&str>,
+    ) -> Result<Vec<Place>, Error> {
+        let is_in_force = block.lifted_at.is_none();
         match (block.kind, left) {
-            (BlockKind::Device, _) => self.crl_place(&block.name),
+            (BlockKind::Device, _) if is_in_force => self.crl_places(&block.name),
+            (BlockKind::Device, _) => Ok(vec![self.crl_place(&block.name)?]),
             (BlockKind::Group, Some(left)) => {
                 let parameters = json!({ "group": block.name });
-                Ok(Place::crl(PlaceCode::DevicesRemaining, parameters, left))
+                let code = PlaceCode::DevicesRemaining;
+                Ok(vec![Place::crl(code, parameters, left)])
             }
             _ => {
                 let signers = self.signers_of(block)?;
-                self.listed_place(signers.into_iter(), &self.held_in_words(block))
+                let listed = self.listed_place(signers.into_iter(), &self.held_in_words(block))?;
+                // A generation is on the list of its issuer with all that it signed.
+                let is_of_leaves = is_in_force && block.kind == BlockKind::Group;
+                let whose = format!("devices of {}", block.name);
+                let unknown = is_of_leaves.then(|| self.unknown_leaves(&whose));
+                Ok([listed]
+                    .into_iter()
+                    .chain(unknown.transpose()?.flatten())
+                    .collect())
             }
         }
     }

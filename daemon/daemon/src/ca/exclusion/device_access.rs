@@ -4,9 +4,13 @@
 
 use super::Exclusions;
 use crate::ca::profile::Role;
+use crate::ca::roll::canary;
 use crate::ca::{Code, Error};
+use crate::der_bytes::Der;
+use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
 use crate::store::{CertificateRow, EnrollmentRow};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
 /// The most leaves of a device that are read, newest first.
 const LEAVES_MAX: u32 = 1_000;
@@ -26,16 +30,39 @@ impl Exclusions {
         Ok(self.store.groups_admitting(device, self.now())?)
     }
 
-    /// Returns the registration id in the spelling on record.
-    pub(in crate::ca) fn known_device(&self, registration_id: &str) -> Result<String, Error> {
-        let device = self.store.device(registration_id)?.ok_or_else(|| {
+    /// Returns the registration id of a device to be excluded, in the spelling on record. After a
+    /// restore a device may have a leaf that is not on record; then its name is enough.
+    pub(in crate::ca) fn named_device(&self, registration_id: &str) -> Result<String, Error> {
+        if let Some(device) = self.store.device(registration_id)? {
+            return Ok(device.registration_id);
+        }
+        if self.store.lost_period()?.is_none() {
             let message = format!(
                 "there is no device {registration_id:?}; `hallmark device list` has all that ever \
                  got a leaf"
             );
-            Error::missing(Code::DeviceUnknown, message)
-        })?;
-        Ok(device.registration_id)
+            return Err(Error::missing(Code::DeviceUnknown, message));
+        }
+        RegistrationId::parse(registration_id)
+            .map_err(|error| Error::invalid(error.code(), error.to_string()))?;
+        canary::refuse_reserved(registration_id)?;
+        Ok(registration_id.to_owned())
+    }
+
+    /// Returns a certificate for the enrollment that excludes a device without a leaf on record.
+    /// Its key is dropped, so nothing can use it.
+    pub(super) fn placeholder_if_needed(&self, device: &str) -> Result<Option<Der>, Error> {
+        if self.store.device(device)?.is_some() {
+            return Ok(None);
+        }
+        let failed = |error: rcgen::Error| Error::stop(Code::Internal, error.to_string());
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut parameters = CertificateParams::default();
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, device);
+        parameters.distinguished_name = subject;
+        let placeholder = parameters.self_signed(&key).map_err(failed)?;
+        Ok(Some(Der::from(placeholder.der().as_ref())))
     }
 
     /// Returns true if an authority above has groups: they accept every leaf below it that is not

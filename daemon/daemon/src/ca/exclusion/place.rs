@@ -24,14 +24,18 @@ codes! {
         EnrollmentGood => "enrollment_good",
         EnrollmentParked => "enrollment_parked",
         EnrollmentPending => "enrollment_pending",
+        EnrollmentsNotCompared => "enrollments_not_compared",
+        EnrollmentsUnknown => "enrollments_unknown",
         HubNotConfigured => "hub_not_configured",
         IdentitiesAfterService => "identities_after_service",
         IdentitiesDeleted => "identities_deleted",
         IdentitiesPending => "identities_pending",
+        IdentitiesUnknown => "identities_unknown",
         IdentityKept => "identity_kept",
         IndividualsPending => "individuals_pending",
         IndividualsSettled => "individuals_settled",
         IssuerElsewhere => "issuer_elsewhere",
+        LeavesUnknown => "leaves_unknown",
         RootRevoked => "root_revoked",
         ServiceNotConfigured => "service_not_configured",
     }
@@ -53,15 +57,19 @@ impl PlaceCode {
             | PlaceCode::CrlNotSigned
             | PlaceCode::DevicesRemaining
             | PlaceCode::EnrollmentPending
+            | PlaceCode::EnrollmentsNotCompared
             | PlaceCode::IdentitiesAfterService
             | PlaceCode::IdentitiesPending
             | PlaceCode::IndividualsPending => PlaceState::Pending,
             PlaceCode::AuthorityAdmitted
             | PlaceCode::EnrollmentDrifted
             | PlaceCode::EnrollmentParked
+            | PlaceCode::EnrollmentsUnknown
             | PlaceCode::HubNotConfigured
+            | PlaceCode::IdentitiesUnknown
             | PlaceCode::IdentityKept
             | PlaceCode::IssuerElsewhere
+            | PlaceCode::LeavesUnknown
             | PlaceCode::ServiceNotConfigured => PlaceState::Open,
         }
     }

@@ -6,6 +6,7 @@
 //! open: the receipt names it and says what the operator must do.
 
 mod hub;
+mod lost;
 mod services;
 
 use super::Exclusions;
@@ -47,7 +48,7 @@ impl From<Vec<Place>> for Receipt {
 impl Exclusions {
     /// Returns the answers of all places to the compromise of a device.
     pub fn compromise_receipt(&self, device: &str, rolls: &[RollId]) -> Result<Receipt, Error> {
-        let mut places = vec![self.crl_place(device)?];
+        let mut places = self.crl_places(device)?;
         for roll in rolls {
             let roll = self.store.roll(*roll)?;
             let RollSubject::Enrollment { id, .. } = roll.subject else {
@@ -103,6 +104,19 @@ impl Exclusions {
         );
         let parameters = json!({ "authority": authority, "serial": serial, "issuer": issuer });
         Some(Place::issuer(&issuer, parameters, answer))
+    }
+
+    /// Returns what revocation lists have of the leaves of an excluded device, and what they cannot
+    /// have since a restore.
+    pub(super) fn crl_places(&self, device: &str) -> Result<Vec<Place>, Error> {
+        let unknown = self.unknown_leaves(device)?;
+        let has_none = || Ok::<_, Error>(self.living_leaves(device)?.is_empty());
+        let mut places = Vec::new();
+        if unknown.is_none() || !has_none()? {
+            places.push(self.crl_place(device)?);
+        }
+        places.extend(unknown);
+        Ok(places)
     }
 
     /// Returns whether a device's leaves are on the revocation lists of their issuers. That alone

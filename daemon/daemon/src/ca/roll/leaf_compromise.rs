@@ -50,7 +50,7 @@ impl Rollovers {
         permission: &Authorized<Operate>,
         compromise: LeafCompromise,
     ) -> Result<CompromisedDevice, Error> {
-        let device = self.exclusions.known_device(&compromise.registration_id)?;
+        let device = self.exclusions.named_device(&compromise.registration_id)?;
         let hubs = match compromise.hub {
             HubPolicy::Reprovision => BTreeSet::new(),
             HubPolicy::Delete => self.services.hubs.keys().cloned().collect(),

@@ -20,6 +20,7 @@ mod identity;
 mod job;
 mod proof;
 mod scan;
+mod unknown;
 
 use super::configuration::Clients;
 use super::failure::CallError;

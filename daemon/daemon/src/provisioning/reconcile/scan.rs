@@ -8,13 +8,14 @@
 
 use super::backoff::while_the_store_fails;
 use super::enrollment::sighting;
+use super::unknown::{found, may_be_ours};
 use super::{Failure, Reconciler};
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::plan::holds;
 use crate::enrollment::record::Record;
 use crate::provisioning::dps::ScanKind;
 use crate::provisioning::pages::Pages;
-use crate::store::{EnrollmentKind, EnrollmentRow, ScannedPage};
+use crate::store::{EnrollmentKind, EnrollmentRow, ScannedPage, UNKNOWN_MAX};
 use std::time::Duration;
 
 /// How long after a scan that ended early the next one begins, at most.
@@ -46,15 +47,19 @@ impl Reconciler {
         }
     }
 
-    /// At most the interval: a clock that was set back must not put scans off.
+    /// At most the interval: a clock that was set back must not put scans off. A restore makes a
+    /// scan due at once, since the service may hold what is not on record any more.
     async fn until_next_scan(&self) -> Duration {
         let name = self.name.clone();
         let passed = self.blocking(move |ca| {
             let last = ca.store().last_scan(&name)?;
             let now = ca.now();
+            if !ca.store().is_compared_since_restore(&name)? {
+                return Ok(i64::MAX);
+            }
             if last.is_none() {
                 // The first interval begins with the first start.
-                ca.store().record_scan(name, now)?;
+                ca.store().begin_scan_interval(name, now)?;
             }
             Ok(last.map_or(0, |last| now - last))
         });
@@ -68,19 +73,29 @@ impl Reconciler {
     async fn scan(&self) -> Result<(), Failure> {
         let enrollments = self.scan_enrollments().await;
         self.scan_ca_certificates().await?;
-        enrollments?;
+        if enrollments? > 0 {
+            let service = &self.name;
+            tracing::warn!(
+                service,
+                max = UNKNOWN_MAX,
+                "too many unknown enrollments to list"
+            );
+            return Ok(());
+        }
         let name = self.name.clone();
         self.blocking(move |ca| Ok(ca.store().record_scan(name, ca.now())?))
             .await?;
         Ok(())
     }
 
-    async fn scan_enrollments(&self) -> Result<(), Failure> {
-        self.scan_kind(EnrollmentKind::Individual).await?;
-        self.scan_kind(EnrollmentKind::Group).await
+    /// Returns how many unknown enrollments were too many to be recorded.
+    async fn scan_enrollments(&self) -> Result<usize, Failure> {
+        let individuals = self.scan_kind(EnrollmentKind::Individual).await?;
+        Ok(individuals + self.scan_kind(EnrollmentKind::Group).await?)
     }
 
-    pub(super) async fn scan_kind(&self, kind: EnrollmentKind) -> Result<(), Failure> {
+    /// Returns how many unknown enrollments were too many to be recorded.
+    pub(super) async fn scan_kind(&self, kind: EnrollmentKind) -> Result<usize, Failure> {
         let asked = match kind {
             EnrollmentKind::Individual => ScanKind::Individuals,
             EnrollmentKind::Group => ScanKind::Groups,
@@ -90,6 +105,7 @@ impl Reconciler {
         let scan = begun.await?;
         let mut pages = Pages::of(asked);
         let mut next = None;
+        let mut left_out = 0;
         loop {
             let page = self.clients.dps.scan(asked, next.as_ref()).await?;
             pages.count(&page)?;
@@ -106,6 +122,7 @@ impl Reconciler {
                 Ok(ca.store().record_page(shown, ca.now())?)
             });
             let effect = effect.await?;
+            left_out += effect.left_out;
             if effect.raised > 0 {
                 self.wake.notify_one();
             }
@@ -129,7 +146,7 @@ impl Reconciler {
         if missing.await? > 0 {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(left_out)
     }
 }
 
@@ -171,6 +188,9 @@ fn compare(
     let rows = ca.store().enrollments_named(name)?;
     let ours = |row: &EnrollmentRow| row.kind == kind && row.provisioning == service;
     let Some(row) = rows.into_iter().find(ours) else {
+        if may_be_ours(ca, record)? {
+            page.unknown.push(found(service, kind, name, record));
+        }
         return Ok(());
     };
     page.seen.push(row.id);

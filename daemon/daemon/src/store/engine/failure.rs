@@ -52,6 +52,11 @@ const UNIQUE: &[(&str, &str)] = &[
     ("mark.enrollment", "mark_enrollment"),
     ("roll.authority", "roll_open_authority"),
     ("roll.enrollment", "roll_open_enrollment"),
+    ("placeholder.sha256", "placeholder_sha256"),
+    (
+        "unknown_enrollment.provisioning, unknown_enrollment.kind, unknown_enrollment.name",
+        "unknown_enrollment_name",
+    ),
 ];
 
 impl From<rusqlite::Error> for StoreError {

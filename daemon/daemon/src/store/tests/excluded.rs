@@ -18,6 +18,7 @@ fn compromise_of(id: &str, slots: &[SlotName]) -> Exclusion {
         detail: json!({}),
     };
     Exclusion {
+        placeholder: None,
         cause,
         ..block_of(device(id))
     }

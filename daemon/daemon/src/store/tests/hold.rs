@@ -47,6 +47,7 @@ impl Stage {
 
     fn block_device(&self, device: &str) -> BlockId {
         let exclusion = Exclusion {
+            placeholder: None,
             services: Vec::new(),
             ..block_of(Excluded::Device(device.into()))
         };

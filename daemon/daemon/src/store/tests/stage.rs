@@ -141,6 +141,7 @@ impl Stage {
             detail: json!({}),
         };
         let exclusion = Exclusion {
+            placeholder: None,
             cause,
             ..block_of(root_generation())
         };
@@ -181,6 +182,7 @@ pub(super) fn root_generation() -> Excluded {
 
 pub(super) fn block_of(subject: Excluded) -> Exclusion {
     Exclusion {
+        placeholder: None,
         subject,
         services: vec!["dps".into()],
         hubs: ["dps".to_owned()].into(),

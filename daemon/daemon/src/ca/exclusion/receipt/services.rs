@@ -40,10 +40,14 @@ impl Exclusions {
         let mut services: BTreeSet<String> = self.services.names.iter().cloned().collect();
         services.extend(late.keys().cloned());
         for service in services {
+            let unknown = self.unknown_enrollments(&service)?;
             match late.remove(&service) {
                 Some(open) => places.extend(open),
+                None if unknown.is_some() => {}
                 None => places.push(self.settled_service_place(&rolls, &service)?),
             }
+            places.extend(unknown);
+            places.extend(self.unknown_identities(&service)?);
             places.extend(self.hubs_places(&rolls, &service, hubs_are_due)?);
         }
         Ok(places.into())
