@@ -1,6 +1,7 @@
 //! Tests exclusions after a restore: of devices, enrollments and groups that came after the backup
 //! and are not on record. No receipt says more than was observed.
 
+use crate::authority_roll::second_signs;
 use crate::backup::{create, restore};
 use crate::device::{is_assigned, register};
 use crate::process::until;
@@ -150,22 +151,22 @@ fn a_device_without_a_leaf_on_record_is_blocked_by_its_name() {
 
 /// A device was compromised after the backup and has got a new leaf: its enrollment is enabled.
 /// Verifies: the scan after the restore lists it; a block of its group names it as open, and is
-/// not complete; the repeated compromise excludes both leaves and takes the enrollment over.
+/// not complete, and deletes the identity of a device that is not on record; the repeated
+/// compromise excludes both leaves and takes the enrollment over.
 #[test]
 fn the_enrollment_of_a_device_that_was_compromised_after_the_backup_is_found() {
-    let (env, old, new) = restored_after(|env, _| {
+    let (env, old, (new, other)) = restored_after(|env, _| {
         env.run(&[&COMPROMISE[..], &["press-1"]].concat());
-        registered(env, "press-1")
+        (registered(env, "press-1"), registered(env, "press-8"))
     });
     unknown(&env, &["press-1"]);
     let blocked = env.json(&["enrollment", "block", "--group", "line-1"]);
     assert_eq!(named_unknown(&blocked), ["press-1"], "{blocked:#}");
     assert_eq!(states(&blocked, "leaves_unknown"), ["open"], "{blocked:#}");
-    assert_eq!(
-        states(&blocked, "identities_unknown"),
-        ["open"],
-        "{blocked:#}"
-    );
+    let identities = states(&blocked, "identities_deleted");
+    assert_eq!(identities, ["done"], "{blocked:#}");
+    assert!(env.emulator.hub_identity("press-8").is_none());
+    is_out(&env, &other);
     assert_eq!(blocked["receipt"]["complete"], false, "{blocked:#}");
     is_assigned(&env.emulator, &new);
 
@@ -182,6 +183,7 @@ fn the_enrollment_of_a_device_that_was_compromised_after_the_backup_is_found() {
 #[test]
 fn enrollments_that_came_after_the_backup_are_open_for_their_authority() {
     let (env, before, later) = restored_after(|env, _| {
+        registered(env, "press-8");
         env.add_group("late", "plant");
         env.run(&["enrollment", "add", "--individual", "press-9"]);
         registered(env, "press-9")
@@ -190,14 +192,125 @@ fn enrollments_that_came_after_the_backup_are_open_for_their_authority() {
     let started = env.json(&report);
     is_out(&env, &before);
     assert_eq!(named_unknown(&started), ["late", "press-9"], "{started:#}");
-    assert_eq!(
-        states(&started, "identities_unknown"),
-        ["open"],
-        "{started:#}"
-    );
+    assert!(states(&started, "identities_unknown").is_empty());
+    assert!(env.emulator.hub_identity("press-8").is_none());
     assert_eq!(started["receipt"]["complete"], false, "{started:#}");
     unknown(&env, &["late", "press-9"]);
     env.run(&["device", "block", "press-9"]);
     is_out(&env, &later);
     unknown(&env, &["late"]);
+}
+
+/// A group and an enrollment of a device were added after the backup. Verifies: both are adopted
+/// over a kill, as they are; the compromise of their authority excludes their devices then, and its
+/// receipt names neither.
+#[test]
+fn unknown_enrollments_are_adopted_and_excluded_with_their_authority() {
+    let (mut env, before, later) = restored_after(|env, _| {
+        env.add_group("late", "plant");
+        env.run(&["enrollment", "add", "--individual", "press-9"]);
+        registered(env, "press-9")
+    });
+    unknown(&env, &["late", "press-9"]);
+    env.run(&["enrollment", "adopt", "--group", "late"]);
+    env.run(&["enrollment", "adopt", "--individual", "press-9"]);
+    env.kill();
+    env.start();
+    env.wait_ready();
+    env.wait_in_sync();
+    unknown(&env, &[]);
+    is_assigned(&env.emulator, &later);
+    let again = env.hallmark(&["enrollment", "adopt", "--group", "late"]);
+    assert!(again.error.contains("enrollment_unknown"), "{again:?}");
+
+    let report = [&COMPROMISE[..], &["--authority", "line-1"]].concat();
+    let started = env.json(&report);
+    is_out(&env, &before);
+    is_out(&env, &later);
+    assert!(
+        states(&started, "enrollments_unknown").is_empty(),
+        "{started:#}"
+    );
+    assert_eq!(
+        states(&started, "authority_excluded"),
+        ["done"],
+        "{started:#}"
+    );
+    until("the successor signs", || {
+        second_signs(&env, "line-1").then_some(())
+    });
+    let renewed = env.enlist_when_possible("device", "press-9");
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &renewed);
+    is_out(&env, &later);
+}
+
+/// Verifies: an adopted enrollment whose leaf is not on record is excluded with the group beside it
+/// and with a generation; lifting the block keeps it disabled until its device has a leaf on
+/// record.
+#[test]
+fn an_adopted_enrollment_is_blocked_with_its_group_and_its_generation() {
+    let (env, _, later) = restored_after(|env, _| {
+        env.run(&["enrollment", "add", "--individual", "press-9"]);
+        registered(env, "press-9")
+    });
+    unknown(&env, &["press-9"]);
+    env.run(&["enrollment", "adopt", "--individual", "press-9"]);
+    env.wait_in_sync();
+    for subject in [
+        &["enrollment", "block", "--group", "line-1"][..],
+        &["authority", "block", "line-1", "--generation", "1"],
+    ] {
+        let blocked = env.json(subject);
+        is_out(&env, &later);
+        assert!(
+            states(&blocked, "enrollments_unknown").is_empty(),
+            "{blocked:#}"
+        );
+    }
+    env.run(&["authority", "unblock", "line-1", "--generation", "1"]);
+    env.run(&["enrollment", "unblock", "--group", "line-1"]);
+    env.wait_in_sync();
+    is_out(&env, &later);
+    let renewed = env.enlist("device", "press-9");
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &renewed);
+    is_out(&env, &later);
+}
+
+/// Verifies: enrollments that are not on record are removed; one beside a group, or a disabled one,
+/// only with a reason; a disabled one is not adopted, nor is any while its exclusion is in force.
+#[test]
+fn unknown_enrollments_are_removed() {
+    let (env, _, _) = restored_after(|env, _| {
+        env.add_group("late", "plant");
+        env.run(&["enrollment", "add", "--individual", "press-9"]);
+        registered(env, "press-9");
+        registered(env, "press-8");
+        env.run(&[&COMPROMISE[..], &["press-8"]].concat());
+    });
+    unknown(&env, &["late", "press-8", "press-9"]);
+    let is_refused = |command: &[&str], code: &str| {
+        let refused = env.hallmark(command);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.error.contains(code), "{refused:?}");
+    };
+    let adopt = |id| ["enrollment", "adopt", "--individual", id];
+    let remove = |id| ["enrollment", "remove", "--individual", id];
+    is_refused(&adopt("press-8"), "enrollment_excludes");
+    is_refused(&adopt("press-7"), "enrollment_unknown");
+    is_refused(&remove("press-8"), "enrollment_excludes");
+    is_refused(&remove("press-9"), "enrollment_excludes");
+    env.run(&["enrollment", "block", "--group", "line-1"]);
+    is_refused(&adopt("press-9"), "group_blocked");
+    env.run(&["enrollment", "unblock", "--group", "line-1"]);
+    env.run(&["enrollment", "remove", "--group", "late"]);
+    for id in ["press-8", "press-9"] {
+        env.run(&[&remove(id)[..], &["--override", "scrapped"]].concat());
+    }
+    env.wait_in_sync();
+    unknown(&env, &[]);
+    assert!(env.emulator.group("late").is_none());
+    assert!(env.emulator.individual("press-8").is_none());
+    assert!(env.emulator.individual("press-9").is_none());
 }

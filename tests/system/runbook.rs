@@ -400,8 +400,10 @@ fn credentials_go_into_a_token() {
 fn what_came_after_the_backup_is_excluded() {
     let (env, _, [compromised, blocked]) = restored_after(|env, _| {
         let devices = ["press-8", "press-9"].map(|id| registered(env, id));
-        env.run(&["enrollment", "add", "--individual", "press-10"]);
-        registered(env, "press-10");
+        for id in ["press-10", "press-11"] {
+            env.run(&["enrollment", "add", "--individual", id]);
+            registered(env, id);
+        }
         devices
     });
     let is_out = |device| assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
@@ -410,7 +412,11 @@ fn what_came_after_the_backup_is_excluded() {
     is_out(&compromised);
     page.text(&env);
     is_out(&blocked);
-    page.line(&[]).repeats_until_it_prints(&env, "press-10");
+    page.line(&[]).repeats_until_it_prints(&env, "press-11");
+    page.text(&env);
+    page.text(&env);
+    env.wait_in_sync();
+    assert!(env.emulator.individual("press-11").is_none());
 }
 
 #[test]

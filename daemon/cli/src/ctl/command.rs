@@ -274,6 +274,15 @@ pub enum EnrollmentCommand {
     },
     /// Add an enrollment to a provisioning service.
     Add(NewEnrollment),
+    /// Take an enrollment that is at a provisioning service, and not on record, on record as it is.
+    Adopt {
+        /// The enrollment.
+        #[command(flatten)]
+        which: Which,
+        /// The provisioning service, where there are several.
+        #[arg(long)]
+        provisioning: Option<String>,
+    },
     /// Block all devices of a group.
     Block(Group),
     /// Lift the block of a group.

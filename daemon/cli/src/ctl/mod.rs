@@ -243,6 +243,14 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
             });
             show.record(&client.post("/v1/enrollments", &body)?)
         }
+        EnrollmentCommand::Adopt {
+            which,
+            provisioning,
+        } => {
+            let (kind, name) = which.kind_and_name();
+            let path = format!("/v1/enrollments/{kind}/{}/adoption", client::segment(name));
+            show.record(&client.post(&path, &json!({ "provisioning": provisioning }))?)
+        }
         EnrollmentCommand::Block(of) => {
             block::start(client, show, "group", &of.group, None, &of.reason)
         }

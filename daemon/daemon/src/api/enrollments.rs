@@ -172,6 +172,13 @@ pub(super) struct Where {
     r#override: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct At {
+    #[serde(default)]
+    provisioning: Option<String>,
+}
+
 pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
@@ -245,4 +252,21 @@ pub(super) async fn remove(
     };
     api.application(remove).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Takes an enrollment of a service on record that a scan has found there.
+pub(super) async fn adopt(
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
+    Path((kind, name)): Path<(EnrollmentKind, String)>,
+    JsonBody(at): JsonBody<At>,
+) -> Result<(StatusCode, Json<Enrollment>), Problem> {
+    let adopt = move |ca: &crate::ca::CertificateAuthority| {
+        let service = at.provisioning.as_deref();
+        ca.enrollments()
+            .adopt_enrollment(&permission, service, kind, &name)
+    };
+    let row = api.application(adopt).await?;
+    Ok((StatusCode::CREATED, Json(row.into())))
 }

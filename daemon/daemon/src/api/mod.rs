@@ -257,6 +257,10 @@ impl Edge {
             )
             .route("/v1/enrollments/{name}", get(enrollments::show))
             .route("/v1/enrollments/{kind}/{name}", delete(enrollments::remove))
+            .route(
+                "/v1/enrollments/{kind}/{name}/adoption",
+                post(enrollments::adopt),
+            )
             .route("/v1/rolls", get(rolls::list).post(rolls::start))
             .route("/v1/authorities/{name}/rolls", post(authority_rolls::start))
             .route("/v1/rolls/{id}", get(rolls::show))

@@ -10,7 +10,7 @@ use super::http::Plane;
 use super::registration::RegistrationRecord;
 use crate::enrollment::desired::EnrollmentName;
 use crate::enrollment::etag::Etag;
-use crate::enrollment::id::RegistrationId;
+use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::record::Record;
 use reqwest::Method;
 use serde::Deserialize;
@@ -116,6 +116,20 @@ impl DpsClient {
     ) -> Result<Page, CallError> {
         let operation = format!("scan {}", kind.collection());
         let path = versioned(&format!("/{}/query", kind.collection()));
+        let call = Call::new(Method::POST, operation.clone(), path)
+            .page(PAGE_RECORDS_MAX, continuation)
+            .body(json!({ "query": "SELECT *" }));
+        Page::read(&operation, &self.plane.call(call).await?)
+    }
+
+    /// One page of the registrations that a group has decided last.
+    pub async fn registrations_of(
+        &self,
+        group: &EnrollmentGroupId,
+        continuation: Option<&Continuation>,
+    ) -> Result<Page, CallError> {
+        let operation = format!("list registrations of group {group}");
+        let path = versioned(&format!("/registrations/{}/query", segment(group.as_str())));
         let call = Call::new(Method::POST, operation.clone(), path)
             .page(PAGE_RECORDS_MAX, continuation)
             .body(json!({ "query": "SELECT *" }));

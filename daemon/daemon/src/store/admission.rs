@@ -120,7 +120,11 @@ impl Store {
 
 /// Adds what excludes the revoked generations and the excluded devices below a new group: the
 /// service must hold all of that before it holds the group.
-fn exclude_below(tx: &Tx<'_>, group: EnrollmentId, at: UnixSeconds) -> Result<(), StoreError> {
+pub(super) fn exclude_below(
+    tx: &Tx<'_>,
+    group: EnrollmentId,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
     let row = by_id(tx, group)?;
     let hierarchy = exclusion::hierarchy(tx)?;
     let rows = exclusion::known_groups(tx)?;
@@ -245,7 +249,7 @@ fn excluded_devices(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<String>, S
 }
 
 /// Returns the generations that are revoked or on hold and have not expired.
-fn revoked_generations(
+pub(super) fn revoked_generations(
     tx: &Tx<'_>,
     now: UnixSeconds,
 ) -> Result<BTreeSet<GenerationId>, StoreError> {

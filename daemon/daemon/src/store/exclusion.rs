@@ -15,6 +15,7 @@ use super::compromise;
 use super::engine::Tx;
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id, save_slots, set_status};
 use super::generation::{self, GenerationState};
+use super::group_registrations;
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
@@ -186,6 +187,7 @@ fn exclude(
         for it in &applied {
             delete_identity(tx, new, HubCause::Block(block), &it.before, entry.at)?;
         }
+        list_registrations(tx, new, HubCause::Block(block), &applied, entry.at)?;
         audit::append(tx, entry)?;
     }
     Ok(RecordedExclusion {
@@ -440,6 +442,31 @@ fn revoke(
         revoked.unchanged.extend(done.unchanged);
     }
     Ok(revoked)
+}
+
+/// Queues the groups that must be asked for devices that are not on record, after the last change
+/// at their service.
+fn list_registrations(
+    tx: &Tx<'_>,
+    new: &Exclusion,
+    cause: HubCause,
+    applied: &[Applied],
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    if matches!(new.subject, Excluded::Device(_)) {
+        return Ok(());
+    }
+    for service in &new.hubs {
+        let here = applied.iter().rev().map(|it| &it.before);
+        let mut groups = here.filter(|it| it.kind == EnrollmentKind::Group);
+        // The last group: a blocking group comes after the slots that have let go of its
+        // certificate.
+        let last = groups
+            .find(|it| it.provisioning == *service)
+            .map(|it| it.id);
+        group_registrations::queue(tx, cause, service, last, at)?;
+    }
+    Ok(())
 }
 
 /// Queues the deletion of a device's identity, if the hub of this service does that. The task waits

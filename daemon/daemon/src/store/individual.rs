@@ -12,14 +12,31 @@ use crate::ids::{EnrollmentId, GenerationId};
 use std::collections::BTreeSet;
 
 /// The leaves in the slots of individual enrollments: `e` is the enrollment, `i` the leaf's intent.
+/// A leaf that is not on record since a restore may be by any generation; its issuer is 0.
 const LEAVES: &str = concat!(
-    "SELECT e.id, e.provisioning, e.overlay_of, c.sha256, i.issuer
+    "SELECT e.id, e.provisioning, e.overlay_of, ",
+    from_hex!(),
+    "(slot.value), coalesce(i.issuer, 0)
      FROM enrollment e, json_each(e.slots) slot
-     JOIN certificate c ON c.sha256 = ",
+     LEFT JOIN certificate c ON c.sha256 = ",
     from_hex!(),
     "(slot.value)
-     JOIN intent i ON i.id = c.intent
-     WHERE e.kind = 'individual' AND e.removed = 0"
+     LEFT JOIN intent i ON i.id = c.intent
+     WHERE e.kind = 'individual' AND e.removed = 0 AND length(",
+    from_hex!(),
+    "(slot.value)) = 32"
+);
+
+/// Whether the enrollment `e` holds a leaf that is not on record.
+const HOLDS_UNKNOWN: &str = concat!(
+    "EXISTS (
+         SELECT 1 FROM json_each(e.slots) slot
+         WHERE length(",
+    from_hex!(),
+    "(slot.value)) = 32 AND NOT EXISTS (
+             SELECT 1 FROM certificate WHERE sha256 = ",
+    from_hex!(),
+    "(slot.value)))"
 );
 
 /// Whether `block` excludes the individual enrollment `?1`: its leaves are below the generation, or
@@ -80,14 +97,14 @@ impl Store {
         generations: &BTreeSet<GenerationId>,
         now: UnixSeconds,
     ) -> Result<Vec<IndividualsBelow>, StoreError> {
-        let condition = concat!(
-            "EXISTS (
+        let condition = format!(
+            "(EXISTS (
                  SELECT 1 FROM intent i WHERE i.subject = e.name AND i.purpose = 'leaf'
-                   AND i.state = 'issued' AND i.not_after >= ?2 AND i.issuer IN ",
-            values_of_1!(),
-            ")"
+                   AND i.state = 'issued' AND i.not_after >= ?2 AND i.issuer IN {})
+              OR {HOLDS_UNKNOWN})",
+            values_of_1!()
         );
-        self.read(|tx| counts(tx, condition, params![list(generations), now]))
+        self.read(|tx| counts(tx, &condition, params![list(generations), now]))
     }
 
     /// Counts, for each service, the individual enrollments beside this group. Their devices were
@@ -97,15 +114,15 @@ impl Store {
         group: &str,
         generations: &BTreeSet<GenerationId>,
     ) -> Result<Vec<IndividualsBelow>, StoreError> {
-        let condition = concat!(
-            "e.overlay_of IS NOT NULL AND (lower(e.overlay_of) = lower(?2) OR EXISTS (
-                 SELECT 1 FROM json_each(e.slots) slot JOIN certificate c ON c.sha256 = ",
+        let condition = format!(
+            "e.overlay_of IS NOT NULL AND (lower(e.overlay_of) = lower(?2) OR {HOLDS_UNKNOWN}
+             OR EXISTS (
+                 SELECT 1 FROM json_each(e.slots) slot JOIN certificate c ON c.sha256 = {}(slot.value)
+                 JOIN intent i ON i.id = c.intent WHERE i.issuer IN {}))",
             from_hex!(),
-            "(slot.value) JOIN intent i ON i.id = c.intent WHERE i.issuer IN ",
-            values_of_1!(),
-            "))"
+            values_of_1!()
         );
-        self.read(|tx| counts(tx, condition, params![list(generations), group]))
+        self.read(|tx| counts(tx, &condition, params![list(generations), group]))
     }
 }
 
@@ -131,13 +148,24 @@ fn counts(
     })
 }
 
-/// Returns the individual enrollments that hold a leaf by one of these generations.
+/// Returns the individual enrollments that hold a leaf by one of these generations. A leaf that is
+/// not on record counts as by the first one.
 pub(super) fn with_leaves_by(
     tx: &Tx<'_>,
     generations: &BTreeSet<GenerationId>,
 ) -> Result<Vec<Holder>, StoreError> {
-    let sql = format!("{LEAVES} AND i.issuer IN {} ORDER BY e.id", values_of_1!());
-    holders(tx, &sql, params![list(generations)])
+    let sql = format!(
+        "{LEAVES} AND (i.id IS NULL OR i.issuer IN {}) ORDER BY e.id",
+        values_of_1!()
+    );
+    let mut holders = holders(tx, &sql, params![list(generations)])?;
+    let first = generations.first().copied();
+    for leaf in holders.iter_mut().flat_map(|it| &mut it.leaves) {
+        if leaf.1 == GenerationId::START {
+            leaf.1 = first.unwrap_or(leaf.1);
+        }
+    }
+    Ok(holders)
 }
 
 /// Returns the individual enrollments of devices that a group would admit without them.

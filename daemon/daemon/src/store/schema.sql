@@ -356,6 +356,12 @@ CREATE TABLE unknown_enrollment (
     CONSTRAINT unknown_enrollment_name UNIQUE (provisioning, kind, name)
 ) STRICT;
 
+CREATE TRIGGER enrollment_is_known AFTER INSERT ON enrollment
+BEGIN
+    DELETE FROM unknown_enrollment
+    WHERE provisioning = NEW.provisioning AND kind = NEW.kind AND name = NEW.name;
+END;
+
 -- A certificate whose key was never stored, for the disabled enrollment of a device without a leaf
 -- on record: the service knows no enrollment without a certificate.
 CREATE TABLE placeholder (
@@ -473,6 +479,21 @@ CREATE TABLE hub_task (
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
 CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
+
+-- A group whose registrations an exclusion must list after a restore, because the identities of
+-- devices that are not on record are found by them alone. `cause` and `cause_id` name the roll or
+-- block. While `enrollment` has a dirty mark it waits, as a task does.
+CREATE TABLE group_registrations (
+    id           INTEGER PRIMARY KEY,
+    cause        TEXT    NOT NULL CHECK (cause IN ('roll', 'block')),
+    cause_id     INTEGER NOT NULL,
+    provisioning TEXT    NOT NULL,
+    name         TEXT    NOT NULL COLLATE NOCASE,
+    enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
+    due_at       INTEGER NOT NULL,
+    listed_at    INTEGER,
+    CONSTRAINT group_registrations_once UNIQUE (cause, cause_id, provisioning, name)
+) STRICT;
 
 -- The leaf by which its hub knows a device, as last observed; null where it has no identity.
 -- `elsewhere` is the hub that the registration record names, if that is not configured.

@@ -90,24 +90,38 @@ impl Store {
     }
 }
 
-/// Records what a page has shown. Returns how many were left out, because too many are recorded.
+/// Records what a page of one service has shown. Returns how many were left out, because too many
+/// are recorded.
 pub(super) fn record(
     tx: &Tx<'_>,
     scan: i64,
     found: &[FoundEnrollment],
     at: UnixSeconds,
 ) -> Result<usize, StoreError> {
+    let Some(first) = found.first() else {
+        return Ok(0);
+    };
+    let count = "SELECT count(*) FROM unknown_enrollment WHERE provisioning = ?1";
+    let mut count: i64 = tx.query_one(count, params![first.provisioning], |row| row.get(0))?;
     let mut left_out = 0;
     for it in found {
         let kind = it.kind.name();
-        let written = tx.execute(
+        let listed = "SELECT EXISTS (SELECT 1 FROM unknown_enrollment
+                      WHERE provisioning = ?1 AND kind = ?2 AND name = ?3)";
+        let is_listed: bool =
+            tx.query_one(listed, params![it.provisioning, kind, it.name], |row| {
+                row.get(0)
+            })?;
+        if !is_listed && count >= UNKNOWN_MAX {
+            left_out += 1;
+            continue;
+        }
+        count += i64::from(!is_listed);
+        tx.execute(
             concat!(
                 "INSERT INTO unknown_enrollment
                      (provisioning, kind, name, record, enabled, seen_in_scan, observed_at)
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-                 WHERE (SELECT count(*) FROM unknown_enrollment WHERE provisioning = ?1) < ?8
-                    OR EXISTS (SELECT 1 FROM unknown_enrollment
-                               WHERE provisioning = ?1 AND kind = ?2 AND name = ?3)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT (provisioning, kind, name) DO UPDATE SET record = excluded.record,
                      enabled = excluded.enabled, observed_at = excluded.observed_at,
                      seen_in_scan = ",
@@ -121,11 +135,9 @@ pub(super) fn record(
                 it.record.to_string(),
                 it.enabled,
                 scan,
-                at,
-                UNKNOWN_MAX
+                at
             ],
         )?;
-        left_out += usize::from(written == 0);
     }
     Ok(left_out)
 }

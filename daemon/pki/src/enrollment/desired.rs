@@ -149,7 +149,8 @@ impl<T> TryFrom<StoredPair<T>> for SlotPair<T> {
     }
 }
 
-/// A certificate for a slot, with the thumbprint that is computed from it.
+/// A certificate for a slot: its bytes with the thumbprint that is computed from them, or the
+/// thumbprint alone of one that only the service has.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SlotCertificate {
@@ -165,7 +166,13 @@ impl SlotCertificate {
         Self { der, thumbprint }
     }
 
-    /// Returns the DER bytes.
+    /// Names a certificate that the service holds and whose bytes are not on record.
+    pub fn held(thumbprint: Thumbprint) -> Self {
+        let der = Der::from(Vec::new());
+        Self { der, thumbprint }
+    }
+
+    /// Returns the DER bytes; none of a certificate that only the service has.
     pub fn der(&self) -> &Der {
         &self.der
     }
@@ -176,10 +183,11 @@ impl SlotCertificate {
     }
 
     /// Returns PEM text: of the four encodings that the service accepts, the one that the SDKs
-    /// send.
-    pub fn pem(&self) -> String {
-        der::pem::encode_string("CERTIFICATE", LineEnding::LF, &self.der)
-            .expect("a fixed label and bytes in memory always encode")
+    /// send. `None` for a certificate that only the service has.
+    pub fn pem(&self) -> Option<String> {
+        let pem = der::pem::encode_string("CERTIFICATE", LineEnding::LF, &self.der)
+            .expect("a fixed label and bytes in memory always encode");
+        (!self.der.is_empty()).then_some(pem)
     }
 }
 
@@ -189,16 +197,28 @@ impl fmt::Debug for SlotCertificate {
     }
 }
 
-impl TryFrom<String> for SlotCertificate {
-    type Error = base64::DecodeError;
+/// Before the thumbprint of a certificate that only the service has, as it is stored. No base64
+/// text begins so.
+const HELD: &str = "sha256:";
 
-    fn try_from(stored: String) -> Result<Self, base64::DecodeError> {
-        BASE64_STANDARD.decode(stored).map(Self::new)
+impl TryFrom<String> for SlotCertificate {
+    type Error = String;
+
+    fn try_from(stored: String) -> Result<Self, String> {
+        if let Some(thumbprint) = stored.strip_prefix(HELD) {
+            let thumbprint = thumbprint.parse::<Thumbprint>();
+            return thumbprint.map(Self::held).map_err(|it| it.to_string());
+        }
+        let der = BASE64_STANDARD.decode(stored);
+        der.map(Self::new).map_err(|it| it.to_string())
     }
 }
 
 impl From<SlotCertificate> for String {
     fn from(certificate: SlotCertificate) -> String {
+        if certificate.der.is_empty() {
+            return format!("{HELD}{}", certificate.thumbprint);
+        }
         BASE64_STANDARD.encode(certificate.der)
     }
 }
@@ -221,6 +241,11 @@ mod tests {
         let stored = serde_json::to_string(&certificate).unwrap();
         let loaded: SlotCertificate = serde_json::from_str(&stored).unwrap();
         assert_eq!(loaded, certificate);
-        assert!(loaded.pem().starts_with("-----BEGIN CERTIFICATE-----\n"));
+        let pem = loaded.pem().unwrap();
+        assert!(pem.starts_with("-----BEGIN CERTIFICATE-----\n"));
+        let held = SlotCertificate::held(certificate.thumbprint());
+        let stored = serde_json::to_string(&held).unwrap();
+        let loaded: SlotCertificate = serde_json::from_str(&stored).unwrap();
+        assert_eq!((loaded.pem(), loaded), (None, held));
     }
 }

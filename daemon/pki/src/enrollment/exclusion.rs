@@ -342,6 +342,10 @@ impl Group<'_> {
             return false;
         }
         let is_below = |issuer: GenerationId| {
+            // Not on record: it may be by any of them.
+            if issuer == GenerationId::START {
+                return true;
+            }
             let issuer = hierarchy.iter().find(|it| it.id == issuer);
             let above = issuer.map(|it| authorities_above(it, hierarchy));
             above.is_some_and(|above| self.authority.is_some_and(|it| above.contains(it)))

@@ -111,9 +111,13 @@ fn slot_value(kind: &Kind, slot: SlotName, observed: Option<&Record>) -> Option<
         return record.raw_slot(kind.x509_member(), slot).cloned();
     }
     match kind {
-        Kind::Individual { certificates, .. } | Kind::Group { certificates, .. } => certificates
-            .in_slot(slot)
-            .map(|certificate| json!({ "certificate": certificate.pem() })),
+        Kind::Individual { certificates, .. } | Kind::Group { certificates, .. } => {
+            certificates.in_slot(slot).map(|it| match it.pem() {
+                Some(pem) => json!({ "certificate": pem }),
+                // The service refuses it unless it holds that certificate.
+                None => json!({ "info": { "sha256Thumbprint": it.thumbprint().to_string() } }),
+            })
+        }
         Kind::GroupByReference { references, .. } => references.in_slot(slot).map(|n| json!(n)),
     }
 }

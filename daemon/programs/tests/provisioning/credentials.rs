@@ -164,7 +164,7 @@ async fn an_application_that_entra_does_not_know_is_told() {
     let stranger = EntraClient {
         tenant: TENANT.to_owned(),
         client_id: CLIENT.to_owned(),
-        certificate: pki::leaf("stranger", None).certificate.pem(),
+        certificate: pki::leaf("stranger", None).certificate.pem().unwrap(),
     };
     plant.emulator.register_entra_client(stranger).unwrap();
     let error = plant.dps.registration(&press()).await.unwrap_err();

@@ -13,9 +13,9 @@ pub(crate) struct Made {
 impl Made {
     /// Key, certificate and the chain above, as PEM.
     pub(crate) fn identity(&self, above: &[&Made]) -> String {
-        let chain = above.iter().map(|made| made.certificate.pem());
+        let chain = above.iter().map(|made| made.certificate.pem().unwrap());
         let chain: String = chain.collect();
-        format!("{}{}{chain}", self.key_pem, self.certificate.pem())
+        format!("{}{}{chain}", self.key_pem, self.certificate.pem().unwrap())
     }
 }
 

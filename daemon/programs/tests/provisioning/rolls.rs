@@ -151,7 +151,7 @@ async fn many_are_created_at_once_and_scanned_page_by_page() {
 
 fn enrollment(number: u32) -> Value {
     let id = format!("press-{number}");
-    let pem = pki::leaf(&id, None).certificate.pem();
+    let pem = pki::leaf(&id, None).certificate.pem().unwrap();
     json!({
         "registrationId": id,
         "attestation": {

@@ -1,5 +1,6 @@
 //! Enrollments: what an operator wants a provisioning service to hold, and what that means.
 
+mod adoption;
 mod possession;
 
 pub(super) use possession::UnsignedProofs;
@@ -123,12 +124,10 @@ impl Enrollments {
         let rows = self.store.enrollments_named(name)?;
         let row = rows
             .into_iter()
-            .find(|row| row.kind == kind && row.provisioning == provisioning)
-            .ok_or_else(|| {
-                let kind = kind.name();
-                let message = format!("{provisioning} has no {kind} enrollment {name:?}");
-                Error::missing(Code::EnrollmentUnknown, message)
-            })?;
+            .find(|row| row.kind == kind && row.provisioning == provisioning);
+        let Some(row) = row else {
+            return self.remove_unknown(permission, provisioning, kind, name, overriding);
+        };
         if kind == EnrollmentKind::Group {
             self.refuse_blocked_group(&row)?;
         }
@@ -328,6 +327,10 @@ impl Enrollments {
             Some(row) => Ok(Some(SlotCertificate::new(row.der))),
             None => match self.store.placeholder(thumbprint)? {
                 Some(der) => Ok(Some(SlotCertificate::new(der))),
+                // An adopted enrollment holds it, and only the service has its bytes.
+                None if self.store.lost_period()?.is_some() => {
+                    Ok(Some(SlotCertificate::held(thumbprint)))
+                }
                 None => Err(unreadable(format!(
                     "a slot names certificate {thumbprint}, which is not on record"
                 ))),

@@ -145,6 +145,10 @@ impl Exclusions {
         }
         places.extend(restricted);
         for service in services.iter().filter(|_| is_in_force) {
+            // Read before the identities: what is found there becomes work at the hub.
+            if block.kind != BlockKind::Device {
+                places.extend(self.unknown_places(HubCause::Block(id), service)?);
+            }
             let answers = self.hub_places(&[HubCause::Block(id)], service)?;
             places.extend(answers.into_iter().map(|place| match &left {
                 Some(left) if place.state == PlaceState::Done => {
@@ -153,9 +157,6 @@ impl Exclusions {
                 }
                 _ => place,
             }));
-            if block.kind != BlockKind::Device {
-                places.extend(self.unknown_places(service)?);
-            }
         }
         Ok(places.into())
     }

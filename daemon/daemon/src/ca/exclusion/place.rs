@@ -36,6 +36,7 @@ codes! {
         IndividualsSettled => "individuals_settled",
         IssuerElsewhere => "issuer_elsewhere",
         LeavesUnknown => "leaves_unknown",
+        RegistrationsPending => "registrations_pending",
         RootRevoked => "root_revoked",
         ServiceNotConfigured => "service_not_configured",
     }
@@ -60,7 +61,8 @@ impl PlaceCode {
             | PlaceCode::EnrollmentsNotCompared
             | PlaceCode::IdentitiesAfterService
             | PlaceCode::IdentitiesPending
-            | PlaceCode::IndividualsPending => PlaceState::Pending,
+            | PlaceCode::IndividualsPending
+            | PlaceCode::RegistrationsPending => PlaceState::Pending,
             PlaceCode::AuthorityAdmitted
             | PlaceCode::EnrollmentDrifted
             | PlaceCode::EnrollmentParked

@@ -148,6 +148,12 @@ impl Rollovers {
             let cause = HubCause::Roll(roll.id);
             self.store.queue_hub_tasks(cause, tasks, self.now())?;
         }
+        if strangers {
+            let services = self.services.hubs.keys().cloned().collect();
+            let cause = HubCause::Roll(roll.id);
+            self.store
+                .queue_group_registrations(cause, services, self.now())?;
+        }
         Ok(())
     }
 

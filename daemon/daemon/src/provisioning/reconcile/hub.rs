@@ -78,6 +78,7 @@ impl Reconciler {
 
     /// Every due task, and beside them one look at a job.
     async fn work_off(&self) -> Result<(), Error> {
+        self.list_registrations().await?;
         if self.notifies_by_jobs() {
             self.make_jobs().await?;
         }
@@ -202,8 +203,12 @@ impl Reconciler {
 
     async fn until_next_hub_task(&self) -> Duration {
         let name = self.name.clone();
-        self.until(move |ca| Ok(ca.store().next_hub_task(&name)?))
-            .await
+        let next = self.until(move |ca| {
+            let task = ca.store().next_hub_task(&name)?;
+            let group = ca.store().next_group_to_list(&name)?;
+            Ok(task.into_iter().chain(group).min())
+        });
+        next.await
     }
 }
 

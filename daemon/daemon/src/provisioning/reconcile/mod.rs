@@ -15,6 +15,7 @@ mod ca_certificate;
 mod ca_scan;
 mod canary;
 mod enrollment;
+mod group_registrations;
 mod hub;
 mod identity;
 mod job;

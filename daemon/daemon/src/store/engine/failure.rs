@@ -54,6 +54,11 @@ const UNIQUE: &[(&str, &str)] = &[
     ("roll.enrollment", "roll_open_enrollment"),
     ("placeholder.sha256", "placeholder_sha256"),
     (
+        "group_registrations.cause, group_registrations.cause_id, \
+         group_registrations.provisioning, group_registrations.name",
+        "group_registrations_once",
+    ),
+    (
         "unknown_enrollment.provisioning, unknown_enrollment.kind, unknown_enrollment.name",
         "unknown_enrollment_name",
     ),

@@ -1,6 +1,7 @@
 //! Tests what a scan concludes from enrollments that it has not listed.
 
 use super::*;
+use crate::store::unknown_enrollment::UNKNOWN_MAX;
 
 #[test]
 fn an_enrollment_placed_during_a_scan_is_not_reported_missing() {
@@ -38,4 +39,61 @@ fn a_page_from_before_our_own_write_is_no_drift() {
     assert_eq!(changed_in(before), 0);
     let after = stage.store.begin_scan("dps".into()).unwrap();
     assert_eq!(changed_in(after), 1);
+}
+
+fn found(name: &str) -> FoundEnrollment {
+    FoundEnrollment {
+        provisioning: "dps".into(),
+        kind: EnrollmentKind::Individual,
+        name: name.into(),
+        enabled: true,
+        record: json!({ "registrationId": name, "etag": "\"e\"" }),
+    }
+}
+
+#[test]
+fn unknown_enrollments_are_listed_until_they_are_on_record_or_gone() {
+    let stage = Stage::new();
+    let names = || -> Vec<String> {
+        let unknown = stage.store.unknown_enrollments(0, 10).unwrap();
+        unknown.into_iter().map(|it| it.found.name).collect()
+    };
+    let page_of = |names: &[&str]| {
+        let scan = stage.store.begin_scan("dps".into()).unwrap();
+        let page = ScannedPage {
+            scan,
+            unknown: names.iter().map(|it| found(it)).collect(),
+            ..ScannedPage::default()
+        };
+        let effect = stage.store.record_page(page, unix(1_000)).unwrap();
+        assert_eq!(effect.left_out, 0);
+        scan
+    };
+    page_of(&["press-7", "press-8", "press-9"]);
+    assert_eq!(names(), ["press-7", "press-8", "press-9"]);
+    stage.enroll("PRESS-8");
+    assert_eq!(names(), ["press-7", "press-9"]);
+    let scan = page_of(&["press-9"]);
+    let (service, kind) = ("dps".to_owned(), EnrollmentKind::Individual);
+    let seen = stage.store.mark_unseen(service, kind, scan, unix(1_000));
+    assert_eq!(seen.unwrap(), 0);
+    assert_eq!(names(), ["press-9"]);
+}
+
+#[test]
+fn too_many_unknown_enrollments_are_left_out_and_counted() {
+    let stage = Stage::new();
+    let names = 0..UNKNOWN_MAX + 2;
+    let page = || ScannedPage {
+        scan: 1,
+        unknown: names
+            .clone()
+            .map(|it| found(&format!("press-{it}")))
+            .collect(),
+        ..ScannedPage::default()
+    };
+    for _ in 0..2 {
+        let effect = stage.store.record_page(page(), unix(1_000)).unwrap();
+        assert_eq!(effect.left_out, 2);
+    }
 }

@@ -7,7 +7,7 @@
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::ca::{Error, rfc3339};
-use crate::store::LostPeriod;
+use crate::store::{HubCause, LostPeriod};
 use serde_json::{Value, json};
 
 impl Exclusions {
@@ -33,28 +33,47 @@ impl Exclusions {
     /// may have access by what is not on record.
     pub(in crate::ca::exclusion) fn unknown_places(
         &self,
+        cause: HubCause,
         service: &str,
     ) -> Result<Vec<Place>, Error> {
         let enrollments = self.unknown_enrollments(service)?.into_iter();
-        Ok(enrollments
-            .chain(self.unknown_identities(service)?)
-            .collect())
+        let identities = self.unknown_identities(&[cause], service)?;
+        Ok(enrollments.chain(identities).collect())
     }
 
-    /// Returns the open place of a hub where identities of devices may be that are not on record.
-    pub(super) fn unknown_identities(&self, service: &str) -> Result<Option<Place>, Error> {
+    /// Returns the place of a hub that may have identities of devices that are not on record: until
+    /// the registrations of every group were listed, or for good if the exclusion is older than the
+    /// restore.
+    pub(super) fn unknown_identities(
+        &self,
+        causes: &[HubCause],
+        service: &str,
+    ) -> Result<Option<Place>, Error> {
         let lost = self.store.lost_period()?;
-        let lost = lost.filter(|_| self.services.hubs.contains_key(service));
-        Ok(lost.map(|lost| {
-            let (since, until, parameters) = described(lost);
+        let Some(lost) = lost.filter(|_| self.services.hubs.contains_key(service)) else {
+            return Ok(None);
+        };
+        let groups = self.store.groups_listed(causes, service)?;
+        let (since, until, mut parameters) = described(lost);
+        if groups.listed < groups.total {
+            parameters["done"] = json!(groups.listed);
+            parameters["total"] = json!(groups.total);
             let answer = format!(
-                "devices that registered first between {since} and {until} are not on record, so \
-                 their identities are not deleted: look for them among the registrations of the \
-                 group at {service}, and block each with `hallmark device block ID`"
+                "{} of {} groups were asked for the registrations of devices that are not on record",
+                groups.listed, groups.total
             );
-            let code = PlaceCode::IdentitiesUnknown;
-            Place::hub(service, code, parameters, answer)
-        }))
+            let code = PlaceCode::RegistrationsPending;
+            return Ok(Some(Place::hub(service, code, parameters, answer)));
+        }
+        if groups.total > 0 {
+            return Ok(None);
+        }
+        let answer = format!(
+            "devices that registered first between {since} and {until} are not on record, so their \
+             identities were not deleted: repeat the compromise, or lift the block and repeat it"
+        );
+        let code = PlaceCode::IdentitiesUnknown;
+        Ok(Some(Place::hub(service, code, parameters, answer)))
     }
 
     /// Returns the place of enrollments by which a service may admit devices, and of which nothing

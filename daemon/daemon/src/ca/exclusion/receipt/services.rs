@@ -47,7 +47,10 @@ impl Exclusions {
                 None => places.push(self.settled_service_place(&rolls, &service)?),
             }
             places.extend(unknown);
-            places.extend(self.unknown_identities(&service)?);
+            if hubs_are_due {
+                let causes = Vec::from_iter(rolls.iter().map(|it| HubCause::Roll(it.id)));
+                places.extend(self.unknown_identities(&causes, &service)?);
+            }
             places.extend(self.hubs_places(&rolls, &service, hubs_are_due)?);
         }
         Ok(places.into())
