@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::fs;
 use std::process::Command;
 
-const EXTENSIONS: &str = "
+pub(crate) const EXTENSIONS: &str = "
 [req]
 distinguished_name = name
 prompt = no
@@ -56,7 +56,7 @@ path_length = 0
 "#;
 
 /// Runs openssl in the environment's folder.
-fn openssl(env: &TestEnv, arguments: &str) {
+pub(crate) fn openssl(env: &TestEnv, arguments: &str) {
     let mut command = Command::new("openssl");
     command.args(arguments.split(' ')).current_dir(env.path(""));
     let output = command.output().unwrap();
@@ -89,7 +89,7 @@ fn old_authorities(env: &TestEnv) {
 }
 
 /// Puts a key into the token, with SoftHSM's tool.
-fn import(env: &TestEnv, name: &str, label: &str, id: &str) {
+pub(crate) fn import(env: &TestEnv, name: &str, label: &str, id: &str) {
     let pin = fs::read_to_string(env.path("pin")).unwrap();
     let output = Command::new("softhsm2-util")
         .args([
@@ -124,7 +124,7 @@ fn takeover(env: &TestEnv) -> String {
     )
 }
 
-fn run(env: &TestEnv, file: &str) -> CommandOutput {
+pub(crate) fn run(env: &TestEnv, file: &str) -> CommandOutput {
     let file = env.write("ceremony.toml", file);
     env.hallmark(&["--json", "ceremony", "run", file.to_str().unwrap()])
 }

@@ -3,7 +3,7 @@
 //! * no intent is open; each one is issued, abandoned or withdrawn, and has an audit entry that
 //!   says which
 //! * each certificate has exactly one intent, and carries exactly its bytes and its serial number
-//! * serial numbers are unique
+//! * serial numbers are unique for their issuer
 //! * a device's current leaf is its newest, and names the device
 //! * without a dirty mark, the provisioning service holds what is desired, or drift is on record;
 //!   so it is with CA certificates
@@ -80,7 +80,11 @@ fn certificates_carry_their_intents(store: &Connection) {
         assert_eq!(parsed.tbs_certificate.as_ref(), tbs);
         // DER may write a sign octet before it.
         assert_eq!(parsed.tbs_certificate.serial.to_bytes_be(), *serial);
-        assert!(serials.insert(serial.clone()), "a serial number twice");
+        let issuer = parsed.issuer().as_raw().to_vec();
+        assert!(
+            serials.insert((issuer, serial.clone())),
+            "a serial number twice"
+        );
     }
     let issued = count(store, "intent WHERE state = 'issued'");
     assert_eq!(issued, i64::try_from(certificates.len()).unwrap());

@@ -95,6 +95,7 @@
 )]
 
 mod access;
+mod adopted;
 mod adoption;
 mod authority_compromise;
 mod authority_crash;

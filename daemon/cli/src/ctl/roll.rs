@@ -154,8 +154,11 @@ fn tell(show: &Show, answer: &Value) -> Result<(), Failure> {
     for group in answer["under_groups"].as_array().into_iter().flatten() {
         show.line(group["says"].as_str().unwrap_or_default())?;
     }
-    match &answer["receipt"] {
-        Value::Null => Ok(()),
-        answer => receipt(show, answer),
+    if !answer["receipt"].is_null() {
+        receipt(show, &answer["receipt"])?;
     }
+    for obstacle in answer["obstacles"].as_array().into_iter().flatten() {
+        show.line(obstacle.as_str().unwrap_or_default())?;
+    }
+    Ok(())
 }

@@ -61,6 +61,8 @@ pub(super) struct Started {
     receipt: Option<Receipt>,
     /// By compromise: what could not be done as it was asked for. The exclusion is made.
     problems: Vec<NotDone>,
+    /// By compromise: why a successor cannot be made yet, and what to do.
+    obstacles: Vec<String>,
 }
 
 /// An error that did not keep a compromise from its exclusion.
@@ -100,17 +102,22 @@ pub(super) async fn start(
     } else {
         None
     };
-    let rolls = api.application(move |ca| {
-        ids.into_iter()
-            .map(|id| Roll::of(ca, ca.store().roll(id)?))
-            .collect()
+    let started = api.application(move |ca| {
+        let rows = ids.into_iter().map(|id| Ok(ca.store().roll(id)?));
+        let rows = rows.collect::<Result<Vec<_>, Error>>()?;
+        let mut obstacles = Vec::new();
+        if compromise {
+            obstacles = ca.rollovers().obstacles(&rows)?;
+        }
+        let rolls = rows.into_iter().map(|row| Roll::of(ca, row));
+        Ok(Started {
+            rolls: rolls.collect::<Result<_, _>>()?,
+            receipt,
+            problems: problems.into_iter().map(NotDone::from).collect(),
+            obstacles,
+        })
     });
-    let started = Started {
-        rolls: rolls.await?,
-        receipt,
-        problems: problems.into_iter().map(NotDone::from).collect(),
-    };
-    Ok((StatusCode::CREATED, Json(started)))
+    Ok((StatusCode::CREATED, Json(started.await?)))
 }
 
 impl Start {

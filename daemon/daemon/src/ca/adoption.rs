@@ -7,22 +7,26 @@
 //! is changed.
 
 use super::ceremony::{AuthoritySpecification, Ceremonies};
+use super::external::chain_above;
+use super::generation::Shape;
 use super::hierarchy::Generation;
+use super::signing_request::Signer;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
-use super::{Code, Error};
+use super::{Code, Error, rfc3339};
+use crate::der_bytes::Der;
 use crate::files;
-use crate::ids::CrlNumber;
+use crate::ids::{CrlNumber, GenerationId};
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::credential::is_credential;
 use crate::token::key_uri::{KeyUri, without_nul};
 use crate::token::{KeyDescription, KeyReference, TokenDescription};
 use crate::unix_seconds::UnixSeconds;
-use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle};
+use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle, render_chain};
 use crate::x509::certificate::Certificate;
+use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
-use crate::x509::name::DistinguishedName;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -62,23 +66,31 @@ impl Ceremonies {
     ) -> Result<TranscriptEntry, Error> {
         let name = &specification.name;
         let refused = |reason: String| refusal(name, reason);
-        let certificate = adoption.read_certificate().map_err(refused)?;
+        let Adopted { certificate, above } = adoption
+            .read(specification.issuer.as_deref())
+            .map_err(refused)?;
         let public_key = certificate
             .public_key()
             .map_err(|error| refused(error.to_string()))?;
         let hierarchy = self.issuer.hierarchy();
         let parent = match &specification.issuer {
-            Some(issuer) => Some(hierarchy.signing(issuer)?.as_ref()),
+            Some(issuer) => Some(hierarchy.signing(issuer)?),
             None => None,
         };
-        check_certificate(&certificate, &public_key, parent, self.issuer.now()).map_err(refused)?;
-        if let Some(limit) = self.issuer.constraint(name, [&certificate]) {
+        may_be_an_authority(&certificate).map_err(refused)?;
+        check_valid([&certificate].into_iter().chain(&above), self.issuer.now())
+            .map_err(refused)?;
+        if above.is_empty() {
+            check_issuer(&certificate, &public_key, parent.map(AsRef::as_ref)).map_err(refused)?;
+        }
+        let certificates = [&certificate].into_iter().chain(&above);
+        if let Some(limit) = self.issuer.constraint(name, certificates) {
             return Err(refused(limit));
         }
+        self.can_be_rolled(&certificate, &public_key, parent.map(AsRef::as_ref))
+            .map_err(refused)?;
         let mut found = self.find_adopted(adoption, &certificate, token, name)?;
-        if DistinguishedName::from_der(certificate.subject_der()).is_err() {
-            found.remarks.push(NOT_OUR_NAME.to_owned());
-        }
+        found.remarks.extend(outlived(&certificate, &above));
         let plan = PlannedGeneration {
             authority: name.clone(),
             parent: parent.map(|it| it.id),
@@ -93,7 +105,8 @@ impl Ceremonies {
             subject: name.clone(),
             detail: adoption.audit_detail(&certificate, &found),
         };
-        let adopted = adoption.generation(plan, &certificate, &found);
+        let mut adopted = adoption.generation(plan, &certificate, &found);
+        adopted.above = (!above.is_empty()).then(|| render_chain(&above));
         self.issuer.store.adopt_generation(adopted, entry)?;
         self.issuer.reload_hierarchy()?;
         self.adopted_entry(name, found)
@@ -108,6 +121,46 @@ impl Ceremonies {
         let mut entry = TranscriptEntry::new(serving, "adopted", &found.key);
         entry.remarks = found.remarks;
         Ok(entry)
+    }
+
+    /// Fails if no certificate with this subject could be made: the successor has the same one,
+    /// octet by octet.
+    fn can_be_rolled(
+        &self,
+        certificate: &Certificate,
+        public_key: &PublicKey,
+        parent: Option<&Generation>,
+    ) -> Result<(), String> {
+        let shortest = 1;
+        let mut shape = Shape::of(certificate, shortest)?;
+        let root = Issuer::self_signed(&shape.subject, public_key);
+        let key = KeyReference {
+            spki: Der::default(),
+            label: String::new(),
+            id: Vec::new(),
+            wrapped: None,
+        };
+        let signer = match parent {
+            Some(parent) => {
+                let hierarchy = self.issuer.hierarchy();
+                shape.path_length = hierarchy
+                    .path_length_below(parent.id, shape.path_length)
+                    .ok_or("the path lengths above it allow no authority here")?;
+                Signer::from(parent)
+            }
+            None => Signer {
+                generation: GenerationId::new(0),
+                authority: "",
+                token: "",
+                key: &key,
+                issuer: &root,
+                certificate: None,
+                distribution: None,
+            },
+        };
+        self.issuer
+            .try_certificate(&shape, public_key, signer)
+            .map_err(|error| format!("it could not be rolled: {}", error.message))
     }
 
     /// The key under the URI, which must be the certificate's, and sign.
@@ -153,9 +206,6 @@ fn refusal(authority: &str, reason: String) -> Error {
 /// Of a key that may have left its token once.
 const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key never could leave it (CKA_NEVER_EXTRACTABLE is false)";
 
-/// Of a certificate whose subject this daemon cannot write.
-const NOT_OUR_NAME: &str = "WARNING: its subject has attributes that are not written here; it serves, and cannot be rolled under this name";
-
 /// Fails unless the certificate may sign certificates and revocation lists.
 pub(super) fn may_be_an_authority(certificate: &Certificate) -> Result<(), String> {
     Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
@@ -165,34 +215,53 @@ pub(super) fn may_be_an_authority(certificate: &Certificate) -> Result<(), Strin
     Err("its key usage lacks cRLSign, so it could never revoke anything".into())
 }
 
-/// An authority's certificate, valid, with its own issuer's signature.
-fn check_certificate(
+/// Fails if one of the certificates is not valid now.
+fn check_valid<'a>(
+    mut certificates: impl Iterator<Item = &'a Certificate>,
+    now: UnixSeconds,
+) -> Result<(), String> {
+    let invalid = certificates.find(|it| now < it.not_before() || it.not_after() <= now);
+    invalid.map_or(Ok(()), |it| {
+        Err(format!(
+            "the certificate of {:?} is not valid now",
+            it.subject()
+        ))
+    })
+}
+
+/// Fails unless the issuer on record, or its own key, has signed the certificate.
+fn check_issuer(
     certificate: &Certificate,
     public_key: &PublicKey,
     parent: Option<&Generation>,
-    now: UnixSeconds,
 ) -> Result<(), String> {
-    may_be_an_authority(certificate)?;
-    if now < certificate.not_before() || certificate.not_after() <= now {
-        return Err("its certificate is not valid now".into());
-    }
     let (above, key) = match parent {
         Some(parent) => (parent.certificate.subject_der(), &parent.public_key),
         None => (certificate.subject_der(), public_key),
     };
     if certificate.issuer_der() != above {
         return Err(format!(
-            "its certificate was issued by {:?}: name the authority of that name as `issuer`, and adopt that first",
+            "its certificate was issued by {:?}: name the authority of that name as `issuer`, and \
+             adopt that first, or, if its key is elsewhere, put the certificates above into \
+             `certificate`, up to the self-signed one",
             certificate.issuer()
         ));
     }
-    certificate.verify_issued_by(key).map_err(|error| {
-        format!("its certificate does not verify with its issuer's key: {error}")
-    })?;
-    match parent.map(|parent| parent.certificate.path_length()) {
-        Some(Some(0)) => Err("its issuer's path length allows no authority below".into()),
-        _ => Ok(()),
-    }
+    certificate
+        .verify_issued_by(key)
+        .map_err(|error| format!("its certificate does not verify with its issuer's key: {error}"))
+}
+
+/// Warns of a certificate above that ends first: from then on verifiers refuse what is below.
+fn outlived(certificate: &Certificate, above: &[Certificate]) -> Option<String> {
+    let first = above.iter().min_by_key(|it| it.not_after())?;
+    (first.not_after() < certificate.not_after()).then(|| {
+        format!(
+            "WARNING: the certificate of {:?}, above it, ends first, at {}",
+            first.subject(),
+            rfc3339(first.not_after())
+        )
+    })
 }
 
 /// The token attributes of the URI must match the configured token.
@@ -212,22 +281,50 @@ fn check_token(uri: &KeyUri, token: &TokenDescription) -> Result<(), String> {
     Ok(())
 }
 
+/// The certificate of an adopted authority, and those above it if its issuer is elsewhere.
+struct Adopted {
+    certificate: Certificate,
+    /// Its issuer's first, the last one self-signed.
+    above: Vec<Certificate>,
+}
+
 impl Adoption {
-    /// Returns its certificate, from the ceremony file or the named file.
-    pub(super) fn read_certificate(&self) -> Result<Certificate, String> {
+    /// Reads the certificate and, without an issuer on record, the chain of one that is not
+    /// self-signed.
+    fn read(&self, issuer: Option<&str>) -> Result<Adopted, String> {
+        let (certificate, others) = self.read_certificates()?;
+        if issuer.is_some() || others.is_empty() {
+            return Ok(Adopted {
+                certificate,
+                above: Vec::new(),
+            });
+        }
+        let above = chain_above(&certificate, others, 0).map_err(|(_, reason)| reason)?;
+        // EST has to hand out all of it, byte for byte.
+        let all: Vec<&Certificate> = [&certificate].into_iter().chain(&above).collect();
+        certs_only::to_base64(&all).map_err(|error| error.to_string())?;
+        Ok(Adopted { certificate, above })
+    }
+
+    /// Returns its certificate and the others of the ceremony file or of the named file. Its own is
+    /// the one that has issued none of the others.
+    pub(super) fn read_certificates(&self) -> Result<(Certificate, Vec<Certificate>), String> {
         let text = if self.is_inline() {
             self.certificate.clone().into_bytes()
         } else {
             read_file(Path::new(&self.certificate))?
         };
         let mut certificates = parse_bundle(&text).map_err(|error| error.to_string())?;
-        match (certificates.pop(), certificates.len()) {
-            (Some(certificate), 0) => Ok(certificate),
-            (_, more) => Err(format!(
-                "`certificate` holds {} certificates, and must hold one, the authority's own",
-                more + 1
-            )),
+        let has_issued = |it: &Certificate| {
+            let mut others = certificates.iter().filter(|other| *other != it);
+            others.any(|other| other.issuer_der() == it.subject_der())
+        };
+        let own = certificates.iter().position(|it| !has_issued(it));
+        if certificates.is_empty() {
+            return Err("`certificate` holds no certificate".into());
         }
+        let certificate = certificates.remove(own.unwrap_or(0));
+        Ok((certificate, certificates))
     }
 
     /// A path has one line; base64 without PEM is longer than any path.
@@ -238,8 +335,8 @@ impl Adoption {
 
     /// An authority on record must have this certificate. Its file may be gone now.
     pub(super) fn differs_from(&self, existing: &Generation) -> Option<&'static str> {
-        match self.read_certificate() {
-            Ok(certificate) if certificate.der() != existing.certificate.der() => {
+        match self.read_certificates() {
+            Ok((certificate, _)) if certificate.der() != existing.certificate.der() => {
                 Some("another certificate")
             }
             _ => None,
@@ -257,6 +354,7 @@ impl Adoption {
             key_label: found.key.label.clone(),
             spki: found.key.spki.clone(),
             certificate: certificate.into(),
+            above: None,
             crl_number: CrlNumber::new(self.crl_number.into()),
         }
     }

@@ -251,7 +251,7 @@ impl Answer {
         let request = row.request.as_ref();
         let path_length = request.and_then(|it| it.path_length).unwrap_or(0);
         let der = request.and_then(|it| it.der.as_deref());
-        let asked = RequestedNames::read(der.unwrap_or_default())
+        let asked = RequestedNames::of_authority(der.unwrap_or_default())
             .map_err(|error| refused(Code::InstallOtherName, error.to_string()))?;
         if !asked.has_subject_of(&certificate) {
             let reason = format!(
@@ -303,7 +303,7 @@ fn refusal(row: &GenerationRow, code: Code, reason: String) -> Error {
 
 /// The certificates above, the issuer's first, up to a self-signed one. Each has signed the one
 /// below it, and may.
-fn chain_above(
+pub(super) fn chain_above(
     certificate: &Certificate,
     mut others: Vec<Certificate>,
     path_length: u8,

@@ -12,30 +12,38 @@ use super::{Code, Error, Issuer, crash_point};
 use crate::store::{GenerationRow, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
+use crate::x509::certificate::Certificate;
 use crate::x509::issuer;
 use crate::x509::key::PublicKey;
-use crate::x509::name::DistinguishedName;
-use crate::x509::profile::Profile;
+use crate::x509::name::Subject;
+use crate::x509::profile::{Profile, VALIDITY_SECONDS_MAX};
+use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 
 /// The contents of a generation's certificate.
 pub(super) struct Shape {
-    pub subject: DistinguishedName,
+    pub subject: Subject,
     pub path_length: Option<u8>,
     pub validity: u64,
 }
 
 impl Shape {
-    /// The contents of the previous generation's certificate: the same name, path length and
-    /// validity.
+    /// The contents of the previous generation's certificate: the same name, octet by octet, path
+    /// length and validity, but no longer than one that is made here.
     pub(super) fn like(predecessor: &Generation) -> Result<Self, Error> {
         let certificate = &predecessor.certificate;
-        let unreadable = |error: String| Error::stop(Code::HierarchyUnreadable, error);
         let validity = certificate.not_after() - predecessor.certified_at;
+        let validity = u64::try_from(validity).unwrap_or_default();
+        Self::of(certificate, validity.min(VALIDITY_SECONDS_MAX))
+            .map_err(|reason| Error::stop(Code::HierarchyUnreadable, reason))
+    }
+
+    /// The name and the path length of a certificate.
+    pub(super) fn of(certificate: &Certificate, validity: u64) -> Result<Self, String> {
+        let subject = Subject::of_predecessor(certificate.subject_der());
         Ok(Self {
-            subject: DistinguishedName::from_der(certificate.subject_der())
-                .map_err(|error| unreadable(error.to_string()))?,
+            subject: subject.map_err(|error| error.to_string())?,
             path_length: certificate.path_length(),
-            validity: u64::try_from(validity).unwrap_or_default(),
+            validity,
         })
     }
 }
@@ -58,6 +66,52 @@ impl Issuer {
         self.store
             .record_key(row.id, key.spki.clone(), key.wrapped.clone())?;
         Ok(key)
+    }
+
+    /// Builds the certificate that would follow that of `old`, by `parent` or, for a root, by
+    /// itself, and lints it. Nothing is recorded or signed.
+    pub(super) fn try_shape(
+        &self,
+        shape: &Shape,
+        old: &Generation,
+        parent: Option<&Generation>,
+    ) -> Result<(), Error> {
+        let signer = Signer::from(old);
+        let root = issuer::Issuer::self_signed(&shape.subject, &old.public_key);
+        let signer = match parent {
+            Some(parent) => Signer::from(parent),
+            None => Signer {
+                issuer: &root,
+                certificate: None,
+                distribution: None,
+                ..signer
+            },
+        };
+        self.try_certificate(shape, &old.public_key, signer)
+    }
+
+    /// Builds and lints a certificate of this shape. Nothing is recorded or signed.
+    pub(super) fn try_certificate(
+        &self,
+        shape: &Shape,
+        public_key: &PublicKey,
+        signer: Signer<'_>,
+    ) -> Result<(), Error> {
+        let request = SigningRequest {
+            source: Source::Caller,
+            signer,
+            purpose: Purpose::Authority,
+            profile_name: "authority",
+            profile: &Profile::authority(shape.path_length, shape.validity),
+            subject: shape.subject.clone(),
+            public_key,
+            caller: String::new(),
+            holder: Holder::none(),
+            on_issued: OnIssued::Alone,
+        };
+        let now = self.now();
+        let serial = SerialNumber::from_random(now, [1; RANDOM_OCTETS]);
+        request.build_and_lint(&serial, now).map(drop)
     }
 
     /// The generation's certificate, by its parent or, for a root, by itself. The first generation
@@ -190,6 +244,7 @@ mod tests {
         state: GenerationState::Planned,
         revoked_at: None,
         request: None,
+        above: None,
     };
 
     #[test]

@@ -191,6 +191,29 @@ impl Hierarchy {
         })
     }
 
+    /// The certificate of the generation `id` and all above it, with those of issuers elsewhere.
+    pub fn certificates_above(&self, id: GenerationId) -> impl Iterator<Item = &Certificate> {
+        self.upwards(id).flat_map(|it| {
+            let foreign = it.foreign.iter().map(|link| &link.certificate);
+            std::iter::once(&it.certificate).chain(foreign)
+        })
+    }
+
+    /// The path length of an authority that `id` certifies: the wanted one, or the longest that the
+    /// certificates from `id` upwards leave (RFC 5280, section 6.1.4). `None` if they leave no room
+    /// for an authority.
+    pub fn path_length_below(&self, id: GenerationId, wanted: Option<u8>) -> Option<Option<u8>> {
+        let mut longest = wanted;
+        for (between, certificate) in self.certificates_above(id).enumerate() {
+            if let Some(limit) = certificate.path_length() {
+                let left = usize::from(limit).checked_sub(between + 1)?;
+                let left = u8::try_from(left).unwrap_or(u8::MAX);
+                longest = Some(longest.map_or(left, |it| it.min(left)));
+            }
+        }
+        Some(longest)
+    }
+
     /// A generation by row id.
     pub fn generation(&self, id: GenerationId) -> Option<&Arc<Generation>> {
         self.generations.get(&id)
@@ -293,8 +316,7 @@ impl Generation {
         let issuer = Issuer::from_certificate(&certificate)
             .map_err(|error| unreadable(error.to_string()))?;
         let distribution = distribution(row, public_http);
-        let above = row.request.as_ref().and_then(|it| it.above.as_deref());
-        let foreign = match above {
+        let foreign = match &row.above {
             Some(above) => {
                 parse_bundle(above.as_bytes()).map_err(|error| unreadable(error.to_string()))?
             }

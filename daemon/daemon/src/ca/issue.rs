@@ -148,7 +148,8 @@ impl Issuer {
             profile_name: &profile.name,
             profile: &profile.certificate,
             subject: subject
-                .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?,
+                .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?
+                .into(),
             public_key: csr.public_key(),
             caller: caller.to_string(),
             holder: Holder {
@@ -227,7 +228,7 @@ impl Issuer {
             self.wake();
         }
         Ok(Issued {
-            subject: request.subject.common_name().to_owned(),
+            subject: request.subject.label().to_owned(),
             profile: request.profile_name.to_owned(),
             chain: self.chain_of(request.signer.generation),
             certificate,

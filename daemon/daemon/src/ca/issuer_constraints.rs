@@ -5,9 +5,7 @@
 //! configuration causes it, it is an alarm: verifiers reject those leaves, the daemon does not.
 
 use super::alarm::{Alarm, AlarmCode};
-use super::hierarchy::Hierarchy;
 use super::{Code, Error, Issuer};
-use crate::ids::GenerationId;
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::profile::ExtendedKeyUsage;
@@ -37,7 +35,7 @@ impl Issuer {
     pub(super) fn check_constraints(&self, issuer: &str, name: &str) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let id = hierarchy.signing(issuer)?.id;
-        let limit = self.constraint(name, certificates_above(&hierarchy, id));
+        let limit = self.constraint(name, hierarchy.certificates_above(id));
         limit.map_or(Ok(()), |limit| {
             let message = format!("authority {name} cannot be below {issuer}: {limit}");
             Err(Error::invalid(Code::AuthorityLimited, message))
@@ -53,7 +51,7 @@ impl Issuer {
             if purposes.is_empty() {
                 continue;
             }
-            let limit = first_constraint(certificates_above(&hierarchy, it.id), &purposes);
+            let limit = first_constraint(hierarchy.certificates_above(it.id), &purposes);
             if let Some(limit) = limit {
                 limited.entry(limit).or_default().push(&it.authority);
             }
@@ -94,17 +92,5 @@ fn first_constraint<'a>(
             "the certificate of {:?}: {limit}",
             certificate.subject()
         ))
-    })
-}
-
-/// Returns the certificate of the generation `id` and all above it, with those of issuers
-/// elsewhere.
-fn certificates_above(
-    hierarchy: &Hierarchy,
-    id: GenerationId,
-) -> impl Iterator<Item = &Certificate> {
-    hierarchy.upwards(id).flat_map(|it| {
-        let foreign = it.foreign.iter().map(|link| &link.certificate);
-        std::iter::once(&it.certificate).chain(foreign)
     })
 }

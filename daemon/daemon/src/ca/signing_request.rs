@@ -15,7 +15,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::{self, Expectation, ExpectedIssuer, IssuerReading, LintedTbs};
-use crate::x509::name::DistinguishedName;
+use crate::x509::name::Subject;
 use crate::x509::profile::Profile;
 use crate::x509::san::SubjectAlternativeName;
 use crate::x509::serial::SerialNumber;
@@ -29,7 +29,7 @@ pub(super) struct SigningRequest<'a> {
     pub purpose: Purpose,
     pub profile_name: &'a str,
     pub profile: &'a Profile,
-    pub subject: DistinguishedName,
+    pub subject: Subject,
     pub public_key: &'a PublicKey,
     pub caller: String,
     pub holder: Holder<'a>,
@@ -118,7 +118,7 @@ impl SigningRequest<'_> {
             },
             distribution: self.signer.distribution,
             profile: self.profile,
-            common_name: self.subject.common_name(),
+            common_name: self.subject.label(),
             subject: &self.subject,
             public_key: self.public_key,
             subject_alternative_names: self.holder.subject_alternative_names,
@@ -142,7 +142,7 @@ impl SigningRequest<'_> {
             issuer: self.signer.generation,
             purpose: self.purpose,
             profile: self.profile_name.to_owned(),
-            subject: self.subject.common_name().to_owned(),
+            subject: self.subject.label().to_owned(),
             tbs: linted.bytes().clone(),
             not_before,
             not_after,
@@ -169,7 +169,7 @@ impl SigningRequest<'_> {
             at: now,
             actor: self.caller.clone(),
             action: "certificate.issued",
-            subject: self.subject.common_name().to_owned(),
+            subject: self.subject.label().to_owned(),
             detail: json!({
                 "serial": serial.to_string(),
                 "profile": self.profile_name,

@@ -7,9 +7,12 @@
 use super::audit::{self, AuditEntry};
 use super::digest::sha256;
 use super::engine::{Tx, params};
-use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
-use super::{Store, StoreError, UnixSeconds, certified_key};
+use super::generation::{
+    PlannedGeneration, certify, insert_with_label, newest, record_chain, with_key,
+};
+use super::{Constraint, Store, StoreError, UnixSeconds, certified_key};
 use crate::der_bytes::Der;
+use crate::error_code::Code;
 use crate::ids::{CrlNumber, GenerationId, GenerationNumber, IntentId};
 use crate::x509::certificate::Certificate;
 
@@ -22,6 +25,8 @@ pub struct AdoptedGeneration {
     pub key_label: String,
     pub spki: Der,
     pub certificate: MadeElsewhere,
+    /// The chain of a certificate whose issuer is elsewhere: PEM, the issuer's first.
+    pub above: Option<String>,
     /// The number of the last revocation list that was published; 0 if there was none.
     pub crl_number: CrlNumber,
 }
@@ -39,6 +44,15 @@ pub struct MadeElsewhere {
     /// When its validity begins.
     pub not_before: UnixSeconds,
     pub not_after: UnixSeconds,
+}
+
+/// The issuer of a certificate that was signed elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CertificateIssuer {
+    /// A generation on record; the certified one if it is a root.
+    Generation(GenerationId),
+    /// An issuer without a generation here.
+    Elsewhere { certified: GenerationId },
 }
 
 impl From<&Certificate> for MadeElsewhere {
@@ -79,6 +93,7 @@ impl Store {
                     message: format!("authority {authority} is not adopted: {reason}"),
                 });
             }
+            refuse_known_key(tx, authority, &adopted.spki)?;
             let row = insert_with_label(
                 tx,
                 GenerationNumber::FIRST,
@@ -89,30 +104,57 @@ impl Store {
                 "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
                 params![row.id, adopted.spki, adopted.crl_number],
             )?;
-            let issuer = adopted.plan.parent.unwrap_or(row.id);
+            let issuer = match &adopted.above {
+                Some(_) => CertificateIssuer::Elsewhere { certified: row.id },
+                None => CertificateIssuer::Generation(adopted.plan.parent.unwrap_or(row.id)),
+            };
             let intent = record_certificate(tx, &adopted.certificate, issuer, &entry)?;
+            if let Some(above) = &adopted.above {
+                record_chain(tx, row.id, above)?;
+            }
             certify(tx, row.id, intent)?;
             audit::append(tx, &entry)
         })
     }
 }
 
-/// Records a certificate that was signed elsewhere, and its intent. `issuer` is the certificate's
-/// own generation where the generation that signed it is not on record.
+/// Refuses a second certificate for the key of an authority. Both would have one revocation list,
+/// and what is revoked under one of them would be good under the other.
+fn refuse_known_key(tx: &Tx<'_>, authority: &str, spki: &[u8]) -> Result<(), StoreError> {
+    let Some((holder, number)) = with_key(tx, spki)? else {
+        return Ok(());
+    };
+    Err(StoreError::Invalid {
+        code: Code::KeyInUse,
+        message: format!(
+            "authority {authority} is not adopted: its key is that of generation {number} of \
+             authority {holder}. A second certificate for one key is not taken, also not a renewed \
+             one: `hallmark roll start --authority {holder}` makes the next generation, with a key \
+             of its own"
+        ),
+    })
+}
+
+/// Records a certificate that was signed elsewhere, and its intent.
 pub(super) fn record_certificate(
     tx: &Tx<'_>,
     certificate: &MadeElsewhere,
-    issuer: GenerationId,
+    issuer: CertificateIssuer,
     entry: &AuditEntry,
 ) -> Result<IntentId, StoreError> {
-    let intent = tx.insert(
-        "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-             not_before, not_after, caller, state, recorded_at)
-         VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, ?8, 'issued', ?9)
+    let (issuer, issued_elsewhere) = match issuer {
+        CertificateIssuer::Generation(id) => (id, false),
+        CertificateIssuer::Elsewhere { certified } => (certified, true),
+    };
+    let inserted = tx.insert(
+        "INSERT INTO intent (serial, issuer, issued_elsewhere, purpose, profile, subject,
+             key_sha256, tbs, not_before, not_after, caller, state, recorded_at)
+         VALUES (?1, ?2, ?3, 'adopted', 'authority', ?4, ?5, ?6, ?7, ?8, ?9, 'issued', ?10)
          RETURNING id",
         params![
             certificate.serial,
             issuer,
+            issued_elsewhere,
             certificate.subject,
             sha256(&certificate.public_key),
             certificate.tbs,
@@ -121,7 +163,15 @@ pub(super) fn record_certificate(
             entry.actor,
             entry.at,
         ],
-    )?;
+    );
+    let intent = inserted.map_err(|error| match error {
+        StoreError::Violates(Constraint::IntentSerial) => StoreError::Conflict(format!(
+            "the issuer of {} has given its serial number {} to another certificate, too",
+            certificate.subject,
+            hex::encode_upper(&certificate.serial)
+        )),
+        other => other,
+    })?;
     // Its own date of issue, because its roll is scheduled by that.
     tx.execute(
         "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",

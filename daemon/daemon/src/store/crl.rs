@@ -84,7 +84,7 @@ const SELECT: &str = "SELECT generation, number, der, this_update, next_update, 
 /// the date of the last list.
 const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      FROM certificate c JOIN intent i ON i.id = c.intent
-     WHERE c.revoked_at IS NOT NULL AND i.issuer = ?1
+     WHERE c.revoked_at IS NOT NULL AND i.issuer = ?1 AND i.issued_elsewhere = 0
        AND (i.not_after >= ?2 OR c.revoked_at >= ?2)
      UNION ALL
      SELECT serial, abandoned_at, 0, id FROM intent

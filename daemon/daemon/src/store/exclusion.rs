@@ -279,7 +279,7 @@ pub(super) fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
     Ok(generation::all(tx)?
         .into_iter()
         .filter_map(|row| {
-            let is_external = row.request.is_some_and(|it| it.above.is_some());
+            let is_external = row.above.is_some();
             Some(Generation {
                 certificate: Thumbprint::of(row.certificate.as_deref()?),
                 is_root: row.parent.is_none() && !is_external,

@@ -77,6 +77,8 @@ pub struct GenerationRow {
     pub revoked_at: Option<UnixSeconds>,
     /// The request to its issuer, if the issuer is elsewhere.
     pub request: Option<RequestRow>,
+    /// The chain of a certificate whose issuer is elsewhere: PEM, the issuer's first.
+    pub above: Option<String>,
 }
 
 /// A request to an issuer elsewhere.
@@ -86,13 +88,11 @@ pub struct RequestRow {
     pub path_length: Option<u8>,
     /// `None` until it is signed.
     pub der: Option<Der>,
-    /// The chain above the installed certificate: PEM, the issuer's first.
-    pub above: Option<String>,
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
      g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at, g.key_wrapped, \
-     r.generation, r.path_length, r.der, r.above \
+     r.generation, r.path_length, r.der, g.above \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate \
      LEFT JOIN request r ON r.generation = g.id";
 
@@ -205,6 +205,31 @@ pub(super) fn certify(
     }
 }
 
+/// Records the chain of a certificate whose issuer is elsewhere, once.
+pub(super) fn record_chain(
+    tx: &Tx<'_>,
+    generation: GenerationId,
+    above: &str,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE generation SET above = ?2 WHERE id = ?1",
+        params![generation, above],
+    )?;
+    Ok(())
+}
+
+/// Returns the name of the authority whose generation has this key, and the generation's number.
+pub(super) fn with_key(
+    tx: &Tx<'_>,
+    spki: &[u8],
+) -> Result<Option<(String, GenerationNumber)>, StoreError> {
+    tx.query_optional(
+        "SELECT authority, number FROM generation WHERE spki = ?1",
+        params![spki],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
 /// Plans the next generation of an authority, or returns the one that an interrupted roll has
 /// planned.
 pub(super) fn plan_next(
@@ -218,7 +243,9 @@ pub(super) fn plan_next(
         GenerationState::Staged if newest.parent == plan.parent && newest.revoked_at.is_none() => {
             Ok(newest)
         }
-        GenerationState::Planned => {
+        GenerationState::Planned
+            if (&newest.token, newest.key_type) == (&plan.token, plan.key_type) =>
+        {
             tx.execute(
                 "UPDATE generation SET parent = ?2 WHERE id = ?1",
                 params![newest.id, plan.parent],
@@ -227,6 +254,11 @@ pub(super) fn plan_next(
                 parent: plan.parent,
                 ..newest
             })
+        }
+        GenerationState::Planned => {
+            // The configuration names another token, or the roll another kind of key.
+            retire(tx, newest.id)?;
+            insert(tx, newest.number.next(), plan)
         }
         GenerationState::Staged => {
             // It is revoked or has another issuer than the plan, so it will never serve.
@@ -330,8 +362,8 @@ fn from_row(row: &Row<'_>) -> Result<GenerationRow, StoreError> {
             Some(_) => Some(RequestRow {
                 path_length: row.get(15)?,
                 der: row.get(16)?,
-                above: row.get(17)?,
             }),
         },
+        above: row.get(17)?,
     })
 }

@@ -4,10 +4,10 @@
 //! that is installed gets an intent of the purpose `adopted`, because no worker was asked to sign
 //! it. Installing it is one transaction: a crash leaves all of it or nothing.
 
-use super::adoption::{MadeElsewhere, record_certificate};
+use super::adoption::{CertificateIssuer, MadeElsewhere, record_certificate};
 use super::audit::{self, AuditEntry};
 use super::engine::params;
-use super::generation::certify;
+use super::generation::{certify, record_chain};
 use super::{Recorded, Store, StoreError};
 use crate::der_bytes::Der;
 use crate::ids::GenerationId;
@@ -102,11 +102,9 @@ impl Store {
         self.write(move |tx| {
             let id = installed.generation;
             let certificate = &installed.certificate;
-            let intent = record_certificate(tx, certificate, id, &entry)?;
-            tx.execute(
-                "UPDATE request SET above = ?2 WHERE generation = ?1",
-                params![id, installed.above],
-            )?;
+            let issuer = CertificateIssuer::Elsewhere { certified: id };
+            let intent = record_certificate(tx, certificate, issuer, &entry)?;
+            record_chain(tx, id, &installed.above)?;
             certify(tx, id, intent)?;
             audit::append(tx, &entry)
         })

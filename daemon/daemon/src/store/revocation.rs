@@ -19,7 +19,7 @@ pub enum RevocationTarget {
         /// The intent's row id.
         intent: IntentId,
     },
-    /// The certificate with this serial number.
+    /// The only certificate with this serial number; refused if several issuers have given it.
     Serial(Vec<u8>),
     /// The certificate with this SHA-256.
     Sha256([u8; 32]),
@@ -194,7 +194,15 @@ fn certificates(
         }
         RevocationTarget::Serial(serial) => {
             let missing = format!("certificate with serial {}", hex::encode_upper(serial));
-            named("i.serial = ?1", serial, missing)
+            let found = named("i.serial = ?1", serial, missing)?;
+            if found.len() > 1 {
+                return Err(StoreError::Conflict(format!(
+                    "several issuers have given the serial number {}: name the certificate by its \
+                     SHA-256",
+                    hex::encode_upper(serial)
+                )));
+            }
+            Ok(found)
         }
         RevocationTarget::Sha256(sha256) => {
             let missing = format!("certificate with SHA-256 {}", hex::encode_upper(sha256));

@@ -28,6 +28,9 @@ CREATE TABLE generation (
     -- 1 from a restore until a list is signed that is newer than the restored one: the restored
     -- list lacks what was revoked after the backup, so it is not served.
     crl_withheld INTEGER NOT NULL DEFAULT 0 CHECK (crl_withheld IN (0, 1)),
+    -- The chain of a certificate whose issuer is elsewhere: PEM, from its issuer's to the
+    -- self-signed one.
+    above       TEXT,
     CONSTRAINT generation_number UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
@@ -36,6 +39,11 @@ CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <>
 -- (With `state`, because SQLite reports a violation by its columns: `generation_next` has others.)
 CREATE UNIQUE INDEX generation_serving ON generation (authority, state) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
+CREATE TRIGGER generation_keeps_its_chain BEFORE UPDATE OF above ON generation
+WHEN OLD.above IS NOT NULL OR NEW.above IS NULL
+BEGIN
+    SELECT RAISE(ABORT, 'generation_keeps_its_chain');
+END;
 
 -- The bytes to be signed, recorded before a token gets them. An intent without a certificate is
 -- abandoned if its token may have signed, and withdrawn if no worker was asked. An adopted
@@ -43,8 +51,11 @@ CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('p
 -- place. (CHECK uses OR because for a longer IN SQLite makes a temporary table at every insert.)
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
-    serial          BLOB    NOT NULL CONSTRAINT intent_serial UNIQUE,
+    serial          BLOB    NOT NULL,
     issuer          INTEGER NOT NULL REFERENCES generation (id),
+    -- 1 if the issuer has no generation here: `issuer` is then the certified generation itself.
+    issued_elsewhere INTEGER NOT NULL DEFAULT 0
+                    CHECK (issued_elsewhere = 0 OR issued_elsewhere = 1 AND purpose = 'adopted'),
     purpose         TEXT    NOT NULL
                     CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'
                            OR purpose = 'adopted'),
@@ -70,6 +81,9 @@ CREATE TABLE intent (
                            OR state = 'withdrawn'),
     recorded_at     INTEGER NOT NULL,
     abandoned_at    INTEGER,
+    -- An issuer gives each serial number once (RFC 5280, section 4.1.2.2). The serial number comes
+    -- first, so that the index finds a certificate by that alone, too.
+    CONSTRAINT intent_serial UNIQUE (serial, issuer, issued_elsewhere),
     CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR purpose = 'adopted')),
     CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
     CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
@@ -91,8 +105,8 @@ CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'aband
 -- (FAIL, because SQLite copies every page that a statement changes if it may ABORT midway. These
 -- triggers run before their row is changed, and the store rolls back every refused operation.)
 CREATE TRIGGER intent_is_immutable
-BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before, not_after,
-                 role, caller, recorded_at ON intent
+BEFORE UPDATE OF serial, issuer, issued_elsewhere, purpose, profile, subject, key_sha256, tbs,
+                 not_before, not_after, role, caller, recorded_at ON intent
 BEGIN
     SELECT RAISE(FAIL, 'intent_is_immutable');
 END;
@@ -230,15 +244,13 @@ BEGIN
     SELECT RAISE(ABORT, 'crl_newest_is_kept');
 END;
 
--- A request to an issuer elsewhere, recorded before it is signed. `above` is the chain of the
--- returned certificate: PEM, from its issuer's to the self-signed one.
+-- A request to an issuer elsewhere, recorded before it is signed.
 CREATE TABLE request (
     generation  INTEGER PRIMARY KEY REFERENCES generation (id),
     -- The path length that the issuer must allow.
     path_length INTEGER CHECK (path_length BETWEEN 0 AND 255),
     tbs         BLOB    NOT NULL,
     der         BLOB,
-    above       TEXT,
     recorded_at INTEGER NOT NULL
 ) STRICT;
 CREATE TRIGGER request_is_immutable
@@ -250,11 +262,6 @@ CREATE TRIGGER request_is_signed_once BEFORE UPDATE OF der ON request
 WHEN OLD.der IS NOT NULL OR NEW.der IS NULL OR instr(NEW.der, OLD.tbs) = 0
 BEGIN
     SELECT RAISE(ABORT, 'request_is_signed_once');
-END;
-CREATE TRIGGER request_is_answered_once BEFORE UPDATE OF above ON request
-WHEN OLD.above IS NOT NULL OR NEW.above IS NULL
-BEGIN
-    SELECT RAISE(ABORT, 'request_is_answered_once');
 END;
 
 -- One registration id. Its spelling, like its leaf's common name, is fixed at the first leaf.

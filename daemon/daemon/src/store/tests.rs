@@ -1,5 +1,6 @@
 //! Tests what the schema and the operations refuse, and what a crash leaves.
 
+mod adoption;
 mod any_order;
 mod asked;
 mod block;

@@ -93,13 +93,7 @@ impl Csr {
     }
 
     fn from_der(der: &[u8]) -> Result<Csr, CsrRefusal> {
-        let request = CertReq::from_der(der).map_err(malformed)?;
-        // Later steps read the decoded request, so it must be exactly what was signed.
-        if request.to_der().map_err(malformed)? != der {
-            return Err(CsrRefusal::NotCanonical);
-        }
-        let public_key = read_public_key(&request.info)?;
-        verify_possession(&request, signed_part(der)?, &public_key)?;
+        let (request, public_key) = read_proven(der)?;
         Ok(Csr {
             public_key,
             common_name: name::read_common_name(&request.info.subject)?,
@@ -143,6 +137,23 @@ pub(super) fn unarmored(bytes: &[u8]) -> Result<Der, CsrRefusal> {
         )),
         (Some(_), Some(_)) => Err(CsrRefusal::Malformed("more than one request".to_owned())),
     }
+}
+
+/// Returns the key of a request in canonical DER, with its possession proven. Names are not read:
+/// an authority's may be of any kind.
+pub(super) fn proven_key(der: &[u8]) -> Result<PublicKey, CsrRefusal> {
+    read_proven(der).map(|(_, public_key)| public_key)
+}
+
+fn read_proven(der: &[u8]) -> Result<(CertReq, PublicKey), CsrRefusal> {
+    let request = CertReq::from_der(der).map_err(malformed)?;
+    // Later steps read the decoded request, so it must be exactly what was signed.
+    if request.to_der().map_err(malformed)? != der {
+        return Err(CsrRefusal::NotCanonical);
+    }
+    let public_key = read_public_key(&request.info)?;
+    verify_possession(&request, signed_part(der)?, &public_key)?;
+    Ok((request, public_key))
 }
 
 fn read_public_key(info: &CertReqInfo) -> Result<PublicKey, CsrRefusal> {

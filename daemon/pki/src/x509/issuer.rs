@@ -3,7 +3,7 @@
 
 use super::certificate::Certificate;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};
-use super::name::DistinguishedName;
+use super::name::Subject;
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ impl Issuer {
     }
 
     /// Describes a root that signs its own certificate.
-    pub fn self_signed(name: &DistinguishedName, public_key: &PublicKey) -> Issuer {
+    pub fn self_signed(name: &Subject, public_key: &PublicKey) -> Issuer {
         Issuer {
             name_der: name.to_der(),
             key_identifier: public_key.key_identifier().to_vec(),

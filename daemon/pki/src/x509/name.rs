@@ -1,7 +1,9 @@
 //! Builds and reads the distinguished names of certified subjects.
 //!
 //! Only subjects are built here. An issuer's name is always the subject of the issuer's
-//! certificate, byte for byte: names that look equal and are encoded differently break chains.
+//! certificate, byte for byte: names that look equal and are encoded differently break chains. For
+//! the same reason the next certificate of an authority has the subject of the one before, also if
+//! that was made elsewhere, with attributes and string types that are not built here.
 
 use super::oid;
 use crate::der_bytes::Der;
@@ -31,6 +33,22 @@ pub struct SubjectAttributes {
 pub struct DistinguishedName {
     attributes: SubjectAttributes,
     common_name: String,
+}
+
+/// The subject of a certificate to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A name that is encoded here.
+    Built(DistinguishedName),
+    /// The subject of an earlier certificate of the same holder, octet by octet.
+    Kept(KeptName),
+}
+
+/// A name that was made elsewhere, with its encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptName {
+    der: Der,
+    label: String,
 }
 
 /// An attribute type of a subject.
@@ -75,6 +93,9 @@ pub enum NameRefusal {
     /// The encoding differs from ours.
     #[error("the name was not made here: its attributes or their encoding are others")]
     NotOurs,
+    /// An authority has no name by which certificates could name their issuer.
+    #[error("the subject is empty, and that of an authority must not be (RFC 5280, 4.1.2.6)")]
+    Empty,
     /// The country is not two upper-case letters.
     #[error("country must be two upper-case letters (ISO 3166), such as DE")]
     Country,
@@ -162,6 +183,54 @@ impl DistinguishedName {
             ])?));
         }
         Ok(names)
+    }
+}
+
+impl Subject {
+    /// Reads the subject of an authority's certificate for the next one, which gets the same
+    /// octets.
+    pub fn of_predecessor(der: &[u8]) -> Result<Subject, NameRefusal> {
+        if let Ok(built) = DistinguishedName::from_der(der) {
+            return Ok(Subject::Built(built));
+        }
+        let name = Name::from_der(der).map_err(|_| NameRefusal::NotOurs)?;
+        if name.iter_rdn().next().is_none() {
+            return Err(NameRefusal::Empty);
+        }
+        let common_name = read_common_name(&name).ok().flatten();
+        Ok(Subject::Kept(KeptName {
+            der: der.into(),
+            label: common_name.unwrap_or_else(|| name.to_string()),
+        }))
+    }
+
+    /// Returns the common name, or the whole name as text (RFC 4514) where it has no single one.
+    pub fn label(&self) -> &str {
+        match self {
+            Subject::Built(name) => name.common_name(),
+            Subject::Kept(name) => &name.label,
+        }
+    }
+
+    /// Returns the DER `Name`.
+    pub fn to_der(&self) -> Der {
+        match self {
+            Subject::Built(name) => name.to_der(),
+            Subject::Kept(name) => name.der.clone(),
+        }
+    }
+}
+
+impl KeptName {
+    /// Returns the DER `Name`.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+}
+
+impl From<DistinguishedName> for Subject {
+    fn from(name: DistinguishedName) -> Subject {
+        Subject::Built(name)
     }
 }
 

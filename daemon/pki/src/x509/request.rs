@@ -4,7 +4,7 @@
 //! [`super::csr`] before it leaves.
 
 use super::certificate::tbs_range;
-use super::csr::{Csr, CsrRefusal, malformed};
+use super::csr::{self, CsrRefusal, malformed};
 use super::extensions::{basic_constraints, key_usage};
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::profile::{Profile, VALIDITY_SECONDS_MAX};
@@ -55,7 +55,7 @@ pub fn build(
 pub struct SignedRequest {
     der: Der,
     tbs: Range<usize>,
-    csr: Csr,
+    public_key: PublicKey,
 }
 
 /// Assembles the request from the signed bytes and their signature, and checks it: the result is
@@ -75,7 +75,7 @@ pub fn assemble(
     let length = read.to_be_signed.to_der().map_err(malformed)?.len();
     Ok(SignedRequest {
         tbs: tbs_range(&der, length).map_err(malformed)?,
-        csr: Csr::parse(&der)?,
+        public_key: csr::proven_key(&der)?,
         der: der.into(),
     })
 }
@@ -98,7 +98,7 @@ impl SignedRequest {
 
     /// The key that it asks a certificate for.
     pub fn public_key(&self) -> &PublicKey {
-        self.csr.public_key()
+        &self.public_key
     }
 }
 

@@ -55,6 +55,18 @@ impl RequestedNames {
         })
     }
 
+    /// Reads the request for an authority's certificate. Its name may have several common names, or
+    /// one in any string type.
+    pub fn of_authority(der: &[u8]) -> Result<RequestedNames, CsrRefusal> {
+        let request = CertReq::from_der(der).map_err(csr::malformed)?;
+        let extensions = csr::requested_extensions(&request.info)?;
+        Ok(RequestedNames {
+            common_name: None,
+            names: Names::read(&request.info.subject, &extensions).map_err(csr::malformed)?,
+            der: der.into(),
+        })
+    }
+
     /// Returns true if the subject is that of `certificate`.
     pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
         Names::of(certificate).is_ok_and(|names| names.subject == self.names.subject)

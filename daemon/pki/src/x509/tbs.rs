@@ -6,7 +6,7 @@
 use super::extensions;
 use super::issuer::{Bounds, Issuer};
 use super::key::{KeyType, PublicKey, SignatureAlgorithm};
-use super::name::DistinguishedName;
+use super::name::Subject;
 use super::profile::{Kind, Profile};
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
@@ -25,7 +25,7 @@ use x509_cert::time::{Time, Validity};
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub profile: &'a Profile,
-    pub subject: &'a DistinguishedName,
+    pub subject: &'a Subject,
     /// The key to certify.
     pub public_key: &'a PublicKey,
     /// The requested names; the profile decides whether the certificate carries them.

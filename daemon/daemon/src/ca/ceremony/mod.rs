@@ -191,7 +191,7 @@ impl Ceremonies {
         }
         progress(format!("authority {name}: certificate"));
         let shape = Shape {
-            subject: new.subject.clone(),
+            subject: new.subject.clone().into(),
             path_length: new.path_length,
             validity: new.validity,
         };

@@ -226,7 +226,8 @@ impl Enrollments {
                 profile_name: "possession",
                 profile: &proof_profile(&generation, self.now())?,
                 subject: DistinguishedName::from_common_name(code.as_str())
-                    .map_err(|error| Error::stop(Code::VerificationCode, error.to_string()))?,
+                    .map_err(|error| Error::stop(Code::VerificationCode, error.to_string()))?
+                    .into(),
                 public_key: &generation.public_key,
                 caller: Caller::Daemon.to_string(),
                 holder: Holder::none(),

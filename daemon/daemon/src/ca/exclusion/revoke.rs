@@ -12,7 +12,7 @@ use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
-use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked};
+use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_first;
 use crate::x509::revocation::RevocationReason;
@@ -257,12 +257,13 @@ impl Exclusions {
         if revoked.changed.is_empty() {
             return Ok(());
         }
-        let is_authority = |serial: &[u8]| {
-            self.hierarchy()
-                .iter()
-                .any(|it| it.certificate.serial().as_bytes() == serial)
+        let is_authority = |revoked: &RevokedCertificate| {
+            self.hierarchy().iter().any(|it| {
+                it.parent.unwrap_or(it.id) == revoked.issuer
+                    && it.certificate.serial().as_bytes() == revoked.serial
+            })
         };
-        if revoked.changed.iter().any(|it| is_authority(&it.serial)) {
+        if revoked.changed.iter().any(is_authority) {
             self.issuer.reload_hierarchy()?;
         }
         self.wake();

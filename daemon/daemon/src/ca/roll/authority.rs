@@ -6,7 +6,7 @@
 
 use super::super::authority_policy::ApprovalStep;
 use super::super::authorize::{Authorized, Caller, Operate};
-use super::super::generation::{Shape, new_key_id};
+use super::super::generation::new_key_id;
 use super::super::hierarchy::Generation;
 use super::super::pace::Source;
 use super::super::{Code, Error, crash_point};
@@ -49,8 +49,7 @@ impl Rollovers {
     ) -> Result<RollRow, Error> {
         let hierarchy = self.hierarchy();
         let old = hierarchy.signing(authority)?;
-        self.issuer.token_of(authority)?;
-        self.can_be_certified(old, detail)?;
+        self.check_successor(old, detail, RollReason::Expiry)?;
         self.within_limits(authority)?;
         let new = NewAuthorityRoll {
             authority: authority.to_owned(),
@@ -63,26 +62,6 @@ impl Rollovers {
         let row = self.store.start_authority_roll(new, parent, entry)?;
         self.wake();
         Ok(row)
-    }
-
-    /// The next certificate would not outlive the one above.
-    fn can_be_certified(&self, old: &Generation, detail: &AuthorityDetail) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
-        let Some(above) = hierarchy.parent_authority(old) else {
-            return Ok(());
-        };
-        let signer = hierarchy.signing(above)?;
-        let shape = detail.shape(old)?;
-        let end = self.now().saturating_add_unsigned(shape.validity);
-        if end <= signer.certificate.not_after() {
-            return Ok(());
-        }
-        let message = format!(
-            "the next certificate of {} would outlive that of {above}, which signs it: roll {above} \
-             first (that rolls those below, too), or say a shorter --validity",
-            old.authority
-        );
-        Err(Error::invalid(Code::OutlivesIssuer, message))
     }
 
     /// Gives an expiry roll up before its cut-over.
@@ -380,7 +359,7 @@ impl Rollovers {
         let detail = AuthorityDetail::of(roll)?;
         let plan = PlannedGeneration {
             authority: old.authority.clone(),
-            parent: parent.map(|parent: Arc<Generation>| parent.id),
+            parent: parent.as_ref().map(|parent: &Arc<Generation>| parent.id),
             token: self.issuer.token_of(&old.authority)?.to_owned(),
             key_type: detail.key_type.unwrap_or(old.public_key.key_type()),
             key_id: new_key_id()?,
@@ -397,7 +376,9 @@ impl Rollovers {
         if !old.foreign.is_empty() {
             return self.request_next_certificate(&old, row.id);
         }
-        let shape: Shape = detail.shape(&old)?;
+        let hierarchy = self.hierarchy();
+        let shape = self.next_shape(&hierarchy, &old, parent.as_deref(), &detail, roll.reason)?;
+        drop(hierarchy);
         self.issuer
             .make_certificate(&shape, &row, &key, &Caller::Daemon.to_string())?;
         crash_point("roll-generation-staged");
@@ -423,7 +404,11 @@ impl Rollovers {
             return Err(Error::stop(Code::HierarchyBroken, "a generation is gone"));
         };
         if row.request.as_ref().is_none_or(|it| it.der.is_none()) {
-            let path_length = before.request.as_ref().and_then(|it| it.path_length);
+            let path_length = match &before.request {
+                Some(request) => request.path_length,
+                // It was adopted with its chain.
+                None => old.certificate.path_length(),
+            };
             let subject = old.certificate.subject_der();
             let actor = Caller::Daemon.to_string();
             self.ceremonies

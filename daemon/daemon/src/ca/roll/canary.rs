@@ -132,7 +132,8 @@ impl Rollovers {
                 subject: profile
                     .subject
                     .with_common_name(&canary.registration_id)
-                    .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?,
+                    .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?
+                    .into(),
                 profile: &profile,
                 public_key: csr.public_key(),
                 caller: Caller::Daemon.to_string(),

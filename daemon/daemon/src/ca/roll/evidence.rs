@@ -1,7 +1,6 @@
 //! Gathers the evidence about an authority's rollover; `enrollment` judges it.
 
 use super::super::authority_policy::ApprovalStep;
-use super::super::generation::Shape;
 use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::{Code, Error};
 use super::Rollovers;
@@ -81,15 +80,6 @@ impl AuthorityDetail {
     /// As the store keeps them.
     pub fn to_value(&self) -> Result<Value, Error> {
         serde_json::to_value(self).map_err(|error| Error::stop(Code::Internal, error.to_string()))
-    }
-
-    /// The contents of the next certificate.
-    pub(super) fn shape(&self, old: &Generation) -> Result<Shape, Error> {
-        let shape = Shape::like(old)?;
-        Ok(Shape {
-            validity: self.validity.unwrap_or(shape.validity),
-            ..shape
-        })
     }
 
     /// Services that refused the canary, and why.

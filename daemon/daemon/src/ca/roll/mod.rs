@@ -16,6 +16,7 @@ mod leaf_compromise;
 mod policy;
 mod report;
 mod service_limits;
+mod successor;
 mod verification;
 mod waits;
 mod window;

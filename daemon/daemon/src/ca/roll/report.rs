@@ -140,6 +140,7 @@ impl Rollovers {
             Err(wait @ (Wait::Verification(_) | Wait::Deletion)) => {
                 self.and_ca_certificates(coded(&wait), &wait, &evidence)?
             }
+            Err(wait @ Wait::Below(_)) => self.and_obstacles_below(coded(&wait), &evidence)?,
             Err(wait) => {
                 let waits = self.canary_failure(&wait, roll, &detail);
                 self.and_blocks(waits.unwrap_or_else(|| coded(&wait)), roll, &evidence)?
@@ -153,6 +154,22 @@ impl Rollovers {
             }
             waits = waits.and(&format!("; and {}", making.text));
             waits.parameters["also"] = json!(making.code);
+        }
+        Ok(waits)
+    }
+
+    /// Appends why an authority below cannot be rolled, and what to do.
+    fn and_obstacles_below(&self, mut waits: Waits, evidence: &Evidence) -> Result<Waits, Error> {
+        let hierarchy = self.hierarchy();
+        for name in &evidence.behind {
+            let is_rolled = self.store.open_authority_roll(name)?.is_some();
+            let Some(old) = hierarchy.serving(name).filter(|_| !is_rolled) else {
+                continue;
+            };
+            let detail = AuthorityDetail::default();
+            if let Err(error) = self.check_certificate(old, &detail, RollReason::Expiry) {
+                waits = waits.and(&format!("; {name} cannot be rolled: {}", error.message));
+            }
         }
         Ok(waits)
     }

@@ -7,6 +7,7 @@ use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Error, rfc3339};
+use crate::enrollment::roll::RollReason;
 use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -69,9 +70,12 @@ impl Rollovers {
             .map(|it| {
                 let authority = &it.authority;
                 let until = rfc3339(self.window_end(it));
+                let none = AuthorityDetail::default();
+                let obstacle = self.check_certificate(it, &none, RollReason::Expiry).err();
+                let but = obstacle.map_or(String::new(), |it| format!("; but {}", it.message));
                 let text = format!(
                     "authority {authority} signs leaves until {until}: `hallmark roll start \
-                     --authority {authority} --reason expiry`"
+                     --authority {authority} --reason expiry`{but}"
                 );
                 let parameters = json!({ "authority": authority, "until": until });
                 Alarm::new(AlarmCode::SigningWindowEnds, parameters, text)

@@ -46,7 +46,10 @@ const UNIQUE: &[(&str, &str)] = &[
         "intent_idempotency",
     ),
     ("intent.purpose, intent.subject", "intent_under_way"),
-    ("intent.serial", "intent_serial"),
+    (
+        "intent.serial, intent.issuer, intent.issued_elsewhere",
+        "intent_serial",
+    ),
     ("intent.subject", "intent_possession"),
     ("mark.ca_certificate", "mark_ca_certificate"),
     ("mark.enrollment", "mark_enrollment"),

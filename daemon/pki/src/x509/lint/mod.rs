@@ -13,7 +13,7 @@ mod values;
 
 use super::issuer::Distribution;
 use super::key::{PublicKey, SignatureAlgorithm};
-use super::name::DistinguishedName;
+use super::name::Subject;
 use super::profile::Profile;
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
@@ -34,7 +34,7 @@ pub struct Expectation<'a> {
     pub profile: &'a Profile,
     /// The registration id of the device, or the common name of the authority.
     pub common_name: &'a str,
-    pub subject: &'a DistinguishedName,
+    pub subject: &'a Subject,
     pub public_key: &'a PublicKey,
     pub subject_alternative_names: &'a [SubjectAlternativeName],
     pub serial: &'a SerialNumber,

@@ -5,7 +5,7 @@ use crate::unix_seconds::UnixSeconds;
 use crate::x509::issuer::Distribution;
 use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
-use crate::x509::name::{DistinguishedName, SubjectAttributes};
+use crate::x509::name::{Subject, SubjectAttributes};
 use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
 use crate::x509::san::SubjectAlternativeName;
 use crate::x509::serial::SerialNumber;
@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 #[derive(Clone, Debug)]
 struct Order {
     profile: Profile,
-    subject: DistinguishedName,
+    subject: Subject,
     key: PublicKey,
     names: Vec<SubjectAlternativeName>,
     serial: SerialNumber,
@@ -122,7 +122,8 @@ fn every_single_departure_is_found() {
         ("subject", |order| {
             let attributes: SubjectAttributes =
                 toml::from_str("organization = \"Example\"").expect("is a table");
-            order.subject = attributes.with_common_name("device-7").expect("is a name");
+            let other = attributes.with_common_name("device-7");
+            order.subject = other.expect("is a name").into();
         }),
         ("not_after", |order| order.profile.validity_seconds += 1),
         ("not_before", |order| order.profile.backdate_seconds -= 1),

@@ -5,6 +5,7 @@ mod certificate;
 mod chain;
 mod crl;
 mod csr;
+mod kept_name;
 mod key;
 mod lint;
 mod profile;
@@ -15,7 +16,7 @@ use super::certificate::{Certificate, assemble};
 use super::issuer::Issuer;
 use super::key::{KeyType, PublicKey};
 use super::lint::{Expectation, ExpectedIssuer, IssuerReading, LintedTbs, lint};
-use super::name::DistinguishedName;
+use super::name::{DistinguishedName, Subject};
 use super::profile::Profile;
 use super::serial::SerialNumber;
 use super::tbs::{Request, build};
@@ -154,13 +155,14 @@ impl Authority {
     }
 }
 
-pub(super) fn name(common_name: &str) -> DistinguishedName {
-    DistinguishedName::from_common_name(common_name).expect("is a name")
+pub(super) fn name(common_name: &str) -> Subject {
+    let name = DistinguishedName::from_common_name(common_name);
+    name.expect("is a name").into()
 }
 
 pub(super) fn request<'a>(
     profile: &'a Profile,
-    subject: &'a DistinguishedName,
+    subject: &'a Subject,
     public_key: &'a PublicKey,
     serial: &'a SerialNumber,
 ) -> Request<'a> {
@@ -182,7 +184,7 @@ pub(super) fn expectation<'a>(
         issuer,
         distribution: None,
         profile: request.profile,
-        common_name: request.subject.common_name(),
+        common_name: request.subject.label(),
         subject: request.subject,
         public_key: request.public_key,
         subject_alternative_names: request.subject_alternative_names,
@@ -200,7 +202,7 @@ fn build_and_lint(
     lint(tbs, &expectation(expected, request)).expect("passes the lint")
 }
 
-fn signed(linted: &LintedTbs, key: &SoftwareKey) -> Certificate {
+pub(super) fn signed(linted: &LintedTbs, key: &SoftwareKey) -> Certificate {
     let signature = key.sign(linted.bytes());
     let certificate = assemble(linted.bytes(), linted.signature_algorithm(), &signature);
     certificate.expect("assembles")
