@@ -4,7 +4,7 @@
 use crate::authority_roll::{begun, comes_to, shown, start};
 use crate::process::until;
 use crate::test_env::TestEnv;
-use dps_emulator::{Action, Fault};
+use dps_emulator::{Action, Aim, Fault};
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -70,4 +70,28 @@ fn an_authority_that_ends_before_a_canary_would_is_tried() {
         env.count("intent WHERE subject LIKE 'hallmark-canary-%'"),
         1
     );
+}
+
+/// The registration of one canary hangs. Verifies: the canary of another authority at the same
+/// service is tried in the same moment, so its rollover cuts over before the first call has ended.
+#[test]
+fn a_canary_that_hangs_holds_up_no_other() {
+    let env = begun(TestEnv::new());
+    env.add_group("operations", "operations");
+    env.wait_in_sync();
+    let hangs = Fault::on("device.register", Action::Hang);
+    let aim = Aim {
+        path_contains: Some("hallmark-canary-line-1-".into()),
+        ..hangs.aim
+    };
+    env.emulator.inject(Fault { aim, ..hangs }).unwrap();
+    let line = start(&env, "line-1", "expiry", &[]);
+    until("its registration hangs", || {
+        env.emulator.faults().is_empty().then_some(())
+    });
+    let other = start(&env, "operations", "expiry", &[]);
+    comes_to(&env, &other, "draining");
+    let line = shown(&env, &line);
+    assert_eq!(line["state"], "staged", "{line}");
+    assert_eq!(line["detail"]["canary_failures"], json!(null), "{line}");
 }

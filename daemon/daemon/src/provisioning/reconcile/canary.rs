@@ -5,7 +5,7 @@
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::identity::Deleted;
-use super::{Failure, Reconciler, TICK, pause_seconds};
+use super::{DUE_INTERVAL, Failure, Reconciler, TICK, pause_seconds};
 use crate::ca::roll::canary::CanaryRequest;
 use crate::ca::{Code, Error};
 use crate::enrollment::id::RegistrationId;
@@ -13,13 +13,16 @@ use crate::enrollment::slots::CanaryVerdict;
 use crate::ids::RollId;
 use crate::provisioning::device::{DeviceClient, Registration};
 use crate::provisioning::failure::CallError;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::SecretString;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How often a registration is polled before the attempt is abandoned.
 const POLLS_MAX: u32 = 30;
+/// Canaries that are tried at once.
+const ATTEMPTS_MAX: usize = 8;
 /// The shortest pause between two passes without a wake-up.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,18 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 struct Failed {
     times: i64,
     again_at: Instant,
+}
+
+impl Failed {
+    /// One more failure, and a longer pause.
+    fn after(before: Option<Self>) -> Self {
+        let times = before.map_or(0, |it| it.times) + 1;
+        let pause = Duration::from_secs(pause_seconds(times - 1, None));
+        Self {
+            times,
+            again_at: Instant::now() + pause,
+        }
+    }
 }
 
 impl Reconciler {
@@ -53,27 +68,41 @@ impl Reconciler {
         }
     }
 
-    /// Every canary that is due. `failed` is by roll.
+    /// Every canary that is due, several at a time: one whose call hangs holds up no other.
+    /// `failed` is by roll. Ends when none is due.
     async fn canary_pass(&self, failed: &mut BTreeMap<RollId, Failed>) -> Result<(), Error> {
-        let name = self.name.clone();
-        let due = self
-            .blocking(move |ca| ca.rollovers().canaries_due(&name))
-            .await?;
-        failed.retain(|roll, _| due.iter().any(|canary| canary.roll == *roll));
-        for canary in due {
-            let before = failed.remove(&canary.roll);
-            if let Some(waiting) = before.filter(|it| it.again_at > Instant::now()) {
-                failed.insert(canary.roll, waiting);
-                continue;
+        let mut attempts = FuturesUnordered::new();
+        let mut under_way = BTreeSet::new();
+        loop {
+            let name = self.name.clone();
+            let due = self
+                .blocking(move |ca| ca.rollovers().canaries_due(&name))
+                .await?;
+            failed.retain(|roll, _| due.iter().any(|canary| canary.roll == *roll));
+            for canary in due {
+                let roll = canary.roll;
+                let waits = |it: &Failed| it.again_at > Instant::now();
+                let is_free =
+                    under_way.len() < ATTEMPTS_MAX && !failed.get(&roll).is_some_and(waits);
+                if is_free && under_way.insert(roll) {
+                    attempts.push(async move { (roll, self.has_passed(&canary).await) });
+                }
             }
-            if !self.has_passed(&canary).await? {
-                let times = before.map_or(0, |it| it.times) + 1;
-                let pause = Duration::from_secs(pause_seconds(times - 1, None));
-                let again_at = Instant::now() + pause;
-                failed.insert(canary.roll, Failed { times, again_at });
+            if attempts.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some((roll, passed)) = attempts.next() => {
+                    under_way.remove(&roll);
+                    let before = failed.remove(&roll);
+                    if !passed? {
+                        failed.insert(roll, Failed::after(before));
+                    }
+                }
+                () = self.canary_wake.notified() => {}
+                () = tokio::time::sleep(DUE_INTERVAL) => {}
             }
         }
-        Ok(())
     }
 
     /// Tries a canary, and writes down what became of it.
