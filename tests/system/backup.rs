@@ -108,6 +108,46 @@ fn files_of_interrupted_backups_are_removed() {
     assert_eq!(names(&env), expected);
 }
 
+/// Interrupted copies have left files in a folder of the operator's. Verifies: the next copy
+/// removes them, and neither backups nor other files.
+#[test]
+fn files_of_interrupted_copies_to_another_folder_are_removed() {
+    let env = TestEnv::running();
+    let folder = env.path("elsewhere");
+    fs::create_dir(&folder).unwrap();
+    let kept = [
+        "hallmark-20261121T031500Z.db",
+        "hallmark-20261121T031500Z.json",
+        "notes.json",
+    ];
+    let left = [
+        "hallmark-20261122T031500Z.db.new",
+        "hallmark-20261122T031500Z.json.new",
+        "hallmark-20261122T031500Z.partial-journal",
+        "hallmark-20261122T031500Z.json",
+    ];
+    for name in kept.iter().chain(&left) {
+        fs::write(folder.join(name), "x").unwrap();
+    }
+    let to = [
+        "--json",
+        "backup",
+        "create",
+        "--to",
+        folder.to_str().unwrap(),
+    ];
+    let output = env.hallmark(&to);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let made: Value = serde_json::from_str(&output.out).unwrap();
+    let copied = Path::new(made["copied"].as_str().unwrap());
+    assert_eq!(verify(&env, copied).code, Some(0));
+    let mut expected: BTreeSet<_> = kept.iter().map(|it| folder.join(it)).collect();
+    expected.extend([copied.to_owned(), copied.with_extension("json")]);
+    let found = fs::read_dir(&folder).unwrap();
+    let found: BTreeSet<_> = found.map(|it| it.unwrap().path()).collect();
+    assert_eq!(found, expected);
+}
+
 /// Verifies: one changed byte, in the copy or in its manifest, is found, and that backup is not
 /// restored; nor is any backup while a daemon runs.
 #[test]

@@ -8,6 +8,8 @@
 
 mod folder;
 
+pub(crate) use folder::remove_unfinished;
+
 use super::authorize::{Authorized, Operate};
 use super::{Code, Error, Issuer, crash_point, rfc3339};
 use crate::files;

@@ -6,7 +6,7 @@
 //! log of one database beside another.
 
 use super::arguments::BackupCommand;
-use crate::ca::backup::{Manifest, OpenBackup, compact, verify};
+use crate::ca::backup::{Manifest, OpenBackup, compact, remove_unfinished, verify};
 use crate::files;
 use crate::files::atomic::{self, remove, sync_folder};
 use crate::printable::line;
@@ -214,7 +214,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Copies a backup that the daemon made, manifest and all, into `folder`. Each byte is compared
-/// with the manifest on its way.
+/// with the manifest on its way. Files that interrupted copies left in the folder are removed.
 fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let Some(name) = file.file_name() else {
         bail!("{} is no file", file.display());
@@ -222,6 +222,12 @@ fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let copied = folder.join(name);
     let failed = || format!("cannot copy {} to {}", file.display(), folder.display());
     let mut backup = OpenBackup::open(file).with_context(failed)?;
+    // Held until the copy is made: a copy under way is no interrupted one. A file system without
+    // such locks keeps what interruptions leave.
+    let alone = files::open_folder(folder).and_then(|it| it.lock().map(|()| it));
+    if alone.is_ok() {
+        remove_unfinished(folder).with_context(failed)?;
+    }
     let beside = atomic::temporary_path(&copied);
     remove(&beside)?;
     backup.copy_to(&beside).with_context(failed)?;

@@ -46,7 +46,7 @@ pub(super) fn backups(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Removes unfinished files, and manifests whose copy is missing. Returns how many were removed.
 /// No backup may be under way in the folder.
-pub(super) fn remove_unfinished(folder: &Path) -> io::Result<usize> {
+pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<usize> {
     let copies = BTreeSet::from_iter(files_of(folder, Kind::Copy)?);
     let mut lone = files_of(folder, Kind::Manifest)?;
     lone.retain(|it| !copies.contains(&it.with_extension("db")));
