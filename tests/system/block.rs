@@ -151,6 +151,12 @@ fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
     is_assigned(&env.emulator, &device);
     is_complete(&env.json(&["device", "block", "press-7"]), 3);
     is_out(&env, &device);
+    let show = ["block", "show", "device", "press-7"];
+    is_complete(&env.json(&show), 3);
+    let text = env.run(&show);
+    assert!(text.contains("enrollment_disabled"), "{text}");
+    let listed = env.json(&["block", "list"]);
+    assert_eq!(listed[0]["name"], "press-7", "{listed}");
     let repeated = env.station().ask(&request);
     assert_eq!(
         (repeated.status, repeated.code()),
@@ -158,6 +164,10 @@ fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
     );
     env.run(&["device", "unblock", "press-7"]);
     is_assigned(&env.emulator, &device);
+    let gone = env.hallmark(&show);
+    assert!(gone.error.contains("block_unknown"), "{gone:?}");
+    assert_eq!(env.json(&["block", "list"]), json!([]));
+    assert_eq!(env.json(&["block", "list", "--all"])[0]["name"], "press-7");
 }
 
 /// Lifting the block of a device does not enable it if it was compromised too.
@@ -284,6 +294,8 @@ fn a_generation_is_blocked_and_unblocked() {
     let (env, devices) = five_devices();
     let block = ["authority", "block", "plant", "--generation", "1"];
     is_complete(&env.json(&block), 3);
+    let shown = ["block", "show", "generation", "plant", "--generation", "1"];
+    is_complete(&env.json(&shown), 3);
     for device in &devices[..3] {
         is_out(&env, device);
     }

@@ -348,6 +348,13 @@ fn a_pending_exclusion_is_an_alarm_at_once() {
     until("both are alarms", || {
         (pending() == ["press-1", "press-2"]).then_some(())
     });
+    let status = env.json(&["status"]).to_string();
+    assert!(
+        status.contains("hallmark block show device press-2"),
+        "{status}"
+    );
+    let shown = env.json(&["block", "show", "device", "press-2"]);
+    assert_eq!(line(&shown, "dps: dps")["state"], "pending", "{shown}");
     env.emulator.clear_faults();
     env.run(&["push", "retry"]);
     for operator in operators {

@@ -1,8 +1,47 @@
-//! Runs `hallmark device|enrollment|authority block` and `unblock`.
+//! Runs `hallmark block`, and `hallmark device|enrollment|authority block` and `unblock`.
 
 use super::client::{Client, Failure, segment};
+use super::command::BlockCommand;
 use super::{Show, receipt};
 use serde_json::{Value, json};
+
+const COLUMNS: [&str; 8] = [
+    "id",
+    "kind",
+    "name",
+    "generation",
+    "reason",
+    "blocked_by",
+    "blocked_at",
+    "lifted_at",
+];
+
+pub(super) fn run(client: &Client, show: &Show, command: &BlockCommand) -> Result<(), Failure> {
+    match command {
+        BlockCommand::List { all } => {
+            let blocks = client.pages(&format!("/v1/blocks?all={all}"), "id")?;
+            show.table(&blocks, &COLUMNS)
+        }
+        BlockCommand::Show {
+            kind,
+            name,
+            generation,
+        } => {
+            let generation = generation.map(|number| format!("?generation={number}"));
+            let block = client.get(&format!(
+                "/v1/blocks/{}/{}{}",
+                kind.name(),
+                segment(name),
+                generation.unwrap_or_default()
+            ))?;
+            if show.json {
+                return show.record(&block);
+            }
+            show.table(&Value::Array(vec![block.clone()]), &COLUMNS)?;
+            receipt(show, &block["receipt"])
+        }
+    }
+}
 
 pub(super) fn start(
     client: &Client,

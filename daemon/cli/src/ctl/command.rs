@@ -52,6 +52,9 @@ pub enum Command {
     /// Show CA certificates at provisioning services.
     #[command(subcommand)]
     CaCertificate(CaCertificateCommand),
+    /// Show blocks of devices, groups and generations.
+    #[command(subcommand)]
+    Block(BlockCommand),
     /// Replace certificates.
     #[command(subcommand)]
     Roll(RollCommand),
@@ -400,6 +403,50 @@ pub enum RollCommand {
         #[arg(long, value_name = "REASON")]
         r#override: Option<String>,
     },
+}
+
+/// `hallmark block`
+#[derive(Debug, Subcommand)]
+pub enum BlockCommand {
+    /// List blocks, newest first.
+    List {
+        /// Also lifted blocks.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a block in force, and what each place has answered.
+    Show {
+        /// The kind of its subject.
+        #[arg(value_enum)]
+        kind: BlockKind,
+        /// Registration id, group id, or authority.
+        name: String,
+        /// The number of a generation.
+        #[arg(long, required_if_eq("kind", "generation"))]
+        generation: Option<i64>,
+    },
+}
+
+/// The kind of subject of a block.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BlockKind {
+    /// One device.
+    Device,
+    /// All devices of an enrollment group.
+    Group,
+    /// All devices below a generation of an authority.
+    Generation,
+}
+
+impl BlockKind {
+    /// Returns the name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockKind::Device => "device",
+            BlockKind::Group => "group",
+            BlockKind::Generation => "generation",
+        }
+    }
 }
 
 /// `hallmark roll start --authority`

@@ -89,6 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 "reason",
             ],
         ),
+        Command::Block(command) => block::run(&client, &show, command),
         Command::Roll(command) => roll::run(&client, &show, command),
         Command::Push(PushCommand::List) => show.table(
             &client.get("/v1/push")?,

@@ -41,9 +41,12 @@ fn of_block(block: &BlockRow) -> Alarm {
     let kind = block.kind.name();
     let subject = &block.name;
     let since = rfc3339(block.blocked_at);
+    let generation = block
+        .generation
+        .map_or(String::new(), |number| format!(" --generation {number}"));
     let text = format!(
-        "the block of {kind} {subject} is not in place everywhere since {since}: `hallmark push \
-         list` has the services that have not answered"
+        "the block of {kind} {subject} is not in place everywhere since {since}: `hallmark block \
+         show {kind} {subject}{generation}` names the places"
     );
     let parameters = json!({ "block": block.id, "subject": subject, "since": since });
     Alarm::new(AlarmCode::ExclusionPending, parameters, text)
