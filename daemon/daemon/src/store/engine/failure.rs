@@ -35,6 +35,11 @@ const UNIQUE: &[(&str, &str)] = &[
     ("generation.certificate", "generation_certificate"),
     ("generation.spki", "generation_spki"),
     ("generation.token, generation.key_id", "generation_key"),
+    (
+        "group_registrations.cause, group_registrations.cause_id, \
+         group_registrations.provisioning, group_registrations.name",
+        "group_registrations_once",
+    ),
     ("hub_job.name", "hub_job_name"),
     (
         "hub_task.cause, hub_task.cause_id, hub_task.device, hub_task.action, \
@@ -53,14 +58,9 @@ const UNIQUE: &[(&str, &str)] = &[
     ("intent.subject", "intent_possession"),
     ("mark.ca_certificate", "mark_ca_certificate"),
     ("mark.enrollment", "mark_enrollment"),
+    ("placeholder.sha256", "placeholder_sha256"),
     ("roll.authority", "roll_open_authority"),
     ("roll.enrollment", "roll_open_enrollment"),
-    ("placeholder.sha256", "placeholder_sha256"),
-    (
-        "group_registrations.cause, group_registrations.cause_id, \
-         group_registrations.provisioning, group_registrations.name",
-        "group_registrations_once",
-    ),
     (
         "unknown_enrollment.provisioning, unknown_enrollment.kind, unknown_enrollment.name",
         "unknown_enrollment_name",
