@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 /// Part of the label of every private key in PEM.
-const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
+pub(super) const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 /// Digits of a SHA-256; a serial number has 40 at most.
 const SHA256_DIGITS: usize = 64;
 

@@ -194,7 +194,7 @@ pub struct Issue {
     /// The registration id; for other roles, the common name.
     #[arg(long)]
     pub id: String,
-    /// The request (PKCS #10, PEM).
+    /// The request (PKCS #10: PEM, base64 or DER).
     #[arg(long)]
     pub csr: PathBuf,
     /// Change the profile of a registered device to this one.
@@ -478,7 +478,7 @@ pub struct StartRoll {
     /// After a compromise: the compromised slot.
     #[arg(long, value_enum, default_value = "both")]
     pub slot: Slot,
-    /// After a compromise: the request for the new leaf (PKCS #10, PEM), if available.
+    /// After a compromise: the request for the new leaf (PKCS #10), if available.
     #[arg(long)]
     pub csr: Option<PathBuf>,
     /// The profile of the new leaf, if not the one that the device is registered with.

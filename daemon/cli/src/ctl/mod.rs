@@ -13,6 +13,8 @@ mod roll;
 mod token;
 
 use crate::setup;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use client::{Client, Failure, StepsBody};
 use command::{
     AuditCommand, AuthorityCommand, CaCertificateCommand, CeremonyCommand, ClockCommand, Command,
@@ -21,7 +23,7 @@ use command::{
 use hallmark_base::files;
 use hallmark_base::printable;
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -183,7 +185,7 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
 }
 
 fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
-    let csr = read(&issue.csr)?;
+    let csr = pem_or_base64(&issue.csr, FILE_BYTES_MAX, "the request")?;
     let body = json!({
         "profile": issue.profile, "registration_id": issue.id, "csr": csr, "move": issue.moves,
     });
@@ -427,6 +429,25 @@ fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
 
 fn read(path: &Path) -> Result<String, Failure> {
     files::read_text(path, FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))
+}
+
+/// Reads text as it is, and DER or text in another encoding as base64. A private key is refused
+/// here: it must not leave its file.
+fn pem_or_base64(path: &Path, limit: u64, what: &str) -> Result<String, Failure> {
+    let bytes = files::read(path, limit).map_err(|error| Failure::file(path, &error))?;
+    if bytes.windows(certificate::PRIVATE_KEY.len()).any(|it| it == certificate::PRIVATE_KEY) {
+        let message =
+            format!("it holds a private key, and nothing was sent; name a file of {what}");
+        let error = io::Error::new(io::ErrorKind::InvalidData, message);
+        return Err(Failure::file(path, &error));
+    }
+    let is_text = |text: &String| {
+        !text
+            .chars()
+            .any(|it| it.is_control() && !it.is_ascii_whitespace())
+    };
+    let text = String::from_utf8(bytes.clone()).ok().filter(is_text);
+    Ok(text.unwrap_or_else(|| STANDARD.encode(bytes)))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

@@ -2,14 +2,11 @@
 
 use super::client::{Client, Failure, segment};
 use super::command::{RollCommand, StartRoll};
-use super::{Show, receipt, write_chain};
-use hallmark_base::files;
+use super::{Show, pem_or_base64, receipt, write_chain};
 use serde_json::{Value, json};
-use std::io;
-use std::path::Path;
 
-/// The longest file of a CSR, in bytes: more than the daemon reads of one, and in JSON still less
-/// than it reads of a request.
+/// The longest file of a CSR, in bytes: more than the daemon reads of one, and in base64 or JSON
+/// still less than it reads of a request.
 const CSR_FILE_BYTES_MAX: u64 = 24 * 1024;
 
 const COLUMNS: [&str; 7] = [
@@ -53,7 +50,11 @@ pub(super) fn run(client: &Client, show: &Show, command: &RollCommand) -> Result
 /// A request for a new leaf that cannot be used never delays an exclusion: what is wrong with it is
 /// reported after the receipt.
 fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> {
-    let csr = roll.csr.as_deref().map(read_csr).transpose();
+    let csr = roll
+        .csr
+        .as_deref()
+        .map(|path| pem_or_base64(path, CSR_FILE_BYTES_MAX, "the request"))
+        .transpose();
     let unreadable = csr.as_ref().err().map(ToString::to_string);
     let csr = csr.ok().flatten();
     let body = json!({
@@ -88,21 +89,6 @@ fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> 
     Err(Failure::Refused(format!(
         "{excluded}; the new one is issued and printed, but not written: {failure}"
     )))
-}
-
-/// Reads a CSR. The daemon would refuse the whole command for a request that is too long, so what
-/// cannot be a CSR is found here.
-fn read_csr(path: &Path) -> Result<String, Failure> {
-    let text =
-        files::read_text(path, CSR_FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))?;
-    if text
-        .chars()
-        .any(|it| it.is_control() && !it.is_ascii_whitespace())
-    {
-        let error = io::Error::new(io::ErrorKind::InvalidData, "it is no PEM of a CSR");
-        return Err(Failure::file(path, &error));
-    }
-    Ok(text)
 }
 
 fn not_issued(answer: &Value) -> Option<String> {
