@@ -29,6 +29,7 @@
 //! |---|---|
 //! | `issue` | the main path from the ceremony to an assigned device; places without secrets |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left behind |
+//! | `csr_cases` | requests from the field: certified, or refused with the true reason |
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
@@ -113,6 +114,7 @@ mod clock;
 mod compromise;
 mod crash;
 mod crash_point;
+mod csr_cases;
 mod device;
 mod device_notification;
 mod drift;

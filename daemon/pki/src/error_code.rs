@@ -98,6 +98,7 @@ codes! {
         CsrUsedUp => "csr_used_up",
         CsrWeakKey => "csr_weak_key",
         CsrWithoutCommonName => "csr_without_common_name",
+        CsrWithoutNames => "csr_without_names",
         DeviceBlocked => "device_blocked",
         DeviceMoves => "device_moves",
         DeviceProfileForbidden => "device_profile_forbidden",

@@ -435,7 +435,10 @@ fn read(path: &Path) -> Result<String, Failure> {
 /// here: it must not leave its file.
 fn pem_or_base64(path: &Path, limit: u64, what: &str) -> Result<String, Failure> {
     let bytes = files::read(path, limit).map_err(|error| Failure::file(path, &error))?;
-    if bytes.windows(certificate::PRIVATE_KEY.len()).any(|it| it == certificate::PRIVATE_KEY) {
+    if bytes
+        .windows(certificate::PRIVATE_KEY.len())
+        .any(|it| it == certificate::PRIVATE_KEY)
+    {
         let message =
             format!("it holds a private key, and nothing was sent; name a file of {what}");
         let error = io::Error::new(io::ErrorKind::InvalidData, message);

@@ -43,6 +43,8 @@ pub(super) struct Answer {
     chain: Vec<Arc<ChainLink>>,
     /// Provisioning services that do not have the certificate yet; they accept the previous one.
     pending: Vec<String>,
+    /// Names in the CSR that the profile does not certify.
+    dropped_names: Vec<String>,
 }
 
 fn pem_of_each<S: Serializer>(chain: &[Arc<ChainLink>], to: S) -> Result<S::Ok, S::Error> {
@@ -62,6 +64,7 @@ impl From<Issued> for Answer {
             certificate: certificate.to_pem(),
             chain: issued.chain,
             pending: issued.pending,
+            dropped_names: issued.dropped_names,
         }
     }
 }

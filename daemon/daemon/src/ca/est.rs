@@ -16,7 +16,7 @@ use super::{Code, Error, Issuer};
 use crate::ids::GenerationId;
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;
-use crate::x509::requested_names::RequestedNames;
+use crate::x509::requested_names::{RequestedNames, UnprovenCsr};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,9 +79,9 @@ impl Est {
         if let Some(label) = &request.label {
             self.issuer.profile(label)?;
         }
-        let requested = RequestedNames::read(&request.csr)
+        let requested = UnprovenCsr::read(&request.csr)
             .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
-        let Some(name) = requested.common_name.clone() else {
+        let Some(name) = requested.names.common_name().map(str::to_owned) else {
             let message = "the CSR has no common name; make it the registration id";
             return Err(Error::invalid(Code::CsrWithoutCommonName, message));
         };
@@ -92,7 +92,7 @@ impl Est {
         }
         if request.renews {
             let renewed = self.renewed(caller, profile, &name, request.presented)?;
-            refuse_other_names(&requested, &renewed)?;
+            refuse_other_names(&requested.names, profile, &renewed)?;
         }
         let presented = request.presented.unwrap_or_default();
         let repeated = request_digest([&presented[..], profile.name.as_bytes(), &requested.der]);
@@ -292,13 +292,20 @@ impl Est {
     }
 }
 
-fn refuse_other_names(requested: &RequestedNames, renewed: &Certificate) -> Result<(), Error> {
-    if requested.has_names_of(renewed) {
+fn refuse_other_names(
+    requested: &RequestedNames,
+    profile: &IssuanceProfile,
+    renewed: &Certificate,
+) -> Result<(), Error> {
+    let are_those = requested
+        .renews(renewed, &profile.certificate)
+        .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
+    if are_those {
         return Ok(());
     }
     let message = format!(
-        "a renewal asks for the subject and the subject alternative names that the certificate has \
-         (here {:?}); copy them, or use simpleenroll",
+        "a renewal asks for the common name and the subject alternative names that the certificate \
+         has (here {:?}); copy them, or use simpleenroll",
         renewed.subject()
     );
     Err(Error::invalid(Code::CsrOtherNames, message))

@@ -54,6 +54,8 @@ pub struct Issued {
     pub chain: Vec<Arc<ChainLink>>,
     /// The provisioning services that have not taken the certificate yet.
     pub pending: Vec<String>,
+    /// The names in the request that the profile does not certify, as text.
+    pub dropped_names: Vec<String>,
 }
 
 impl Issued {
@@ -98,7 +100,7 @@ impl Issuer {
         match issued {
             // A repeated request gets its first answer, even if it would be refused now.
             Err(refused) => {
-                self.answer_again(permission.caller(), idempotency, refused)
+                self.answer_again(permission.caller(), request, idempotency, refused)
                     .await
             }
             issued => issued,
@@ -127,8 +129,12 @@ impl Issuer {
         };
         agrees_with(&csr, &name)?;
         let renews = renews_itself
-            .then(|| self.check_renewal(permission.caller(), profile, &request.csr, &csr))
+            .then(|| self.check_renewal(permission.caller(), profile, &csr))
             .transpose()?;
+        let subject_alternative_names = csr
+            .names()
+            .certified_by(&profile.certificate)
+            .map_err(|r| Error::invalid(r.code(), r.to_string()))?;
         crash_point("cycle-4");
 
         // 5. The signing generation, or that of the standby while no token with its key is ready.
@@ -153,7 +159,8 @@ impl Issuer {
             public_key: csr.public_key(),
             caller: caller.to_string(),
             holder: Holder {
-                subject_alternative_names: csr.subject_alternative_names(),
+                subject_alternative_names: &subject_alternative_names,
+                requested_names: Some(csr.names()),
                 shared_key: profile.shared_keys,
                 role: Some(profile.role),
                 requester: caller.requester(),
@@ -193,7 +200,9 @@ impl Issuer {
             self.store.record_intent(intent).await,
             &request.holder.idempotency,
         ) {
-            (Err(IntentRefusal::Repeated(prior)), Some(it)) => return self.repeat(prior, it),
+            (Err(IntentRefusal::Repeated(prior)), Some(it)) => {
+                return self.repeat(prior, it, request.holder.requested_names);
+            }
             (recorded, _) => recorded?,
         };
         crash_point("cycle-7");
@@ -209,7 +218,8 @@ impl Issuer {
         };
 
         // 10. Certificate, audit entry, device, slots and dirty mark: one transaction.
-        let entry = request.audit_entry(&serial, &certificate, now);
+        let dropped_names = request.dropped_names(&certificate);
+        let entry = request.audit_entry(&serial, &certificate, &dropped_names, now);
         let on_issued = request.on_issued;
         let effects = self
             .store
@@ -233,6 +243,7 @@ impl Issuer {
             chain: self.chain_of(request.signer.generation),
             certificate,
             pending: effects.provisioning,
+            dropped_names,
         })
     }
 

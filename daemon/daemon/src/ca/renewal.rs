@@ -11,8 +11,6 @@ use super::{Code, Error, Issuer, rfc3339};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
-use crate::x509::profile::SubjectAlternativeNames;
-use crate::x509::requested_names::RequestedNames;
 
 /// How many valid certificates of one name and profile end self-renewal: answers may be lost, and a
 /// holder that asks without end has to see an operator.
@@ -27,8 +25,7 @@ impl Issuer {
         &self,
         caller: &Caller,
         profile: &IssuanceProfile,
-        csr: &[u8],
-        key: &Csr,
+        csr: &Csr,
     ) -> Result<String, Error> {
         let (present, certificate) = self.presented(caller)?;
         if present.role != Some(profile.role) {
@@ -41,7 +38,7 @@ impl Issuer {
         }
         self.check_window(profile, &present)?;
         check_alternative_names(profile, csr, &certificate)?;
-        self.check_earlier(&present, key)?;
+        self.check_earlier(&present, csr)?;
         Ok(hex::encode_upper(&present.serial))
     }
 
@@ -124,15 +121,14 @@ impl Issuer {
 /// Where the profile lets requested names through, they are those that the holder has.
 fn check_alternative_names(
     profile: &IssuanceProfile,
-    csr: &[u8],
+    csr: &Csr,
     certificate: &Certificate,
 ) -> Result<(), Error> {
-    if profile.certificate.subject_alternative_names == SubjectAlternativeNames::None {
-        return Ok(());
-    }
-    let requested =
-        RequestedNames::read(csr).map_err(|it| Error::invalid(it.code(), it.to_string()))?;
-    if requested.has_alternative_names_of(certificate) {
+    let are_those = csr
+        .names()
+        .has_alternative_names_of(certificate, &profile.certificate)
+        .map_err(|it| Error::invalid(it.code(), it.to_string()))?;
+    if are_those {
         return Ok(());
     }
     let message = "a renewal asks for the subject alternative names that the certificate has; copy \

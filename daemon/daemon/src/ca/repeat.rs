@@ -8,6 +8,7 @@ use super::issue::{IssueRequest, Issued};
 use super::{Code, Error, Issuer};
 use crate::store::{Idempotency, PriorRequest};
 use crate::x509::certificate::Certificate;
+use crate::x509::requested_names::{RequestedNames, UnprovenCsr};
 use aws_lc_rs::digest;
 
 /// The longest idempotency key, in bytes.
@@ -19,6 +20,7 @@ impl Issuer {
     pub(super) async fn answer_again(
         &self,
         caller: &Caller,
+        request: &IssueRequest,
         idempotency: Option<&Idempotency>,
         refused: Error,
     ) -> Result<Issued, Error> {
@@ -30,7 +32,10 @@ impl Issuer {
             .prior_request(&caller.to_string(), &idempotency.key)
             .await;
         let answer = match prior {
-            Ok(Some(prior)) => self.repeat(prior, idempotency),
+            Ok(Some(prior)) => {
+                let requested = UnprovenCsr::read(&request.csr).ok();
+                self.repeat(prior, idempotency, requested.as_ref().map(|it| &it.names))
+            }
             Ok(None) => return Err(refused),
             Err(error) => Err(error.into()),
         };
@@ -46,6 +51,7 @@ impl Issuer {
         &self,
         prior: PriorRequest,
         request: &Idempotency,
+        names: Option<&RequestedNames>,
     ) -> Result<Issued, Error> {
         let PriorRequest::Issued(certificate) = prior else {
             return Err(Error::later(
@@ -73,6 +79,7 @@ impl Issuer {
             subject: certificate.subject,
             profile: certificate.profile,
             chain: self.chain_of(certificate.issuer),
+            dropped_names: names.map_or_else(Vec::new, |it| it.left_out_of(&parsed)),
             certificate: parsed,
             pending: Vec::new(),
         })

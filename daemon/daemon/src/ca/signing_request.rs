@@ -17,6 +17,7 @@ use crate::x509::key::PublicKey;
 use crate::x509::lint::{self, Expectation, ExpectedIssuer, IssuerReading, LintedTbs};
 use crate::x509::name::Subject;
 use crate::x509::profile::Profile;
+use crate::x509::requested_names::RequestedNames;
 use crate::x509::san::SubjectAlternativeName;
 use crate::x509::serial::SerialNumber;
 use crate::x509::tbs;
@@ -39,6 +40,8 @@ pub(super) struct SigningRequest<'a> {
 /// The holder of a leaf; [`Holder::none`] for a certificate that the daemon itself needs.
 pub(super) struct Holder<'a> {
     pub subject_alternative_names: &'a [SubjectAlternativeName],
+    /// All that the request names, certified or not.
+    pub requested_names: Option<&'a RequestedNames>,
     /// Other holders may have the same key.
     pub shared_key: bool,
     /// The role that the holder will have here.
@@ -84,6 +87,7 @@ impl Holder<'_> {
     pub(super) fn none() -> Self {
         Self {
             subject_alternative_names: &[],
+            requested_names: None,
             shared_key: false,
             role: None,
             requester: None,
@@ -158,11 +162,18 @@ impl SigningRequest<'_> {
         }
     }
 
+    /// Returns the requested names that the certificate lacks.
+    pub(super) fn dropped_names(&self, certificate: &Certificate) -> Vec<String> {
+        let requested = self.holder.requested_names;
+        requested.map_or_else(Vec::new, |names| names.left_out_of(certificate))
+    }
+
     /// Returns the audit entry of step 10.
     pub(super) fn audit_entry(
         &self,
         serial: &SerialNumber,
         certificate: &Certificate,
+        dropped_names: &[String],
         now: UnixSeconds,
     ) -> AuditEntry {
         AuditEntry {
@@ -176,6 +187,7 @@ impl SigningRequest<'_> {
                 "role": self.holder.role,
                 "sha256": hex::encode(certificate.sha256()),
                 "renews": self.holder.renews,
+                "dropped_names": dropped_names,
             }),
         }
     }

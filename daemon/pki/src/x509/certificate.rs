@@ -4,9 +4,9 @@
 //! path validation (RFC 5280 6): nothing here authenticates a peer.
 
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
-use super::name;
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
+use super::subject::Subject;
 use super::{oid, pem, wire};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
@@ -160,7 +160,8 @@ impl Certificate {
 
     /// Returns the common name of the subject, if there is exactly one and it is text.
     pub fn common_name(&self) -> Option<String> {
-        name::read_common_name(&self.subject).ok().flatten()
+        let subject = Subject::read(&self.subject_der).ok()?;
+        subject.common_name().ok().flatten()
     }
 
     /// Returns the first second of the validity, in Unix seconds.

@@ -4,19 +4,16 @@
 //! Requested extensions are never copied: the profile alone decides the extensions.
 
 use super::key::{KeyRefusal, PublicKey};
-use super::name::{self, NameRefusal};
-use super::san::{NAMES_MAX, SanRefusal, SubjectAlternativeName};
+use super::name::NameRefusal;
+use super::pem;
+use super::pkcs10::Fields;
+use super::profile::SubjectAlternativeNames;
+use super::requested_names::RequestedNames;
+use super::san::SanRefusal;
 use super::signature::{self, SignatureRefusal};
-use super::wire;
-use super::{oid, pem};
+use super::text;
 use crate::der_bytes::Der;
 use crate::error_code::Code;
-use der::asn1::AnyRef;
-use der::referenced::OwnedToRef;
-use der::{Decode, Encode, Reader, SliceReader};
-use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::request::{CertReq, CertReqInfo};
 
 /// Longest request that is accepted, in any encoding. RSA-4096 with many names needs 4 KiB.
 pub const CSR_BYTES_MAX: usize = 16 * 1024;
@@ -25,8 +22,7 @@ pub const CSR_BYTES_MAX: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     public_key: PublicKey,
-    common_name: Option<String>,
-    subject_alternative_names: Vec<SubjectAlternativeName>,
+    names: RequestedNames,
 }
 
 /// The reason why a request is refused. Each message says how to correct the request.
@@ -35,13 +31,13 @@ pub enum CsrRefusal {
     #[error("the request has {bytes} bytes; at most {CSR_BYTES_MAX} are read")]
     TooLarge { bytes: usize },
     /// The bytes are no PKCS #10 request in a supported encoding.
-    #[error(
-        "the request cannot be read ({0}); send one PKCS #10 certification request as PEM, \
-         base64 or DER"
-    )]
+    #[error("the request cannot be read: {0}")]
     Malformed(String),
     /// The encoding is BER or otherwise not canonical DER.
-    #[error("the request is not canonical DER; make it with a conforming library, such as OpenSSL")]
+    #[error(
+        "the request is not encoded as PKCS #10 prescribes, so other programs may read something \
+         else in it; make it with a current library, for example with `openssl req -new -key KEY`"
+    )]
     NotCanonical,
     /// The proof of possession fails.
     #[error(
@@ -50,10 +46,7 @@ pub enum CsrRefusal {
     )]
     BadSignature,
     /// The request is signed with an algorithm that is broken or unknown.
-    #[error(
-        "the request is signed with {0}; sign with ECDSA or RSA over SHA-256, SHA-384 or SHA-512, \
-         or with Ed25519"
-    )]
+    #[error("the request is signed with {0}")]
     UnsupportedAlgorithm(String),
     /// The public key is refused.
     #[error(transparent)]
@@ -61,9 +54,34 @@ pub enum CsrRefusal {
     /// The subject or a subject alternative name is refused.
     #[error("the requested name is refused: {0}")]
     BadName(String),
+    /// The certificate of a server would have no name that a client could compare.
+    #[error("{}", no_server_name(*.0))]
+    NoServerName(SubjectAlternativeNames),
+}
+
+fn no_server_name(profile: SubjectAlternativeNames) -> &'static str {
+    match profile {
+        SubjectAlternativeNames::None => {
+            "a server's certificate needs a subject alternative name, and the profile certifies \
+             none; set subject_alternative_names = \"dns_and_ip\" in its [profile.certificate] and \
+             reload"
+        }
+        SubjectAlternativeNames::DnsAndIp => {
+            "the request has no host name and no IP address among its subject alternative names, \
+             and a server's certificate needs one; add it (openssl req: -addext \
+             \"subjectAltName=DNS:HOST\")"
+        }
+    }
 }
 
 impl CsrRefusal {
+    pub(super) fn damaged(field: &'static str) -> CsrRefusal {
+        CsrRefusal::Malformed(format!(
+            "its {field} is damaged; make it once more, for example with `openssl req -new -key \
+             KEY`, and send all of it"
+        ))
+    }
+
     /// Returns the stable code of the API.
     pub fn code(&self) -> Code {
         match self {
@@ -79,6 +97,7 @@ impl CsrRefusal {
             CsrRefusal::Key(KeyRefusal::WeakKey(_)) => Code::CsrWeakKey,
             CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => Code::CsrUnsupportedKey,
             CsrRefusal::BadName(_) => Code::CsrBadName,
+            CsrRefusal::NoServerName(_) => Code::CsrWithoutNames,
         }
     }
 }
@@ -93,11 +112,10 @@ impl Csr {
     }
 
     fn from_der(der: &[u8]) -> Result<Csr, CsrRefusal> {
-        let (request, public_key) = read_proven(der)?;
+        let (fields, public_key) = read_proven(der)?;
         Ok(Csr {
             public_key,
-            common_name: name::read_common_name(&request.info.subject)?,
-            subject_alternative_names: read_alternative_names(&request.info)?,
+            names: RequestedNames::read(fields.subject, &fields.extensions)?,
         })
     }
 
@@ -106,119 +124,118 @@ impl Csr {
         &self.public_key
     }
 
-    /// Returns the common name of the requested subject.
-    pub fn common_name(&self) -> Option<&str> {
-        self.common_name.as_deref()
+    /// Returns the requested names.
+    pub fn names(&self) -> &RequestedNames {
+        &self.names
     }
 
-    /// Returns the requested dNSNames and iPAddresses, each once. Other kinds are left out.
-    pub fn subject_alternative_names(&self) -> &[SubjectAlternativeName] {
-        &self.subject_alternative_names
+    /// Returns the common name of the requested subject.
+    pub fn common_name(&self) -> Option<&str> {
+        self.names.common_name()
     }
 }
 
-/// Returns the DER without its armour. A DER SEQUENCE begins with `0x30`, its base64 with `M`, and
-/// PEM with dashes.
+/// Returns the DER without its armour: PEM or base64 in any encoding of text. Some clients put one
+/// armour into another: base64 of a PEM file, as Kubernetes does, or of a file in UTF-16.
 pub(super) fn unarmored(bytes: &[u8]) -> Result<Der, CsrRefusal> {
-    if bytes.first() == Some(&0x30) {
+    let inner = without_armor(bytes)?;
+    if is_der(&inner) {
+        Ok(inner)
+    } else {
+        without_armor(&inner)
+    }
+}
+
+fn without_armor(bytes: &[u8]) -> Result<Der, CsrRefusal> {
+    let bytes = text::without_mark(bytes);
+    if is_der(bytes) {
         return Ok(bytes.into());
     }
-    let blocks = pem::blocks(bytes)?;
+    let text = text::decode(bytes).ok_or_else(|| {
+        CsrRefusal::Malformed(
+            "it is neither DER nor text; send one PKCS #10 request as PEM, base64 or DER".into(),
+        )
+    })?;
+    let blocks = pem::blocks(text.as_bytes())?;
     if blocks.is_empty() {
-        return Ok(pem::decode_base64(bytes)?.into());
+        return from_base64(&text);
     }
+    let labels: Vec<&str> = blocks.iter().map(|block| block.label).collect();
+    let labels = labels.join(", ");
     let mut requests = blocks
         .into_iter()
         .filter(|block| block.label.ends_with("CERTIFICATE REQUEST"));
     match (requests.next(), requests.next()) {
-        (Some(request), None) => Ok(request.der()?),
-        (None, _) => Err(CsrRefusal::Malformed(
-            "no CERTIFICATE REQUEST block".to_owned(),
+        (Some(request), None) => request.der().map_err(|refusal| explained(refusal, &text)),
+        (None, _) => Err(CsrRefusal::Malformed(format!(
+            "it holds {labels}, and no CERTIFICATE REQUEST; make one with `openssl req -new -key \
+             KEY`"
+        ))),
+        (Some(_), Some(_)) => Err(CsrRefusal::Malformed(
+            "it holds more than one request; send each in a request of its own".to_owned(),
         )),
-        (Some(_), Some(_)) => Err(CsrRefusal::Malformed("more than one request".to_owned())),
     }
 }
 
-/// Returns the key of a request in canonical DER, with its possession proven. Names are not read:
-/// an authority's may be of any kind.
+/// Returns the key of a request, with its possession proven. Names are not read: an authority's may
+/// be of any kind.
 pub(super) fn proven_key(der: &[u8]) -> Result<PublicKey, CsrRefusal> {
     read_proven(der).map(|(_, public_key)| public_key)
 }
 
-fn read_proven(der: &[u8]) -> Result<(CertReq, PublicKey), CsrRefusal> {
-    let request = CertReq::from_der(der).map_err(malformed)?;
-    // Later steps read the decoded request, so it must be exactly what was signed.
-    if request.to_der().map_err(malformed)? != der {
-        return Err(CsrRefusal::NotCanonical);
+fn read_proven(der: &[u8]) -> Result<(Fields<'_>, PublicKey), CsrRefusal> {
+    let fields = Fields::read(der)?;
+    let public_key = PublicKey::from_spki_der(fields.spki).map_err(CsrRefusal::Key)?;
+    verify_possession(&fields, &public_key)?;
+    Ok((fields, public_key))
+}
+
+fn from_base64(text: &str) -> Result<Der, CsrRefusal> {
+    if text.trim().is_empty() {
+        return Err(CsrRefusal::Malformed("it is empty".to_owned()));
     }
-    let public_key = read_public_key(&request.info)?;
-    verify_possession(&request, signed_part(der)?, &public_key)?;
-    Ok((request, public_key))
+    // The alphabet of RFC 4648 5, which some programs use, and that of 4.
+    let standard = text.replace('-', "+").replace('_', "/");
+    pem::decode_base64(standard.as_bytes())
+        .map(Der::from)
+        .map_err(|refusal| explained(refusal, text))
 }
 
-fn read_public_key(info: &CertReqInfo) -> Result<PublicKey, CsrRefusal> {
-    let spki_der = info.public_key.to_der().map_err(malformed)?;
-    PublicKey::from_spki_der(&spki_der).map_err(CsrRefusal::Key)
-}
-
-/// The first element of the request's SEQUENCE.
-fn signed_part(der: &[u8]) -> Result<&[u8], CsrRefusal> {
-    let request = AnyRef::from_der(der).map_err(malformed)?;
-    SliceReader::new(request.value())
-        .and_then(|mut parts| parts.tlv_bytes())
-        .map_err(malformed)
-}
-
-fn verify_possession(
-    request: &CertReq,
-    message: &[u8],
-    public_key: &PublicKey,
-) -> Result<(), CsrRefusal> {
-    let signature = request
-        .signature
-        .as_bytes()
-        .ok_or(CsrRefusal::BadSignature)?;
-    let algorithm = request.algorithm.owned_to_ref();
-    signature::verify(public_key, algorithm, message, signature).map_err(|refusal| match refusal {
-        SignatureRefusal::UnsupportedAlgorithm(oid) => CsrRefusal::UnsupportedAlgorithm(oid),
-        SignatureRefusal::Mismatch => CsrRefusal::BadSignature,
+/// Names what makes a text no base64: often a character that a copy through JSON, a form or a mail
+/// has left behind.
+fn explained(refusal: pem::PemRefusal, text: &str) -> CsrRefusal {
+    if !matches!(refusal, pem::PemRefusal::NotBase64(_)) {
+        return refusal.into();
+    }
+    let body = text
+        .split_once("REQUEST-----")
+        .map_or(text, |(_, rest)| rest);
+    let body = body.split_once("-----END").map_or(body, |(body, _)| body);
+    let is_odd = |it: &char| {
+        !it.is_ascii_alphanumeric() && !it.is_ascii_whitespace() && !"+/=-_".contains(*it)
+    };
+    CsrRefusal::Malformed(match body.chars().find(is_odd) {
+        Some(odd) => format!(
+            "its text has the character {odd:?}, which is not base64; send the file as it was made"
+        ),
+        None => "it is neither PEM nor complete base64; send the whole file as it was made".into(),
     })
 }
 
-fn read_alternative_names(info: &CertReqInfo) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
-    let extensions = requested_extensions(info)?;
-    let requested: Option<SubjectAltName> =
-        wire::extension(&extensions, oid::SUBJECT_ALT_NAME).map_err(malformed)?;
-    let mut names = Vec::new();
-    for general_name in requested.iter().flat_map(|names| &names.0) {
-        let name = SubjectAlternativeName::from_general_name(general_name)?;
-        names.extend(name.filter(|name| !names.contains(name)));
-    }
-    if names.len() > NAMES_MAX {
-        let reason = format!("more than {NAMES_MAX} subject alternative names");
-        return Err(CsrRefusal::BadName(reason));
-    }
-    Ok(names)
+/// A request has at least 128 octets, so its length begins with an octet that begins no character:
+/// no text looks like one.
+fn is_der(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x30, 0x80..=0x84, ..])
 }
 
-/// Returns the extensions of the only extensionRequest attribute (RFC 2985 5.4.2).
-pub(super) fn requested_extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrRefusal> {
-    let mut values = info
-        .attributes
-        .iter()
-        .filter(|attribute| attribute.oid == oid::EXTENSION_REQUEST)
-        .flat_map(|attribute| attribute.values.iter());
-    match (values.next(), values.next()) {
-        (None, _) => Ok(Vec::new()),
-        (Some(value), None) => value.decode_as().map_err(malformed),
-        (Some(_), Some(_)) => Err(CsrRefusal::Malformed(
-            "more than one extensionRequest".to_owned(),
-        )),
-    }
-}
-
-pub(super) fn malformed(error: der::Error) -> CsrRefusal {
-    CsrRefusal::Malformed(error.to_string())
+fn verify_possession(fields: &Fields<'_>, public_key: &PublicKey) -> Result<(), CsrRefusal> {
+    let signature = fields.signature.ok_or(CsrRefusal::BadSignature)?;
+    signature::verify(public_key, fields.algorithm, fields.signed, signature).map_err(|refusal| {
+        match refusal {
+            SignatureRefusal::UnsupportedAlgorithm(why) => CsrRefusal::UnsupportedAlgorithm(why),
+            SignatureRefusal::Mismatch => CsrRefusal::BadSignature,
+        }
+    })
 }
 
 impl From<pem::PemRefusal> for CsrRefusal {

@@ -180,7 +180,7 @@ impl PublicKey {
             oid::EC_PUBLIC_KEY => ec_key_type(spki.algorithm.parameters, key_bits)?,
             oid::RSA_ENCRYPTION => rsa_key_type(spki.algorithm.parameters, key_bits)?,
             oid::ED25519 => ed25519_key_type(spki.algorithm.parameters, key_bits)?,
-            other => return Err(KeyRefusal::UnsupportedKey(other.to_string())),
+            other => return Err(KeyRefusal::UnsupportedKey(oid::name_of(other))),
         };
         Ok(PublicKey {
             spki_der: der.into(),
@@ -228,7 +228,7 @@ impl PublicKey {
     /// Verifies in an algorithm that the caller has matched to this key type.
     pub(super) fn verify_with(
         &self,
-        algorithm: &'static dyn VerificationAlgorithm,
+        algorithm: &dyn VerificationAlgorithm,
         message: &[u8],
         signature: &[u8],
     ) -> bool {
@@ -262,30 +262,39 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-fn malformed(error: der::Error) -> KeyRefusal {
-    KeyRefusal::Malformed(error.to_string())
+fn malformed(_: der::Error) -> KeyRefusal {
+    KeyRefusal::Malformed("it is damaged".to_owned())
 }
 
 fn whole_octets<'a>(bits: &BitStringRef<'a>) -> Result<&'a [u8], KeyRefusal> {
     bits.as_bytes()
-        .ok_or_else(|| KeyRefusal::Malformed("the key's BIT STRING has unused bits".to_owned()))
+        .ok_or_else(|| KeyRefusal::Malformed("it does not fill its bytes".to_owned()))
 }
 
 /// The parameters name the curve (RFC 5480 2.1.1). Only uncompressed points are accepted, which
 /// every verifier understands.
 fn ec_key_type(parameters: Option<AnyRef<'_>>, point: &[u8]) -> Result<KeyType, KeyRefusal> {
-    let curve: ObjectIdentifier = parameters
-        .ok_or_else(|| KeyRefusal::UnsupportedKey("EC key without a named curve".to_owned()))?
-        .decode_as()
-        .map_err(|_| KeyRefusal::UnsupportedKey("EC key without a named curve".to_owned()))?;
+    let curve: Option<ObjectIdentifier> = parameters.and_then(|it| it.decode_as().ok());
+    let curve = curve.ok_or_else(|| {
+        KeyRefusal::UnsupportedKey(
+            "EC key without a named curve; openssl: -pkeyopt ec_param_enc:named_curve".to_owned(),
+        )
+    })?;
     let (key_type, point_length) = match curve {
         oid::SECP256R1 => (KeyType::P256, 65),
         oid::SECP384R1 => (KeyType::P384, 97),
-        other => return Err(KeyRefusal::UnsupportedKey(format!("curve {other}"))),
+        other => {
+            return Err(KeyRefusal::UnsupportedKey(format!(
+                "curve {}",
+                oid::name_of(other)
+            )));
+        }
     };
     match point.first() {
         Some(0x04) if point.len() == point_length => Ok(key_type),
-        Some(0x02 | 0x03) => Err(KeyRefusal::UnsupportedKey("compressed EC point".to_owned())),
+        Some(0x02 | 0x03) => Err(KeyRefusal::UnsupportedKey(
+            "compressed EC point; openssl ec: -conv_form uncompressed".to_owned(),
+        )),
         _ => Err(KeyRefusal::Malformed(
             "not an uncompressed EC point".to_owned(),
         )),
@@ -303,7 +312,9 @@ fn rsa_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, K
     // RFC 3279 2.3.1: the parameters MUST be NULL.
     if parameters != Some(AnyRef::NULL) {
         return Err(KeyRefusal::Malformed(
-            "RSA parameters are not NULL".to_owned(),
+            "the parameter NULL, which RFC 3279 prescribes for RSA, is missing; make the request \
+             with a current library"
+                .to_owned(),
         ));
     }
     let rsa = RsaPublicKey::from_der(key).map_err(malformed)?;

@@ -3,6 +3,7 @@
 //! The module has no clock, no I/O and no private key. A token signs the bytes that [`tbs`] or
 //! [`crl`] has built and [`lint`] has passed.
 
+mod alternative_name;
 mod ber;
 pub mod bundle;
 pub mod certificate;
@@ -21,6 +22,7 @@ pub mod name;
 pub mod oid;
 mod other_file;
 mod pem;
+mod pkcs10;
 pub mod profile;
 pub mod request;
 pub mod requested_names;
@@ -28,7 +30,9 @@ pub mod revocation;
 pub mod san;
 pub mod serial;
 pub mod signature;
+mod subject;
 pub mod tbs;
+mod text;
 mod weak;
 mod wire;
 

@@ -87,8 +87,8 @@ pub enum NameRefusal {
     /// A request has more than one common name.
     #[error("the subject has more than one common name; send exactly one, or none")]
     ManyCommonNames,
-    /// The common name has a string type that RFC 5280 retires.
-    #[error("the common name is neither UTF8String nor PrintableString")]
+    /// The common name is no text in any string type.
+    #[error("the common name cannot be read as text; write it in UTF-8 (openssl req: -utf8)")]
     CommonNameType,
     /// The encoding differs from ours.
     #[error("the name was not made here: its attributes or their encoding are others")]
@@ -197,7 +197,9 @@ impl Subject {
         if name.iter_rdn().next().is_none() {
             return Err(NameRefusal::Empty);
         }
-        let common_name = read_common_name(&name).ok().flatten();
+        let common_name = super::subject::Subject::read(der)
+            .ok()
+            .and_then(|it| it.common_name().ok().flatten());
         Ok(Subject::Kept(KeptName {
             der: der.into(),
             label: common_name.unwrap_or_else(|| name.to_string()),
@@ -344,22 +346,6 @@ impl From<DistinguishedName> for Table {
     }
 }
 
-/// Returns the common name of a subject in a request, if it has one.
-pub(super) fn read_common_name(name: &Name) -> Result<Option<String>, NameRefusal> {
-    let mut values = name
-        .iter()
-        .filter(|attribute| attribute.oid == oid::COMMON_NAME);
-    let Some(attribute) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(NameRefusal::ManyCommonNames);
-    }
-    let value = directory_string(&attribute.value).ok_or(NameRefusal::CommonNameType)?;
-    check_value(AttributeKind::CommonName, value)?;
-    Ok(Some(value.to_owned()))
-}
-
 fn directory_string(value: &Any) -> Option<&str> {
     match value.tag() {
         Tag::Utf8String => std::str::from_utf8(value.value()).ok(),
@@ -370,7 +356,7 @@ fn directory_string(value: &Any) -> Option<&str> {
     }
 }
 
-fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> {
+pub(super) fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> {
     let attribute = kind.key();
     let characters = value.chars().count();
     if characters == 0 || characters > VALUE_CHARACTERS_MAX {

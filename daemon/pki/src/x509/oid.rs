@@ -1,9 +1,17 @@
 //! Defines the object identifiers of this module, under the names of their RFCs.
 
 use der::asn1::ObjectIdentifier;
+use der::oid::db::DB;
 
 const fn oid(dotted: &str) -> ObjectIdentifier {
     ObjectIdentifier::new_unwrap(dotted)
+}
+
+/// Returns the name by which operators know an object, or its number if it has none.
+pub(super) fn name_of(object: ObjectIdentifier) -> String {
+    DB.find_names_for_oid(object)
+        .min_by_key(|name| name.len())
+        .map_or_else(|| object.to_string(), str::to_owned)
 }
 
 // Keys: RFC 3279, RFC 5480, RFC 8410.
@@ -22,6 +30,10 @@ pub const ED25519: ObjectIdentifier = oid("1.3.101.112");
 pub(super) const ECDSA_WITH_SHA256: ObjectIdentifier = oid("1.2.840.10045.4.3.2");
 pub(super) const ECDSA_WITH_SHA384: ObjectIdentifier = oid("1.2.840.10045.4.3.3");
 pub(super) const ECDSA_WITH_SHA512: ObjectIdentifier = oid("1.2.840.10045.4.3.4");
+pub(super) const SHA256: ObjectIdentifier = oid("2.16.840.1.101.3.4.2.1");
+pub(super) const SHA384: ObjectIdentifier = oid("2.16.840.1.101.3.4.2.2");
+pub(super) const SHA512: ObjectIdentifier = oid("2.16.840.1.101.3.4.2.3");
+pub(super) const MGF1: ObjectIdentifier = oid("1.2.840.113549.1.1.8");
 pub(super) const RSASSA_PSS: ObjectIdentifier = oid("1.2.840.113549.1.1.10");
 pub(super) const SHA256_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.11");
 pub(super) const SHA384_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.12");
@@ -33,8 +45,9 @@ pub(super) const COUNTRY: ObjectIdentifier = oid("2.5.4.6");
 pub(super) const ORGANIZATION: ObjectIdentifier = oid("2.5.4.10");
 pub(super) const ORGANIZATIONAL_UNIT: ObjectIdentifier = oid("2.5.4.11");
 
-// Requests: RFC 2985 5.4.2.
+// Requests: RFC 2985 5.4.2; Microsoft's `szOID_CERT_EXTENSIONS`.
 pub(super) const EXTENSION_REQUEST: ObjectIdentifier = oid("1.2.840.113549.1.9.14");
+pub(super) const MICROSOFT_EXTENSION_REQUEST: ObjectIdentifier = oid("1.3.6.1.4.1.311.2.1.14");
 
 // Files that hold certificates: RFC 5652 5.1, and Netscape's sequence, which `openssl nseq` writes.
 pub(super) const SIGNED_DATA: ObjectIdentifier = oid("1.2.840.113549.1.7.2");

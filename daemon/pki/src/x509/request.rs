@@ -4,7 +4,7 @@
 //! [`super::csr`] before it leaves.
 
 use super::certificate::tbs_range;
-use super::csr::{self, CsrRefusal, malformed};
+use super::csr::{self, CsrRefusal};
 use super::extensions::{basic_constraints, key_usage};
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::profile::{Profile, VALIDITY_SECONDS_MAX};
@@ -65,16 +65,17 @@ pub fn assemble(
     algorithm: SignatureAlgorithm,
     signature: &[u8],
 ) -> Result<SignedRequest, CsrRefusal> {
+    let damaged = |_: der::Error| CsrRefusal::damaged("form");
     let request = wire::Signed {
-        to_be_signed: AnyRef::from_der(tbs).map_err(malformed)?,
-        signature_algorithm: AnyRef::from_der(algorithm.identifier_der()).map_err(malformed)?,
-        signature: BitStringRef::from_bytes(signature).map_err(malformed)?,
+        to_be_signed: AnyRef::from_der(tbs).map_err(damaged)?,
+        signature_algorithm: AnyRef::from_der(algorithm.identifier_der()).map_err(damaged)?,
+        signature: BitStringRef::from_bytes(signature).map_err(damaged)?,
     };
-    let der = request.to_der().map_err(malformed)?;
-    let read = wire::Signed::from_der(&der).map_err(malformed)?;
-    let length = read.to_be_signed.to_der().map_err(malformed)?.len();
+    let der = request.to_der().map_err(damaged)?;
+    let read = wire::Signed::from_der(&der).map_err(damaged)?;
+    let length = read.to_be_signed.to_der().map_err(damaged)?.len();
     Ok(SignedRequest {
-        tbs: tbs_range(&der, length).map_err(malformed)?,
+        tbs: tbs_range(&der, length).map_err(damaged)?,
         public_key: csr::proven_key(&der)?,
         der: der.into(),
     })

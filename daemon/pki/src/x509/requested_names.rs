@@ -1,119 +1,233 @@
-//! Compares the names in a request with those of a certificate.
+//! The names in a request: which of them a profile certifies, and which a certificate lacks.
 //!
-//! A renewal MUST ask for the names of the renewed certificate (RFC 7030 4.2.2). The names read
-//! here are compared and looked up, never certified: [`super::csr`] checks a request before that.
+//! A profile decides about names, so a name that it does not certify is no reason to refuse a
+//! request. It is left out of the certificate, and listed.
 
+use super::alternative_name::AlternativeName;
 use super::certificate::Certificate;
 use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
-use super::{name, oid, wire};
+use super::pkcs10::{self, Fields};
+use super::profile::{ExtendedKeyUsage, Profile, SubjectAlternativeNames};
+use super::san::{NAMES_MAX, SubjectAlternativeName};
+use super::subject::Subject;
+use super::{oid, wire};
 use crate::der_bytes::Der;
-use der::asn1::{Any, ObjectIdentifier};
-use der::{Decode, Encode, Tag, Tagged};
-use std::collections::BTreeSet;
+use der::Decode;
 use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::name::Name;
-use x509_cert::request::CertReq;
+
+/// Most names that are listed as left out.
+const LISTED_MAX: usize = 32;
+
+/// The longest name in that list, in characters.
+const LISTED_CHARACTERS_MAX: usize = 128;
 
 /// A request read as far as its names, with no proof of possession.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestedNames {
+pub struct UnprovenCsr {
     /// The request, without PEM or base64.
     pub der: Der,
-    /// The one common name of the subject.
-    pub common_name: Option<String>,
-    names: Names,
+    /// Its names.
+    pub names: RequestedNames,
 }
 
-/// Subject and subject alternative names. The string type of a value does not count, because
-/// libraries differ in it.
+/// Subject and subject alternative names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Names {
-    subject: Vec<BTreeSet<(ObjectIdentifier, Value)>>,
-    alternative: BTreeSet<Vec<u8>>,
+pub struct RequestedNames {
+    subject: Subject,
+    common_name: Option<String>,
+    /// Each once.
+    alternative: Vec<AlternativeName>,
+    /// The request lists its alternative names more than once, and differently.
+    ambiguous: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Value {
-    Text(Vec<u8>),
-    Other(Vec<u8>),
-}
-
-impl RequestedNames {
+impl UnprovenCsr {
     /// Reads PEM, bare base64 with or without line breaks, or DER.
-    pub fn read(bytes: &[u8]) -> Result<RequestedNames, CsrRefusal> {
+    pub fn read(bytes: &[u8]) -> Result<UnprovenCsr, CsrRefusal> {
         if bytes.len() > CSR_BYTES_MAX {
             return Err(CsrRefusal::TooLarge { bytes: bytes.len() });
         }
         let der = csr::unarmored(bytes)?;
-        let request = CertReq::from_der(&der).map_err(csr::malformed)?;
-        let extensions = csr::requested_extensions(&request.info)?;
+        let fields = Fields::read(&der)?;
+        let names = RequestedNames::read(fields.subject, &fields.extensions)?;
+        Ok(UnprovenCsr { der, names })
+    }
+}
+
+impl RequestedNames {
+    pub(super) fn read(
+        subject: Subject,
+        extensions: &[Extension],
+    ) -> Result<RequestedNames, CsrRefusal> {
+        let common_name = subject.common_name()?;
+        Self::with_common_name(subject, common_name, extensions)
+            .map_err(|error| pkcs10::refusal(&error, "subject alternative names"))
+    }
+
+    fn with_common_name(
+        subject: Subject,
+        common_name: Option<String>,
+        extensions: &[Extension],
+    ) -> der::Result<RequestedNames> {
+        let mut lists: Vec<&[u8]> = extensions
+            .iter()
+            .filter(|extension| extension.extn_id == oid::SUBJECT_ALT_NAME)
+            .map(|extension| extension.extn_value.as_bytes())
+            .collect();
+        lists.dedup();
+        let mut alternative = Vec::new();
+        for list in &lists {
+            for name in AlternativeName::read_list(list)? {
+                if !alternative.contains(&name) {
+                    alternative.push(name);
+                }
+            }
+        }
         Ok(RequestedNames {
-            common_name: name::read_common_name(&request.info.subject)?,
-            names: Names::read(&request.info.subject, &extensions).map_err(csr::malformed)?,
-            der,
+            subject,
+            common_name,
+            alternative,
+            ambiguous: lists.len() > 1,
         })
     }
 
     /// Reads the request for an authority's certificate. Its name may have several common names, or
     /// one in any string type.
     pub fn of_authority(der: &[u8]) -> Result<RequestedNames, CsrRefusal> {
-        let request = CertReq::from_der(der).map_err(csr::malformed)?;
-        let extensions = csr::requested_extensions(&request.info)?;
-        Ok(RequestedNames {
-            common_name: None,
-            names: Names::read(&request.info.subject, &extensions).map_err(csr::malformed)?,
-            der: der.into(),
-        })
+        let fields = Fields::read(der)?;
+        Self::with_common_name(fields.subject, None, &fields.extensions)
+            .map_err(|error| pkcs10::refusal(&error, "subject alternative names"))
+    }
+
+    /// The names of a certificate.
+    fn of(certificate: &Certificate) -> der::Result<RequestedNames> {
+        let subject = Subject::read(certificate.subject_der())?;
+        let tbs = wire::TbsCertificate::from_der(certificate.tbs_bytes())?;
+        let common_name = certificate.common_name();
+        Self::with_common_name(subject, common_name, &tbs.extensions.unwrap_or_default())
+    }
+
+    /// The one common name of the subject.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
     }
 
     /// Returns true if the subject is that of `certificate`.
     pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
-        Names::of(certificate).is_ok_and(|names| names.subject == self.names.subject)
+        Subject::read(certificate.subject_der()).is_ok_and(|it| it == self.subject)
     }
 
-    /// Returns true if the subject alternative names are those of `certificate`.
-    pub fn has_alternative_names_of(&self, certificate: &Certificate) -> bool {
-        Names::of(certificate).is_ok_and(|names| names.alternative == self.names.alternative)
-    }
-
-    /// Returns true if subject and subject alternative names are those of `certificate`.
-    pub fn has_names_of(&self, certificate: &Certificate) -> bool {
-        Names::of(certificate).is_ok_and(|names| names == self.names)
-    }
-}
-
-impl Names {
-    fn of(certificate: &Certificate) -> der::Result<Names> {
-        let subject = Name::from_der(certificate.subject_der())?;
-        let tbs = wire::TbsCertificate::from_der(certificate.tbs_bytes())?;
-        Names::read(&subject, &tbs.extensions.unwrap_or_default())
-    }
-
-    fn read(subject: &Name, extensions: &[Extension]) -> der::Result<Names> {
-        let alternative: Option<SubjectAltName> =
-            wire::extension(extensions, oid::SUBJECT_ALT_NAME)?;
-        let alternative = alternative.into_iter().flat_map(|names| names.0);
-        Ok(Names {
-            subject: subject
-                .iter_rdn()
-                .map(|names| names.iter().map(|it| (it.oid, Value::of(&it.value))))
-                .map(Iterator::collect)
-                .collect(),
-            alternative: alternative
-                .map(|name| name.to_der())
-                .collect::<der::Result<_>>()?,
-        })
-    }
-}
-
-impl Value {
-    fn of(value: &Any) -> Value {
-        match value.tag() {
-            Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
-                Value::Text(value.value().to_vec())
-            }
-            _ => Value::Other(value.value().to_vec()),
+    /// Returns the subject alternative names that a certificate by `profile` will have.
+    pub fn certified_by(
+        &self,
+        profile: &Profile,
+    ) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
+        let certified = match profile.subject_alternative_names {
+            SubjectAlternativeNames::None => Vec::new(),
+            SubjectAlternativeNames::DnsAndIp => self.dns_and_ip()?,
+        };
+        if certified.is_empty() && needs_a_name(profile) {
+            return Err(CsrRefusal::NoServerName(profile.subject_alternative_names));
         }
+        Ok(certified)
     }
+
+    fn dns_and_ip(&self) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
+        if self.ambiguous {
+            let reason = "the request has two different lists of subject alternative names; make \
+                          it with one";
+            return Err(CsrRefusal::BadName(reason.to_owned()));
+        }
+        let mut certified = Vec::new();
+        for name in &self.alternative {
+            match name {
+                AlternativeName::Fit(name) => certified.push(name.clone()),
+                AlternativeName::Unfit { why, .. } => return Err(why.clone().into()),
+                AlternativeName::OtherKind(_) => {}
+            }
+        }
+        if certified.len() > NAMES_MAX {
+            let reason = format!("more than {NAMES_MAX} subject alternative names");
+            return Err(CsrRefusal::BadName(reason));
+        }
+        Ok(certified)
+    }
+
+    /// Returns true if this request, by `profile`, is for the names of `certificate`. Names that
+    /// the profile does not certify do not count: they were no part of the first certificate
+    /// either (RFC 7030 4.2.2).
+    pub fn renews(&self, certificate: &Certificate, profile: &Profile) -> Result<bool, CsrRefusal> {
+        Ok(self.common_name == certificate.common_name()
+            && self.has_alternative_names_of(certificate, profile)?)
+    }
+
+    /// The same for the subject alternative names alone.
+    pub fn has_alternative_names_of(
+        &self,
+        certificate: &Certificate,
+        profile: &Profile,
+    ) -> Result<bool, CsrRefusal> {
+        if profile.subject_alternative_names == SubjectAlternativeNames::None {
+            return Ok(true);
+        }
+        let certified = self.dns_and_ip()?;
+        let has_those = |names: RequestedNames| {
+            let has = |name| names.alternative.contains(&AlternativeName::Fit(name));
+            names.alternative.len() == certified.len() && certified.into_iter().all(has)
+        };
+        Ok(RequestedNames::of(certificate).is_ok_and(has_those))
+    }
+
+    /// Returns the requested names that `certificate` lacks, as text for an operator.
+    pub fn left_out_of(&self, certificate: &Certificate) -> Vec<String> {
+        if self.alternative.is_empty() && self.subject.others().next().is_none() {
+            return Vec::new();
+        }
+        let Ok(present) = RequestedNames::of(certificate) else {
+            return Vec::new();
+        };
+        let attributes = self.subject.others();
+        let attributes = attributes
+            .filter(|it| !present.subject.others().any(|present| present == *it))
+            .map(ToString::to_string);
+        let alternative = self.alternative.iter();
+        let alternative = alternative
+            .filter(|it| !present.alternative.contains(it))
+            .map(ToString::to_string);
+        let mut listed: Vec<String> = attributes.chain(alternative).map(|it| shown(&it)).collect();
+        if listed.len() > LISTED_MAX {
+            let more = listed.len() - LISTED_MAX;
+            listed.truncate(LISTED_MAX);
+            listed.push(format!("and {more} more"));
+        }
+        listed
+    }
+}
+
+/// A TLS client compares the name that it called with the alternative names (RFC 9525 6), so a
+/// server's certificate without any is of no use.
+fn needs_a_name(profile: &Profile) -> bool {
+    let has = |usage| profile.extended_key_usage.contains(&usage);
+    let lets_names_through = profile.subject_alternative_names != SubjectAlternativeNames::None;
+    has(ExtendedKeyUsage::ServerAuth) && (lets_names_through || !has(ExtendedKeyUsage::ClientAuth))
+}
+
+/// The name without control characters, and not longer than an operator reads.
+fn shown(name: &str) -> String {
+    let mut characters = name.chars();
+    let mut shown: String = characters
+        .by_ref()
+        .take(LISTED_CHARACTERS_MAX)
+        .map(|it| {
+            if it.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                it
+            }
+        })
+        .collect();
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }

@@ -31,8 +31,14 @@ pub enum SanRefusal {
     #[error("{0:?} is not a host name: letters, digits and hyphens, no wildcard")]
     NotHostName(String),
     /// The address has neither 4 nor 16 octets.
-    #[error("an iPAddress has 4 or 16 octets, not {0}")]
+    #[error("an IP address has 4 or 16 bytes, not {0}: give an address without a network mask")]
     AddressLength(usize),
+    /// The octets of the address are its text.
+    #[error(
+        "the IP address {0} is written as text, where its bytes belong; make the request with a \
+         current library (openssl: subjectAltName=IP:{0})"
+    )]
+    AddressText(IpAddr),
 }
 
 impl SubjectAlternativeName {
@@ -46,18 +52,9 @@ impl SubjectAlternativeName {
         Ok(SubjectAlternativeName::Dns(name.to_ascii_lowercase()))
     }
 
-    /// Returns the requested name; `None` for kinds that are never certified.
-    pub(super) fn from_general_name(
-        name: &GeneralName,
-    ) -> Result<Option<SubjectAlternativeName>, SanRefusal> {
-        match name {
-            GeneralName::DnsName(name) => SubjectAlternativeName::dns(name.as_str()).map(Some),
-            GeneralName::IpAddress(octets) => {
-                let address = ip_address(octets.as_bytes())?;
-                Ok(Some(SubjectAlternativeName::Ip(address)))
-            }
-            _ => Ok(None),
-        }
+    /// Returns the octets of an iPAddress as a name.
+    pub(super) fn ip(octets: &[u8]) -> Result<SubjectAlternativeName, SanRefusal> {
+        ip_address(octets).map(SubjectAlternativeName::Ip)
     }
 
     pub(super) fn to_general_name(&self) -> der::Result<GeneralName> {
@@ -93,7 +90,11 @@ fn ip_address(octets: &[u8]) -> Result<IpAddr, SanRefusal> {
     if let Ok(octets) = <[u8; 16]>::try_from(octets) {
         return Ok(Ipv6Addr::from(octets).into());
     }
-    Err(SanRefusal::AddressLength(octets.len()))
+    let text = std::str::from_utf8(octets).ok();
+    Err(match text.and_then(|it| it.parse().ok()) {
+        Some(address) => SanRefusal::AddressText(address),
+        None => SanRefusal::AddressLength(octets.len()),
+    })
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@
 use super::key::{KeyType, PublicKey};
 use super::oid;
 use aws_lc_rs::signature as verification;
-use aws_lc_rs::signature::VerificationAlgorithm;
-use der::Encode;
+use aws_lc_rs::signature::{RsaParameters, RsaPssSaltLength, VerificationAlgorithm};
+use der::Sequence;
 use der::asn1::{AnyRef, ObjectIdentifier};
 use spki::AlgorithmIdentifierRef;
 
 /// The reason why a signature is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureRefusal {
-    /// The algorithm is not listed, or does not match the key type.
-    #[error("signature algorithm {0} is not supported; sign with SHA-256 or better")]
+    /// The algorithm is not listed, or does not match the key type. Names it, and a remedy.
+    #[error("it is signed with {0}")]
     UnsupportedAlgorithm(String),
     /// The key did not make this signature over these bytes.
     #[error("the signature does not match the public key")]
@@ -29,9 +29,15 @@ pub(super) fn verify(
     message: &[u8],
     signature: &[u8],
 ) -> Result<(), SignatureRefusal> {
-    let verifier = verifier(key.key_type(), algorithm)
-        .ok_or_else(|| SignatureRefusal::UnsupportedAlgorithm(algorithm.oid.to_string()))?;
-    if key.verify_with(verifier, message, signature) {
+    let verified = if algorithm.oid == oid::RSASSA_PSS && key.key_type().is_rsa() {
+        let verifier = rsa_pss(algorithm.parameters)?;
+        key.verify_with(&verifier, message, signature)
+    } else {
+        let verifier =
+            verifier(key.key_type(), algorithm).ok_or_else(|| unsupported(key, algorithm))?;
+        key.verify_with(verifier, message, signature)
+    };
+    if verified {
         Ok(())
     } else {
         Err(SignatureRefusal::Mismatch)
@@ -42,44 +48,33 @@ fn verifier(
     key_type: KeyType,
     algorithm: AlgorithmIdentifierRef<'_>,
 ) -> Option<&'static dyn VerificationAlgorithm> {
-    match key_type {
-        KeyType::P256 | KeyType::P384 => ecdsa(key_type, algorithm),
-        KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => rsa(algorithm),
-        KeyType::Ed25519 => match (algorithm.oid, algorithm.parameters) {
-            (oid::ED25519, None) => Some(&verification::ED25519),
-            _ => None,
-        },
-    }
+    let parameters_fit = match key_type {
+        // RFC 8410 3: the parameters MUST be absent.
+        KeyType::Ed25519 => algorithm.parameters.is_none(),
+        // RFC 4055 5: for RSA, senders MUST write NULL, and receivers MUST accept its absence. RFC
+        // 5758 3.2 has it the other way for ECDSA; TPM devices and old libraries write NULL.
+        _ => algorithm.parameters.is_none_or(|it| it.is_null()),
+    };
+    parameters_fit.then(|| listed(key_type, algorithm.oid))?
 }
 
-fn ecdsa(
+fn listed(
     key_type: KeyType,
-    algorithm: AlgorithmIdentifierRef<'_>,
+    algorithm: ObjectIdentifier,
 ) -> Option<&'static dyn VerificationAlgorithm> {
-    // RFC 5758 3.2: the parameters MUST be absent.
-    if algorithm.parameters.is_some() {
-        return None;
-    }
-    Some(match (key_type, algorithm.oid) {
+    Some(match (key_type, algorithm) {
         (KeyType::P256, oid::ECDSA_WITH_SHA256) => &verification::ECDSA_P256_SHA256_ASN1,
         (KeyType::P256, oid::ECDSA_WITH_SHA384) => &verification::ECDSA_P256_SHA384_ASN1,
         (KeyType::P256, oid::ECDSA_WITH_SHA512) => &verification::ECDSA_P256_SHA512_ASN1,
         (KeyType::P384, oid::ECDSA_WITH_SHA256) => &verification::ECDSA_P384_SHA256_ASN1,
         (KeyType::P384, oid::ECDSA_WITH_SHA384) => &verification::ECDSA_P384_SHA384_ASN1,
         (KeyType::P384, oid::ECDSA_WITH_SHA512) => &verification::ECDSA_P384_SHA512_ASN1,
+        (KeyType::Ed25519, oid::ED25519) => &verification::ED25519,
+        (KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096, algorithm) => {
+            rsa_pkcs1(algorithm)?
+        }
         _ => return None,
     })
-}
-
-fn rsa(algorithm: AlgorithmIdentifierRef<'_>) -> Option<&'static dyn VerificationAlgorithm> {
-    if algorithm.oid == oid::RSASSA_PSS {
-        return rsa_pss(algorithm.parameters?);
-    }
-    // RFC 4055 5: senders MUST write NULL, receivers MUST accept its absence too.
-    if algorithm.parameters.is_some_and(|any| !any.is_null()) {
-        return None;
-    }
-    rsa_pkcs1(algorithm.oid)
 }
 
 fn rsa_pkcs1(algorithm: ObjectIdentifier) -> Option<&'static dyn VerificationAlgorithm> {
@@ -91,35 +86,80 @@ fn rsa_pkcs1(algorithm: ObjectIdentifier) -> Option<&'static dyn VerificationAlg
     })
 }
 
-/// Accepts RSASSA-PSS with one hash for message and mask and a salt of its length (RFC 4055 3.1).
-/// The default parameters mean SHA-1 and are refused.
-fn rsa_pss(parameters: AnyRef<'_>) -> Option<&'static dyn VerificationAlgorithm> {
-    let der = parameters.to_der().ok()?;
-    if der == pss_parameters(1, 32) {
-        Some(&verification::RSA_PSS_2048_8192_SHA256)
-    } else if der == pss_parameters(2, 48) {
-        Some(&verification::RSA_PSS_2048_8192_SHA384)
-    } else if der == pss_parameters(3, 64) {
-        Some(&verification::RSA_PSS_2048_8192_SHA512)
+/// Says why no verifier fits.
+fn unsupported(key: &PublicKey, algorithm: AlgorithmIdentifierRef<'_>) -> SignatureRefusal {
+    let name = oid::name_of(algorithm.oid);
+    let is_listed_for = |key_type: &KeyType| listed(*key_type, algorithm.oid).is_some();
+    let fits_another = KeyType::ALL.iter().any(is_listed_for);
+    let why = if listed(key.key_type(), algorithm.oid).is_some() {
+        format!(
+            "{name} and parameters, which this algorithm does not have; sign with a current version \
+             of the library"
+        )
+    } else if fits_another || algorithm.oid == oid::RSASSA_PSS {
+        format!(
+            "{name}, which does not fit its {} key; sign with that key",
+            key.key_type()
+        )
     } else {
-        None
-    }
+        format!(
+            "{name}, which is not accepted; sign with ECDSA or RSA over SHA-256, SHA-384 or SHA-512 \
+             (openssl req: -sha256), or with Ed25519"
+        )
+    };
+    SignatureRefusal::UnsupportedAlgorithm(why)
 }
 
-/// Returns DER `RSASSA-PSS-params`; `hash` is the last arc of id-sha256 (1), id-sha384 (2),
-/// id-sha512 (3).
-fn pss_parameters(hash: u8, salt_length: u8) -> Vec<u8> {
-    let hash_identifier = [
-        &b"\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02"[..],
-        &[hash, 0x05, 0x00],
-    ]
-    .concat();
-    [
-        &b"\x30\x34\xa0\x0f"[..],
-        &hash_identifier,
-        b"\xa1\x1c\x30\x1a\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x08",
-        &hash_identifier,
-        &[0xa2, 0x03, 0x02, 0x01, salt_length],
-    ]
-    .concat()
+/// `RSASSA-PSS-params` (RFC 4055 3.1). The defaults are SHA-1, and a salt of 20 bytes.
+#[derive(Sequence)]
+struct PssParameters<'a> {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    hash: Option<AlgorithmIdentifierRef<'a>>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    mask: Option<AlgorithmIdentifierRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "EXPLICIT", optional = "true")]
+    salt_length: Option<u16>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    trailer: Option<u16>,
+}
+
+/// Accepts RSASSA-PSS with one hash for message and mask, and any salt that fits the key: by
+/// default OpenSSL makes the longest one.
+fn rsa_pss(parameters: Option<AnyRef<'_>>) -> Result<RsaParameters, SignatureRefusal> {
+    let refused = |why: &str| SignatureRefusal::UnsupportedAlgorithm(format!("RSA-PSS {why}"));
+    let parameters = parameters
+        .and_then(|it| it.decode_as::<PssParameters<'_>>().ok())
+        .ok_or_else(|| refused("and without readable parameters; sign with a current library"))?;
+    let hash = parameters.hash.map(|it| it.oid);
+    let verifier = match hash {
+        Some(oid::SHA256) => verification::RSA_PSS_2048_8192_SHA256,
+        Some(oid::SHA384) => verification::RSA_PSS_2048_8192_SHA384,
+        Some(oid::SHA512) => verification::RSA_PSS_2048_8192_SHA512,
+        other => {
+            let name = other.map_or_else(|| "SHA-1".to_owned(), oid::name_of);
+            return Err(refused(&format!(
+                "over {name}; sign over SHA-256, SHA-384 or SHA-512 (openssl req: -sha256)"
+            )));
+        }
+    };
+    // Without it the mask is MGF1 with SHA-1.
+    let mask = parameters.mask.filter(|it| it.oid == oid::MGF1);
+    let mask_hash = mask.and_then(|it| {
+        it.parameters?
+            .decode_as::<AlgorithmIdentifierRef<'_>>()
+            .ok()
+    });
+    if mask_hash.map(|it| it.oid) != hash {
+        return Err(refused(
+            "and a mask (MGF) that is not MGF1 with the hash of the signature; sign with the same \
+             hash for both (openssl req: -sigopt rsa_mgf1_md:sha256 with -sha256)",
+        ));
+    }
+    if parameters.trailer.is_some_and(|it| it != 1) {
+        return Err(refused(
+            "and an unknown trailer; sign with a current library",
+        ));
+    }
+    let salt_length = parameters.salt_length.unwrap_or(20);
+    Ok(verifier.with_pss_salt_length(RsaPssSaltLength::Custom(salt_length)))
 }

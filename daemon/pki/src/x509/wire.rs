@@ -4,10 +4,13 @@
 //! algorithms stay undecoded, so they keep their bytes. (DER has one encoding of a value's header.)
 
 use der::asn1::{AnyRef, BitStringRef, Int, ObjectIdentifier};
-use der::{Decode, Sequence, Tag};
+use der::{Decode, ErrorKind, Length, Reader, Sequence, SliceReader, Tag};
 use x509_cert::certificate::Version;
 use x509_cert::ext::Extension;
 use x509_cert::time::{Time, Validity};
+
+/// These bits of an identifier octet say that more octets of it follow (X.690 8.1.2.4).
+const MULTIPLE_OCTETS: u8 = 0x1f;
 
 /// `Certificate` and `CertificateList`: the signed value and the signature.
 #[derive(Sequence)]
@@ -69,4 +72,36 @@ pub(super) fn extension<'a, T: Decode<'a, Error = der::Error>>(
         (Some(extension), None) => T::from_der(extension.extn_value.as_bytes()).map(Some),
         (Some(_), Some(_)) => Err(Tag::ObjectIdentifier.value_error().into()),
     }
+}
+
+/// One value with its header, of whatever tag. The tags of `der` lack UniversalString.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Element<'a> {
+    /// The identifier octet.
+    pub(super) tag: u8,
+    pub(super) value: &'a [u8],
+    pub(super) whole: &'a [u8],
+}
+
+/// Returns the values that follow each other in `octets`, which they fill.
+pub(super) fn elements(octets: &[u8]) -> der::Result<Vec<Element<'_>>> {
+    let mut found = Vec::new();
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let mut reader = SliceReader::new(rest)?;
+        let tag = reader.read_byte()?;
+        if tag & MULTIPLE_OCTETS == MULTIPLE_OCTETS {
+            return Err(reader.error(ErrorKind::TagNumberInvalid));
+        }
+        let length = Length::decode(&mut reader)?;
+        let value = reader.read_slice(length)?;
+        let after = reader.read_slice(reader.remaining_len())?;
+        found.push(Element {
+            tag,
+            value,
+            whole: &rest[..rest.len() - after.len()],
+        });
+        rest = after;
+    }
+    Ok(found)
 }

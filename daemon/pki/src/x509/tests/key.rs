@@ -104,7 +104,7 @@ fn other_curves_and_algorithms_are_named_in_the_refusal() {
     spki[8] = 0x71;
     assert_eq!(
         refusal(&spki),
-        KeyRefusal::UnsupportedKey("1.3.101.113".to_owned())
+        KeyRefusal::UnsupportedKey("id-Ed448".to_owned())
     );
 }
 

@@ -7,9 +7,9 @@ use crate::x509::csr::Csr;
 use crate::x509::csr_attributes;
 use crate::x509::key::KeyType;
 use crate::x509::pem;
-use crate::x509::profile::Profile;
+use crate::x509::profile::{Profile, SubjectAlternativeNames};
 use crate::x509::request::{assemble, build};
-use crate::x509::requested_names::RequestedNames;
+use crate::x509::requested_names::UnprovenCsr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cms::content_info::ContentInfo;
@@ -45,6 +45,14 @@ fn request(params: &CertificateParams) -> Vec<u8> {
     request.der().to_vec()
 }
 
+/// The profile of requests whose names are certified.
+fn names_let_through() -> Profile {
+    Profile {
+        subject_alternative_names: SubjectAlternativeNames::DnsAndIp,
+        ..Profile::verification()
+    }
+}
+
 fn certificate(params: &CertificateParams) -> Certificate {
     let certificate = params.self_signed(&*KEY).expect("makes a certificate");
     Certificate::parse(certificate.der()).expect("is a certificate")
@@ -61,14 +69,29 @@ fn a_renewal_asks_for_the_names_that_there_are() {
         (params(utf8("Press-7"), &["a.example", "b.example"]), false),
         (params(utf8("press-7"), &["a.example"]), false),
         (params(utf8("press-7"), &[]), false),
+        (params(utf8("press-7"), &["A.example", "b.EXAMPLE"]), true),
     ] {
-        let requested = RequestedNames::read(&request(&params)).expect("is a request");
-        assert_eq!(requested.has_names_of(&held), same, "{requested:?}");
+        let requested = UnprovenCsr::read(&request(&params))
+            .expect("is a request")
+            .names;
+        let renews = requested.renews(&held, &names_let_through());
+        assert_eq!(renews, Ok(same), "{requested:?}");
     }
     let mut shorter = params(utf8("press-7"), &["a.example", "b.example"]);
     shorter.distinguished_name.remove(DnType::OrganizationName);
-    let requested = RequestedNames::read(&request(&shorter)).expect("is a request");
-    assert!(!requested.has_names_of(&held));
+    // The profile gives the organization, whatever a request says, so it makes no other name.
+    let requested = UnprovenCsr::read(&request(&shorter))
+        .expect("is a request")
+        .names;
+    assert_eq!(requested.renews(&held, &names_let_through()), Ok(true));
+    assert!(!requested.has_subject_of(&held));
+    // Alternative names count where the profile certifies them.
+    let of_device = params(utf8("press-7"), &["c.example"]);
+    let requested = UnprovenCsr::read(&request(&of_device))
+        .expect("is a request")
+        .names;
+    assert_eq!(requested.renews(&held, &Profile::verification()), Ok(true));
+    assert_eq!(requested.left_out_of(&held), ["DNS:c.example"]);
 }
 
 #[test]
@@ -127,12 +150,12 @@ fn every_kind_of_key_can_be_asked_for() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = RequestedNames::read(&bytes);
+        let _ = UnprovenCsr::read(&bytes);
     }
 
     #[test]
     fn no_base64_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = RequestedNames::read(STANDARD.encode(bytes).as_bytes());
+        let _ = UnprovenCsr::read(STANDARD.encode(bytes).as_bytes());
     }
 
     /// Whatever a body becomes on its way is read by both as the same request, or by neither.
@@ -142,8 +165,8 @@ proptest! {
         damaged[at / 8] ^= 1 << (at % 8);
         for der in [&damaged, &damaged[cut..].to_vec(), &REQUEST[..cut].to_vec()] {
             let body = STANDARD.encode(der);
-            if let (Ok(requested), Ok(csr)) = (RequestedNames::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
-                prop_assert_eq!(requested.common_name.as_deref(), csr.common_name());
+            if let (Ok(requested), Ok(csr)) = (UnprovenCsr::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
+                prop_assert_eq!(&requested.names, csr.names());
                 prop_assert_eq!(&*requested.der, &**der);
             }
         }
@@ -157,6 +180,6 @@ proptest! {
         for (place, space) in places {
             body.insert_str(place.index(body.len()), &space);
         }
-        prop_assert_eq!(RequestedNames::read(body.as_bytes()), RequestedNames::read(&REQUEST));
+        prop_assert_eq!(UnprovenCsr::read(body.as_bytes()), UnprovenCsr::read(&REQUEST));
     }
 }
