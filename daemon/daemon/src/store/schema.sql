@@ -1,6 +1,6 @@
 -- The store, version 1. Times are Unix seconds. What must never be false is a constraint here. Each
--- trigger that refuses a change reports its own name, and each unique constraint has a name:
--- `store::engine::failure` maps them.
+-- trigger that refuses a change reports its own name, and each UNIQUE and CHECK constraint has a
+-- name: `store::engine::failure` returns it.
 
 -- A generation of an authority: one key and one certificate. `spki` is null between the decision to
 -- make a key and the token's answer; `certificate` is null until the certificate is recorded. The
@@ -8,7 +8,7 @@
 CREATE TABLE generation (
     id          INTEGER PRIMARY KEY,
     authority   TEXT    NOT NULL,
-    number      INTEGER NOT NULL CHECK (number >= 1),
+    number      INTEGER NOT NULL CONSTRAINT generation_number_valid CHECK (number >= 1),
     parent      INTEGER REFERENCES generation (id),
     token       TEXT    NOT NULL,
     key_type    TEXT    NOT NULL,
@@ -17,22 +17,29 @@ CREATE TABLE generation (
     spki        BLOB    CONSTRAINT generation_spki UNIQUE,
     -- The encrypted key, for a token that stores its keys outside; only that token can decrypt it.
     -- It is recorded with the public key or not at all.
-    key_wrapped BLOB    CHECK (key_wrapped IS NULL
+    key_wrapped BLOB
+                CONSTRAINT generation_key_wrapped_valid
+                CHECK (key_wrapped IS NULL
                                OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
     certificate INTEGER CONSTRAINT generation_certificate UNIQUE REFERENCES certificate (intent),
-    state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
+    state       TEXT    NOT NULL
+                CONSTRAINT generation_state_valid
+                CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count it.
     revocations INTEGER NOT NULL DEFAULT 0,
     -- The number of the last list before the authority was adopted; new lists have higher ones.
-    crl_number  INTEGER NOT NULL DEFAULT 0 CHECK (crl_number >= 0),
+    crl_number  INTEGER NOT NULL DEFAULT 0
+                CONSTRAINT generation_crl_number_valid CHECK (crl_number >= 0),
     -- 1 from a restore until a list is signed that is newer than the restored one: the restored
     -- list lacks what was revoked after the backup, so it is not served.
-    crl_withheld INTEGER NOT NULL DEFAULT 0 CHECK (crl_withheld IN (0, 1)),
+    crl_withheld INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT generation_crl_withheld_valid CHECK (crl_withheld IN (0, 1)),
     -- The chain of a certificate whose issuer is elsewhere: PEM, from its issuer's to the
     -- self-signed one.
     above       TEXT,
     CONSTRAINT generation_number UNIQUE (authority, number),
-    CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
+    CONSTRAINT generation_is_certified
+        CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
 -- Ids of our keys are random; an adopted key has its own id, or none.
 CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <> x'';
@@ -55,28 +62,35 @@ CREATE TABLE intent (
     issuer          INTEGER NOT NULL REFERENCES generation (id),
     -- 1 if the issuer has no generation here: `issuer` is then the certified generation itself.
     issued_elsewhere INTEGER NOT NULL DEFAULT 0
+                    CONSTRAINT intent_issued_elsewhere_valid
                     CHECK (issued_elsewhere = 0 OR issued_elsewhere = 1 AND purpose = 'adopted'),
     purpose         TEXT    NOT NULL
+                    CONSTRAINT intent_purpose_valid
                     CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'
                            OR purpose = 'adopted'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
     -- SHA-256 of the certified key (SubjectPublicKeyInfo): shows who holds the key
     -- (`certified_key`).
-    key_sha256      BLOB    NOT NULL CHECK (length(key_sha256) = 32),
+    key_sha256      BLOB    NOT NULL
+                    CONSTRAINT intent_key_sha256_valid CHECK (length(key_sha256) = 32),
     tbs             BLOB    NOT NULL,
     not_before      INTEGER NOT NULL,
-    not_after       INTEGER NOT NULL CHECK (not_after > not_before),
+    not_after       INTEGER NOT NULL
+                    CONSTRAINT intent_not_after_valid CHECK (not_after > not_before),
     -- The role of the holder, by the profile at the time of the request. Only leaves have a role; a
     -- canary has none. `certificate.issued` in the audit journal has it too, so that a change of
     -- this row alone is detected.
-    role            TEXT    CHECK (role IS NULL OR purpose = 'leaf' AND (
+    role            TEXT
+                    CONSTRAINT intent_role_valid
+                    CHECK (role IS NULL OR purpose = 'leaf' AND (
                                 role = 'device' OR role = 'station' OR role = 'operator'
                                 OR role = 'auditor' OR role = 'server')),
     caller          TEXT    NOT NULL,
     idempotency_key TEXT,
     request_sha256  BLOB,
     state           TEXT    NOT NULL
+                    CONSTRAINT intent_state_valid
                     CHECK (state = 'intended' OR state = 'issued' OR state = 'abandoned'
                            OR state = 'withdrawn'),
     recorded_at     INTEGER NOT NULL,
@@ -84,9 +98,10 @@ CREATE TABLE intent (
     -- An issuer gives each serial number once (RFC 5280, section 4.1.2.2). The serial number comes
     -- first, so that the index finds a certificate by that alone, too.
     CONSTRAINT intent_serial UNIQUE (serial, issuer, issued_elsewhere),
-    CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR purpose = 'adopted')),
-    CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
-    CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
+    CONSTRAINT intent_serial_length
+        CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR purpose = 'adopted')),
+    CONSTRAINT intent_request_is_whole CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
+    CONSTRAINT intent_abandoned_has_date CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
 ) STRICT;
 CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
@@ -146,14 +161,18 @@ CREATE TABLE certificate (
     intent            INTEGER PRIMARY KEY REFERENCES intent (id) DEFERRABLE INITIALLY DEFERRED,
     der               BLOB    NOT NULL,
     sha256            BLOB    NOT NULL CONSTRAINT certificate_sha256 UNIQUE
+                      CONSTRAINT certificate_sha256_valid
                       CHECK (length(sha256) = 32),
     issued_at         INTEGER NOT NULL,
     revoked_at        INTEGER,
     -- CRLReason (RFC 5280, section 5.3.1); 8 has a meaning in delta lists only.
-    revocation_reason INTEGER CHECK (
+    revocation_reason INTEGER
+                      CONSTRAINT certificate_revocation_reason_valid
+                      CHECK (
         revocation_reason BETWEEN 0 AND 10 AND revocation_reason <> 7 AND revocation_reason <> 8
     ),
-    CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
+    CONSTRAINT certificate_revocation_is_whole
+        CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
 ) STRICT;
 CREATE INDEX certificate_revoked ON certificate (intent) WHERE revoked_at IS NOT NULL;
 CREATE TRIGGER certificate_stays_revoked
@@ -187,7 +206,8 @@ END;
 -- Keys of certificates that were revoked because of their key (keyCompromise, cACompromise,
 -- aACompromise). No certificate is issued for such a key again, under any name.
 CREATE TABLE compromised_key (
-    key_sha256  BLOB    PRIMARY KEY CHECK (length(key_sha256) = 32),
+    key_sha256  BLOB    PRIMARY KEY
+                CONSTRAINT compromised_key_key_sha256_valid CHECK (length(key_sha256) = 32),
     intent      INTEGER NOT NULL REFERENCES intent (id),
     reported_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -206,11 +226,11 @@ END;
 CREATE TABLE crl (
     id          INTEGER PRIMARY KEY,
     generation  INTEGER NOT NULL REFERENCES generation (id),
-    number      INTEGER NOT NULL CHECK (number >= 1),
+    number      INTEGER NOT NULL CONSTRAINT crl_number_valid CHECK (number >= 1),
     tbs         BLOB    NOT NULL,
     der         BLOB,
     this_update INTEGER NOT NULL,
-    next_update INTEGER NOT NULL CHECK (next_update > this_update),
+    next_update INTEGER NOT NULL CONSTRAINT crl_next_update_valid CHECK (next_update > this_update),
     revocations INTEGER NOT NULL,
     entries     INTEGER NOT NULL,
     CONSTRAINT crl_number UNIQUE (generation, number)
@@ -248,7 +268,7 @@ END;
 CREATE TABLE request (
     generation  INTEGER PRIMARY KEY REFERENCES generation (id),
     -- The path length that the issuer must allow.
-    path_length INTEGER CHECK (path_length BETWEEN 0 AND 255),
+    path_length INTEGER CONSTRAINT request_path_length_valid CHECK (path_length BETWEEN 0 AND 255),
     tbs         BLOB    NOT NULL,
     der         BLOB,
     recorded_at INTEGER NOT NULL
@@ -290,23 +310,31 @@ CREATE INDEX device_ending ON device (profile, not_after, certificate);
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
-    kind         TEXT    NOT NULL CHECK (kind IN ('individual', 'group')),
+    kind         TEXT    NOT NULL
+                 CONSTRAINT enrollment_kind_valid CHECK (kind IN ('individual', 'group')),
     name         TEXT    NOT NULL COLLATE NOCASE,
     authority    TEXT,
-    slots        TEXT    NOT NULL CHECK (json_valid(slots)),
-    status       TEXT    NOT NULL CHECK (status IN ('enabled', 'disabled')),
-    removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
-    history      TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(history)),
-    observed     TEXT    CHECK (observed IS NULL OR json_valid(observed)),
-    drift        TEXT    CHECK (drift IS NULL OR json_valid(drift)),
+    slots        TEXT    NOT NULL CONSTRAINT enrollment_slots_valid CHECK (json_valid(slots)),
+    status       TEXT    NOT NULL
+                 CONSTRAINT enrollment_status_valid CHECK (status IN ('enabled', 'disabled')),
+    removed      INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT enrollment_removed_valid CHECK (removed IN (0, 1)),
+    history      TEXT    NOT NULL DEFAULT '{}'
+                 CONSTRAINT enrollment_history_valid CHECK (json_valid(history)),
+    observed     TEXT
+                 CONSTRAINT enrollment_observed_valid
+                 CHECK (observed IS NULL OR json_valid(observed)),
+    drift        TEXT
+                 CONSTRAINT enrollment_drift_valid CHECK (drift IS NULL OR json_valid(drift)),
     observed_at  INTEGER,
     seen_in_scan INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
-    by_reference INTEGER NOT NULL DEFAULT 0 CHECK (by_reference IN (0, 1)),
+    by_reference INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT enrollment_by_reference_valid CHECK (by_reference IN (0, 1)),
     overlay_of   TEXT,
     after        INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     CONSTRAINT enrollment_name UNIQUE (provisioning, kind, name),
-    CHECK ((kind = 'group') = (authority IS NOT NULL))
+    CONSTRAINT enrollment_group_has_authority CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
 
 -- A CA certificate that a provisioning service must hold verified, or, once `removed`, not hold.
@@ -320,11 +348,16 @@ CREATE TABLE ca_certificate (
     provisioning TEXT    NOT NULL,
     name         TEXT    NOT NULL,
     generation   INTEGER NOT NULL REFERENCES generation (id),
-    proof        TEXT    NOT NULL CHECK (json_valid(proof)),
-    removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
-    gone         INTEGER NOT NULL DEFAULT 0 CHECK (gone IN (0, 1) AND gone <= removed),
-    observed     TEXT    CHECK (observed IS NULL OR json_valid(observed)),
-    drift        TEXT    CHECK (drift IS NULL OR json_valid(drift)),
+    proof        TEXT    NOT NULL CONSTRAINT ca_certificate_proof_valid CHECK (json_valid(proof)),
+    removed      INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT ca_certificate_removed_valid CHECK (removed IN (0, 1)),
+    gone         INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT ca_certificate_gone_valid CHECK (gone IN (0, 1) AND gone <= removed),
+    observed     TEXT
+                 CONSTRAINT ca_certificate_observed_valid
+                 CHECK (observed IS NULL OR json_valid(observed)),
+    drift        TEXT
+                 CONSTRAINT ca_certificate_drift_valid CHECK (drift IS NULL OR json_valid(drift)),
     observed_at  INTEGER,
     CONSTRAINT ca_certificate_name UNIQUE (provisioning, name),
     CONSTRAINT ca_certificate_generation UNIQUE (provisioning, generation)
@@ -354,10 +387,13 @@ CREATE TABLE restore (
 CREATE TABLE unknown_enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
-    kind         TEXT    NOT NULL CHECK (kind IN ('individual', 'group')),
+    kind         TEXT    NOT NULL
+                 CONSTRAINT unknown_enrollment_kind_valid CHECK (kind IN ('individual', 'group')),
     name         TEXT    NOT NULL COLLATE NOCASE,
-    record       TEXT    NOT NULL CHECK (json_valid(record)),
-    enabled      INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    record       TEXT    NOT NULL
+                 CONSTRAINT unknown_enrollment_record_valid CHECK (json_valid(record)),
+    enabled      INTEGER NOT NULL
+                 CONSTRAINT unknown_enrollment_enabled_valid CHECK (enabled IN (0, 1)),
     seen_in_scan INTEGER NOT NULL,
     observed_at  INTEGER NOT NULL,
     CONSTRAINT unknown_enrollment_name UNIQUE (provisioning, kind, name)
@@ -373,7 +409,8 @@ END;
 -- on record: the service knows no enrollment without a certificate.
 CREATE TABLE placeholder (
     device TEXT PRIMARY KEY COLLATE NOCASE,
-    sha256 BLOB NOT NULL CONSTRAINT placeholder_sha256 UNIQUE CHECK (length(sha256) = 32),
+    sha256 BLOB NOT NULL CONSTRAINT placeholder_sha256 UNIQUE
+           CONSTRAINT placeholder_sha256_valid CHECK (length(sha256) = 32),
     der    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -393,9 +430,9 @@ CREATE TABLE mark (
     due_at         INTEGER NOT NULL,
     attempts       INTEGER NOT NULL DEFAULT 0,
     last_error     TEXT,
-    parked         INTEGER NOT NULL DEFAULT 0 CHECK (parked IN (0, 1)),
-    urgent         INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)),
-    CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
+    parked         INTEGER NOT NULL DEFAULT 0 CONSTRAINT mark_parked_valid CHECK (parked IN (0, 1)),
+    urgent         INTEGER NOT NULL DEFAULT 0 CONSTRAINT mark_urgent_valid CHECK (urgent IN (0, 1)),
+    CONSTRAINT mark_has_one_subject CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
 ) STRICT;
 CREATE INDEX enrollment_by_name ON enrollment (name);
 CREATE INDEX enrollment_drifted ON enrollment (provisioning, name) WHERE drift IS NOT NULL;
@@ -406,25 +443,33 @@ CREATE INDEX mark_due ON mark (parked, due_at);
 -- the roll that has started this one. One open roll per subject.
 CREATE TABLE roll (
     id              INTEGER PRIMARY KEY,
-    reason          TEXT    NOT NULL CHECK (reason IN ('expiry', 'compromise')),
+    reason          TEXT    NOT NULL
+                    CONSTRAINT roll_reason_valid CHECK (reason IN ('expiry', 'compromise')),
     enrollment      INTEGER REFERENCES enrollment (id) ON DELETE CASCADE,
     authority       TEXT,
     old_generation  INTEGER REFERENCES generation (id),
     new_generation  INTEGER REFERENCES generation (id),
     state           TEXT    NOT NULL
+                    CONSTRAINT roll_state_valid
                     CHECK (state IN ('requested', 'staged', 'draining', 'excluding', 'clearing',
                                      'reissuing', 'done', 'aborted')),
-    old_certificate BLOB    NOT NULL CHECK (length(old_certificate) = 32),
-    new_certificate BLOB    CHECK (length(new_certificate) = 32),
-    detail          TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(detail)),
+    old_certificate BLOB    NOT NULL
+                    CONSTRAINT roll_old_certificate_valid CHECK (length(old_certificate) = 32),
+    new_certificate BLOB
+                    CONSTRAINT roll_new_certificate_valid CHECK (length(new_certificate) = 32),
+    detail          TEXT    NOT NULL DEFAULT '{}'
+                    CONSTRAINT roll_detail_valid CHECK (json_valid(detail)),
     parent          INTEGER REFERENCES roll (id) ON DELETE SET NULL,
     started_by      TEXT    NOT NULL,
     started_at      INTEGER NOT NULL,
     changed_at      INTEGER NOT NULL,
-    CHECK ((enrollment IS NULL) <> (authority IS NULL)),
-    CHECK ((authority IS NULL) = (old_generation IS NULL)),
-    CHECK (authority IS NOT NULL OR new_generation IS NULL),
-    CHECK (state NOT IN ('staged', 'draining', 'done') OR new_certificate IS NOT NULL)
+    CONSTRAINT roll_has_one_subject CHECK ((enrollment IS NULL) <> (authority IS NULL)),
+    CONSTRAINT roll_of_authority_has_generation
+        CHECK ((authority IS NULL) = (old_generation IS NULL)),
+    CONSTRAINT roll_of_leaf_has_no_generation
+        CHECK (authority IS NOT NULL OR new_generation IS NULL),
+    CONSTRAINT roll_has_successor
+        CHECK (state NOT IN ('staged', 'draining', 'done') OR new_certificate IS NOT NULL)
 ) STRICT;
 CREATE UNIQUE INDEX roll_open_enrollment ON roll (enrollment)
     WHERE enrollment IS NOT NULL AND state NOT IN ('done', 'aborted');
@@ -462,8 +507,10 @@ CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
     device       TEXT    NOT NULL COLLATE NOCASE,
-    action       TEXT    NOT NULL CHECK (action IN ('delete', 'call')),
-    cause        TEXT    NOT NULL CHECK (cause IN ('roll', 'block')),
+    action       TEXT    NOT NULL
+                 CONSTRAINT hub_task_action_valid CHECK (action IN ('delete', 'call')),
+    cause        TEXT    NOT NULL
+                 CONSTRAINT hub_task_cause_valid CHECK (cause IN ('roll', 'block')),
     cause_id     INTEGER NOT NULL,
     enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     job          INTEGER REFERENCES hub_job (id),
@@ -474,14 +521,16 @@ CREATE TABLE hub_task (
     last_error   TEXT,
     done_at      INTEGER,
     answer       TEXT,
-    reached      INTEGER CHECK (reached IN (0, 1)),
-    outcome      TEXT    CHECK (outcome IN ('gone', 'kept', 'elsewhere')),
+    reached      INTEGER CONSTRAINT hub_task_reached_valid CHECK (reached IN (0, 1)),
+    outcome      TEXT
+                 CONSTRAINT hub_task_outcome_valid CHECK (outcome IN ('gone', 'kept', 'elsewhere')),
     hub          TEXT,
     hub_device   TEXT,
     CONSTRAINT hub_task_once UNIQUE (cause, cause_id, device, action, provisioning),
-    CHECK ((done_at IS NULL) = (answer IS NULL)),
-    CHECK ((outcome IS NOT DISTINCT FROM 'elsewhere') = (hub IS NOT NULL)),
-    CHECK ((hub IS NULL) = (hub_device IS NULL))
+    CONSTRAINT hub_task_done_has_answer CHECK ((done_at IS NULL) = (answer IS NULL)),
+    CONSTRAINT hub_task_elsewhere_names_hub
+        CHECK ((outcome IS NOT DISTINCT FROM 'elsewhere') = (hub IS NOT NULL)),
+    CONSTRAINT hub_task_hub_is_whole CHECK ((hub IS NULL) = (hub_device IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
 CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
@@ -492,7 +541,8 @@ CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 -- block. While `enrollment` has a dirty mark it waits, as a task does.
 CREATE TABLE group_registrations (
     id           INTEGER PRIMARY KEY,
-    cause        TEXT    NOT NULL CHECK (cause IN ('roll', 'block')),
+    cause        TEXT    NOT NULL
+                 CONSTRAINT group_registrations_cause_valid CHECK (cause IN ('roll', 'block')),
     cause_id     INTEGER NOT NULL,
     provisioning TEXT    NOT NULL,
     name         TEXT    NOT NULL COLLATE NOCASE,
@@ -507,7 +557,8 @@ CREATE TABLE group_registrations (
 CREATE TABLE hub_observation (
     provisioning TEXT    NOT NULL,
     device       TEXT    NOT NULL COLLATE NOCASE,
-    certificate  BLOB    CHECK (length(certificate) = 32),
+    certificate  BLOB
+                 CONSTRAINT hub_observation_certificate_valid CHECK (length(certificate) = 32),
     registration TEXT,
     elsewhere    TEXT,
     since        INTEGER NOT NULL,
@@ -531,20 +582,22 @@ CREATE TABLE hub_place (
 -- end.
 CREATE TABLE block (
     id         INTEGER PRIMARY KEY,
-    kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
+    kind       TEXT    NOT NULL
+               CONSTRAINT block_kind_valid CHECK (kind IN ('device', 'group', 'generation')),
     name       TEXT    NOT NULL COLLATE NOCASE,
     generation INTEGER,
     reason     TEXT    NOT NULL,
-    undo       TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(undo)),
+    undo       TEXT    NOT NULL DEFAULT '[]' CONSTRAINT block_undo_valid CHECK (json_valid(undo)),
     -- JSON of `store::RestrictedEnrollment`s: names outlive the rows of deleted enrollments.
-    restricted TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(restricted)),
+    restricted TEXT    NOT NULL DEFAULT '[]'
+               CONSTRAINT block_restricted_valid CHECK (json_valid(restricted)),
     reached    TEXT    COLLATE NOCASE,
     blocked_by TEXT    NOT NULL,
     blocked_at INTEGER NOT NULL,
     lifted_by  TEXT,
     lifted_at  INTEGER,
-    CHECK ((kind = 'generation') = (generation IS NOT NULL)),
-    CHECK ((lifted_at IS NULL) = (lifted_by IS NULL))
+    CONSTRAINT block_generation_has_number CHECK ((kind = 'generation') = (generation IS NOT NULL)),
+    CONSTRAINT block_lifting_is_whole CHECK ((lifted_at IS NULL) = (lifted_by IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0))
     WHERE lifted_at IS NULL;
@@ -565,10 +618,10 @@ CREATE INDEX block_hold_certificate ON block_hold (certificate);
 CREATE TABLE key_use (
     token   TEXT    NOT NULL,
     key     TEXT    NOT NULL,
-    kind    TEXT    NOT NULL CHECK (kind IN ('proof', 'credential')),
-    worker  BLOB    NOT NULL CHECK (length(worker) = 8),
+    kind    TEXT    NOT NULL CONSTRAINT key_use_kind_valid CHECK (kind IN ('proof', 'credential')),
+    worker  BLOB    NOT NULL CONSTRAINT key_use_worker_valid CHECK (length(worker) = 8),
     counted INTEGER NOT NULL,
-    total   INTEGER NOT NULL CHECK (total >= counted),
+    total   INTEGER NOT NULL CONSTRAINT key_use_total_valid CHECK (total >= counted),
     PRIMARY KEY (token, key, kind)
 ) STRICT, WITHOUT ROWID;
 
@@ -579,8 +632,8 @@ CREATE TABLE audit (
     actor    TEXT    NOT NULL,
     action   TEXT    NOT NULL,
     subject  TEXT    NOT NULL,
-    detail   TEXT    NOT NULL CHECK (json_valid(detail)),
-    hash     BLOB    NOT NULL CHECK (length(hash) = 32)
+    detail   TEXT    NOT NULL CONSTRAINT audit_detail_valid CHECK (json_valid(detail)),
+    hash     BLOB    NOT NULL CONSTRAINT audit_hash_valid CHECK (length(hash) = 32)
 ) STRICT;
 -- The journal's role of each certificate that is not a device's, read at each connection of its
 -- holder.
@@ -597,7 +650,7 @@ END;
 
 -- An operator has accepted the machine's clock: rows up to these are compared with it no more.
 CREATE TABLE accepted_clock (
-    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    only   INTEGER PRIMARY KEY CONSTRAINT accepted_clock_only_valid CHECK (only = 1),
     at     INTEGER NOT NULL,
     intent INTEGER NOT NULL,
     crl    INTEGER NOT NULL
@@ -605,6 +658,6 @@ CREATE TABLE accepted_clock (
 
 -- For probes, which show that the store can write. Empty except for a moment.
 CREATE TABLE write_probe (
-    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    only   INTEGER PRIMARY KEY CONSTRAINT write_probe_only_valid CHECK (only = 1),
     filler BLOB    NOT NULL
 ) STRICT;

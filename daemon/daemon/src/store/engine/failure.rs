@@ -180,6 +180,34 @@ mod tests {
         }
     }
 
+    /// Verifies that each CHECK constraint has a name of its own, which begins with its table. SQLite
+    /// reports it by that name.
+    #[test]
+    fn every_check_has_a_name() {
+        let connection = schema();
+        let sql = "SELECT name || ' ' || sql FROM sqlite_schema WHERE type = 'table'";
+        let mut names = BTreeSet::from_iter(UNIQUE.iter().map(|(_, name)| (*name).to_owned()));
+        for table in texts(&connection, sql) {
+            let (own, sql) = table.split_once(' ').expect("a name");
+            // A trigger or comment of the schema is not part of a table's SQL, except within it.
+            let code = sql
+                .lines()
+                .map(|it| it.split("--").next().unwrap_or_default());
+            let code = code.collect::<Vec<_>>().join(" ");
+            let words: Vec<&str> = code.split_whitespace().collect();
+            for at in (0..words.len()).filter(|at| words[*at] == "CHECK") {
+                let [keyword, name] = [words[at - 2], words[at - 1]];
+                assert_eq!(
+                    keyword, "CONSTRAINT",
+                    "{own}: a CHECK after {name:?} has no name"
+                );
+                assert!(name.starts_with(&format!("{own}_")), "{own}: {name}");
+                assert!(names.insert(name.to_owned()), "{name} is there twice");
+            }
+        }
+        assert!(names.len() > UNIQUE.len() + 60, "{} names", names.len());
+    }
+
     /// Verifies that the message of each trigger that refuses a change is the trigger's own name.
     #[test]
     fn a_trigger_refuses_by_its_own_name() {
@@ -212,6 +240,16 @@ mod tests {
                      VALUES (1, 0, '', '', '', '{}', zeroblob(32))";
         connection.execute_batch(entry).expect("the first entry");
         assert_eq!(violated(entry), Constraint::Other("audit.sequence".into()));
+        let checked = "INSERT INTO accepted_clock (only, at, intent, crl) VALUES (2, 0, 0, 0)";
+        assert_eq!(
+            violated(checked),
+            Constraint::Other("accepted_clock_only_valid".into())
+        );
+        let lifted = "UPDATE block SET lifted_at = 1";
+        assert_eq!(
+            violated(lifted),
+            Constraint::Other("block_lifting_is_whole".into())
+        );
         assert_eq!(
             violated("DELETE FROM audit"),
             Constraint::Other("audit_is_append_only_delete".into())
