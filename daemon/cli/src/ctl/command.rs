@@ -244,21 +244,26 @@ pub enum DeviceCommand {
         id: String,
     },
     /// Block a device on revocation lists, provisioning services and hubs.
-    Block {
-        /// The device's registration id.
-        id: String,
-        /// The reason, for the audit journal.
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
+    Block(Device),
     /// Lift the block of a device.
-    Unblock {
-        /// The device's registration id.
-        id: String,
-        /// The reason, for the audit journal.
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
+    Unblock(Device),
+}
+
+/// `hallmark device block`
+#[derive(Debug, Args)]
+pub struct Device {
+    /// The device's registration id.
+    pub id: String,
+    #[command(flatten)]
+    pub cause: Cause,
+}
+
+/// Why an operator blocks something, or lifts a block.
+#[derive(Debug, Args)]
+pub struct Cause {
+    /// The reason, for the audit journal.
+    #[arg(long, default_value = "")]
+    pub reason: String,
 }
 
 /// `hallmark enrollment`
@@ -298,9 +303,8 @@ pub enum EnrollmentCommand {
         /// The enrollment.
         #[command(flatten)]
         which: Which,
-        /// The provisioning service, where there are several.
-        #[arg(long)]
-        provisioning: Option<String>,
+        #[command(flatten)]
+        service: Service,
     },
 }
 
@@ -310,9 +314,8 @@ pub struct Group {
     /// The group id.
     #[arg(long, value_name = "ID")]
     pub group: String,
-    /// The reason, for the audit journal.
-    #[arg(long, default_value = "")]
-    pub reason: String,
+    #[command(flatten)]
+    pub cause: Cause,
 }
 
 /// `hallmark authority block`
@@ -323,9 +326,8 @@ pub struct Generation {
     /// The generation's number.
     #[arg(long)]
     pub generation: i64,
-    /// The reason, for the audit journal.
-    #[arg(long, default_value = "")]
-    pub reason: String,
+    #[command(flatten)]
+    pub cause: Cause,
 }
 
 /// `hallmark enrollment add`
@@ -337,6 +339,13 @@ pub struct NewEnrollment {
     /// The authority of a group.
     #[arg(long, requires = "group")]
     pub authority: Option<String>,
+    #[command(flatten)]
+    pub service: Service,
+}
+
+/// The provisioning service of an enrollment.
+#[derive(Debug, Args)]
+pub struct Service {
     /// The provisioning service, where there are several.
     #[arg(long)]
     pub provisioning: Option<String>,

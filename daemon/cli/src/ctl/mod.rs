@@ -73,11 +73,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Device(DeviceCommand::Show { id }) => {
             show.record(&client.get(&format!("/v1/devices/{}", client::segment(id)))?)
         }
-        Command::Device(DeviceCommand::Block { id, reason }) => {
-            block::start(&client, &show, "device", id, None, reason)
+        Command::Device(DeviceCommand::Block(of)) => {
+            block::start(&client, &show, "device", &of.id, None, &of.cause.reason)
         }
-        Command::Device(DeviceCommand::Unblock { id, reason }) => {
-            block::lift(&client, &show, "device", id, None, reason)
+        Command::Device(DeviceCommand::Unblock(of)) => {
+            block::lift(&client, &show, "device", &of.id, None, &of.cause.reason)
         }
         Command::Enrollment(command) => enrollment(&client, &show, command),
         Command::CaCertificate(CaCertificateCommand::List) => show.table(
@@ -149,12 +149,12 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
         AuthorityCommand::Block(of) => {
             let name = &of.name;
             let number = Some(of.generation);
-            block::start(client, show, "generation", name, number, &of.reason)
+            block::start(client, show, "generation", name, number, &of.cause.reason)
         }
         AuthorityCommand::Unblock(of) => {
             let name = &of.name;
             let number = Some(of.generation);
-            block::lift(client, show, "generation", name, number, &of.reason)
+            block::lift(client, show, "generation", name, number, &of.cause.reason)
         }
         AuthorityCommand::Csr { name, out } => {
             let path = format!("/v1/authorities/{}/request", client::segment(name));
@@ -242,7 +242,7 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
             let (kind, name) = new.which.kind_and_name();
             let body = json!({
                 "kind": kind, "name": name, "authority": new.authority,
-                "provisioning": new.provisioning,
+                "provisioning": new.service.provisioning,
             });
             show.record(&client.post("/v1/enrollments", &body)?)
         }
@@ -255,18 +255,21 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
             show.record(&client.post(&path, &json!({ "provisioning": provisioning }))?)
         }
         EnrollmentCommand::Block(of) => {
-            block::start(client, show, "group", &of.group, None, &of.reason)
+            block::start(client, show, "group", &of.group, None, &of.cause.reason)
         }
         EnrollmentCommand::Unblock(of) => {
-            block::lift(client, show, "group", &of.group, None, &of.reason)
+            block::lift(client, show, "group", &of.group, None, &of.cause.reason)
         }
         EnrollmentCommand::Remove {
             which,
-            provisioning,
+            service,
             r#override,
         } => {
             let (kind, name) = which.kind_and_name();
-            let given = [("provisioning", provisioning), ("override", r#override)];
+            let given = [
+                ("provisioning", &service.provisioning),
+                ("override", r#override),
+            ];
             let query: Vec<String> = given
                 .into_iter()
                 .filter_map(|(name, value)| {
