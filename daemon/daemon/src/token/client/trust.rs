@@ -9,7 +9,6 @@ use crate::token::health::KeyReport;
 use crate::token::{KeyReference, TokenError, spki_sha256};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -22,22 +21,33 @@ pub(super) const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(32);
 /// A test signature that several callers may wait for.
 pub(super) type KeyProof = Shared<BoxFuture<'static, Result<(), TokenError>>>;
 
-/// The state of each key, by the SHA-256 of its SPKI. A missing key is not proven.
+/// The keys that were used on this connection, by the SHA-256 of their SPKI. A missing key is not
+/// proven.
 #[derive(Default)]
 pub(super) struct Trust {
-    keys: Mutex<HashMap<[u8; 32], KeyState>>,
-    /// Failed signatures of each key in a row, and until when the key is refused.
-    failures: Mutex<HashMap<[u8; 32], Failures>>,
-    /// True if `failures` has entries, so that a good signature takes no lock.
+    keys: Mutex<HashMap<[u8; 32], Key>>,
+    /// True if a key has `failures`. Each good signature asks for that, so it must take no lock.
     has_failures: AtomicBool,
 }
 
+#[derive(Default)]
+struct Key {
+    state: KeyState,
+    failures: Option<Failures>,
+}
+
+/// Signatures that failed in a row, although the test signatures in between succeeded.
+#[derive(Clone, Copy)]
 struct Failures {
     in_a_row: u32,
     refused_until: Instant,
 }
 
+#[derive(Default)]
 enum KeyState {
+    /// It has not signed, or a signature has failed since.
+    #[default]
+    Unproven,
     /// It has signed, and no signature has failed since.
     Proven,
     /// Its test signature is awaited.
@@ -66,7 +76,9 @@ impl Trust {
     /// Returns true if `key` is known to sign.
     pub(super) fn is_proven(&self, key: &KeyReference) -> bool {
         let key = spki_sha256(&key.spki);
-        matches!(self.keys().get(&key), Some(KeyState::Proven))
+        let keys = self.keys();
+        keys.get(&key)
+            .is_some_and(|it| matches!(it.state, KeyState::Proven))
     }
 
     /// Returns the proof to wait for; `None` if the key is proven.
@@ -76,15 +88,14 @@ impl Trust {
         ask: impl FnOnce() -> KeyProof,
     ) -> Result<Option<KeyProof>, TokenError> {
         let mut keys = self.keys();
-        match keys.get(&key) {
-            Some(KeyState::Proven) => Ok(None),
-            Some(KeyState::Pending(proof)) => Ok(Some(proof.clone())),
-            Some(KeyState::Failed { error, at }) if at.elapsed() < PROOF_PAUSE => {
-                Err(error.clone())
-            }
-            Some(KeyState::Failed { .. }) | None => {
+        let key = keys.entry(key).or_default();
+        match &key.state {
+            KeyState::Proven => Ok(None),
+            KeyState::Pending(proof) => Ok(Some(proof.clone())),
+            KeyState::Failed { error, at } if at.elapsed() < PROOF_PAUSE => Err(error.clone()),
+            KeyState::Failed { .. } | KeyState::Unproven => {
                 let proof = ask();
-                keys.insert(key, KeyState::Pending(proof.clone()));
+                key.state = KeyState::Pending(proof.clone());
                 Ok(Some(proof))
             }
         }
@@ -92,56 +103,41 @@ impl Trust {
 
     /// Records the outcome, unless the proof is that of an earlier connection.
     fn settle(&self, key: [u8; 32], proof: &KeyProof, outcome: &Result<(), TokenError>) {
-        let mut keys = self.keys();
-        match keys.get(&key) {
-            Some(KeyState::Pending(asked)) if asked.ptr_eq(proof) => {}
-            _ => return,
+        if let Some(key) = self.keys().get_mut(&key)
+            && matches!(&key.state, KeyState::Pending(asked) if asked.ptr_eq(proof))
+        {
+            key.state = match outcome {
+                Ok(()) => KeyState::Proven,
+                Err(error) => failed(error.clone()),
+            };
         }
-        let state = match outcome {
-            Ok(()) => KeyState::Proven,
-            Err(error) => failed(error.clone()),
-        };
-        keys.insert(key, state);
     }
 
     /// Records that a signature may have failed on the token: the key must be proven again.
     /// Requests that failed together count as one failure.
     pub(super) fn doubt(&self, key: &KeyReference) {
-        let key = spki_sha256(&key.spki);
-        if let Entry::Occupied(proven) = self.keys().entry(key)
-            && matches!(proven.get(), KeyState::Proven)
+        let place = spki_sha256(&key.spki);
+        if let Some(key) = self.keys().get_mut(&place)
+            && matches!(key.state, KeyState::Proven)
         {
-            proven.remove();
-            self.count_failure(key);
+            key.state = KeyState::Unproven;
+            key.failures = Some(Failures::after(key.failures));
+            self.has_failures.store(true, Ordering::Release);
         }
-    }
-
-    fn count_failure(&self, key: [u8; 32]) {
-        let mut keys = lock(&self.failures);
-        let in_a_row = keys.get(&key).map_or(0, |it| it.in_a_row) + 1;
-        // No pause after the first failure: most causes end at once.
-        let doublings = in_a_row.saturating_sub(2).min(5);
-        let pause = if in_a_row == 1 {
-            Duration::ZERO
-        } else {
-            (PROOF_PAUSE * (1 << doublings)).min(FAILURE_PAUSE_MAX)
-        };
-        let refused_until = Instant::now() + pause;
-        let failures = Failures {
-            in_a_row,
-            refused_until,
-        };
-        keys.insert(key, failures);
-        self.has_failures.store(true, Ordering::Release);
     }
 
     /// Ends the count of failures of this key after a good signature.
     pub(super) fn confirm(&self, key: &KeyReference) {
-        if self.has_failures.load(Ordering::Acquire) {
-            let mut keys = lock(&self.failures);
-            keys.remove(&spki_sha256(&key.spki));
-            self.has_failures.store(!keys.is_empty(), Ordering::Release);
+        if !self.has_failures.load(Ordering::Acquire) {
+            return;
         }
+        let mut keys = self.keys();
+        if let Some(key) = keys.get_mut(&spki_sha256(&key.spki)) {
+            key.failures = None;
+        }
+        // Stored under the lock, so that no failure is counted between the look and the store.
+        let has_failures = keys.values().any(|it| it.failures.is_some());
+        self.has_failures.store(has_failures, Ordering::Release);
     }
 
     /// Returns how many signatures of this key failed in a row, if it is refused for that now.
@@ -149,8 +145,7 @@ impl Trust {
         if !self.has_failures.load(Ordering::Acquire) {
             return None;
         }
-        let keys = lock(&self.failures);
-        let failures = keys.get(&spki_sha256(&key.spki))?;
+        let failures = self.keys().get(&spki_sha256(&key.spki))?.failures?;
         (failures.refused_until > Instant::now()).then_some(failures.in_a_row)
     }
 
@@ -158,21 +153,19 @@ impl Trust {
     pub(super) fn take_reports(&self, token: &str, reports: &[KeyReport]) {
         let mut keys = self.keys();
         for report in reports {
-            let Some(key) = report.spki_sha256 else {
+            let Some(key) = report.spki_sha256.and_then(|it| keys.get_mut(&it)) else {
                 continue;
             };
-            match (&report.unusable, keys.get(&key)) {
-                (Some(reason), Some(KeyState::Proven)) => {
+            match (&report.unusable, &key.state) {
+                (Some(reason), KeyState::Proven) => {
                     let error = TokenError::Key {
                         token: token.to_owned(),
                         label: report.label.clone(),
                         reason: reason.clone(),
                     };
-                    keys.insert(key, failed(error));
+                    key.state = failed(error);
                 }
-                (None, Some(KeyState::Failed { .. })) => {
-                    keys.remove(&key);
-                }
+                (None, KeyState::Failed { .. }) => key.state = KeyState::Unproven,
                 _ => {}
             }
         }
@@ -180,26 +173,42 @@ impl Trust {
 
     /// Forgets failures when the token is ready again, so that its keys may be proven at once.
     pub(super) fn forget_failures(&self) {
-        self.keys()
-            .retain(|_, state| !matches!(state, KeyState::Failed { .. }));
+        for key in self.keys().values_mut() {
+            if matches!(key.state, KeyState::Failed { .. }) {
+                key.state = KeyState::Unproven;
+            }
+        }
     }
 
     /// Forgets all keys, for another worker.
     pub(super) fn forget_all(&self) {
-        self.keys().clear();
-        lock(&self.failures).clear();
+        let mut keys = self.keys();
+        keys.clear();
         self.has_failures.store(false, Ordering::Release);
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<[u8; 32], KeyState>> {
-        lock(&self.keys)
+    fn keys(&self) -> MutexGuard<'_, HashMap<[u8; 32], Key>> {
+        self.keys
+            .lock()
+            .expect("no thread panics while it holds the keys")
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .expect("no thread panics while it holds the keys")
+impl Failures {
+    /// Counts one more failure. The first one costs no pause: most causes end at once.
+    fn after(before: Option<Failures>) -> Self {
+        let in_a_row = before.map_or(0, |it| it.in_a_row) + 1;
+        let doublings = in_a_row.saturating_sub(2).min(5);
+        let pause = if in_a_row == 1 {
+            Duration::ZERO
+        } else {
+            (PROOF_PAUSE * (1 << doublings)).min(FAILURE_PAUSE_MAX)
+        };
+        Self {
+            in_a_row,
+            refused_until: Instant::now() + pause,
+        }
+    }
 }
 
 fn failed(error: TokenError) -> KeyState {
