@@ -19,7 +19,8 @@
 use super::refusal::{Reason, Refusal};
 use super::thumbprint::Thumbprint;
 use crate::unix_seconds::UnixSeconds;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// One of the two places of a certificate in an enrollment.
@@ -61,7 +62,12 @@ impl fmt::Display for SlotName {
 ///
 /// `slot` is always the slot of the serving certificate; the other one follows from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", tag = "state", rename_all = "snake_case")]
+#[serde(
+    remote = "Self",
+    tag = "state",
+    rename_all = "snake_case",
+    deny_unknown_fields
+)]
 pub enum Slots {
     /// No certificate, so the enrollment does not exist.
     Empty,
@@ -317,64 +323,25 @@ impl RetireEvidence {
     }
 }
 
-/// The stored form, unchecked: the types cannot express that two certificates differ.
-#[derive(Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
-enum Stored {
-    Empty,
-    Serving {
-        slot: SlotName,
-        certificate: Thumbprint,
-    },
-    Staged {
-        slot: SlotName,
-        serving: Thumbprint,
-        next: Thumbprint,
-    },
-    Draining {
-        slot: SlotName,
-        serving: Thumbprint,
-        retiring: Thumbprint,
-    },
+// `remote = "Self"` makes the derived functions inherent ones, so that reading can check what the
+// type cannot express: that two certificates differ.
+impl Serialize for Slots {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        Slots::serialize(self, to)
+    }
 }
 
-impl TryFrom<Stored> for Slots {
-    type Error = StoredInvalid;
-
-    fn try_from(stored: Stored) -> Result<Slots, StoredInvalid> {
-        let slots = match stored {
-            Stored::Empty => Slots::Empty,
-            Stored::Serving { slot, certificate } => Slots::Serving { slot, certificate },
-            Stored::Staged {
-                slot,
-                serving,
-                next,
-            } => Slots::Staged {
-                slot,
-                serving,
-                next,
-            },
-            Stored::Draining {
-                slot,
-                serving,
-                retiring,
-            } => Slots::Draining {
-                slot,
-                serving,
-                retiring,
-            },
-        };
+impl<'de> Deserialize<'de> for Slots {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let slots = Slots::deserialize(from)?;
         match slots.wanted() {
-            (Some(primary), Some(secondary)) if primary == secondary => Err(StoredInvalid),
+            (Some(primary), Some(secondary)) if primary == secondary => Err(D::Error::custom(
+                "stored slots hold the same certificate twice",
+            )),
             _ => Ok(slots),
         }
     }
 }
-
-/// The stored state cannot result from any transition.
-#[derive(Debug, thiserror::Error)]
-#[error("stored slots hold the same certificate twice")]
-struct StoredInvalid;
 
 #[cfg(test)]
 mod tests {
