@@ -389,7 +389,7 @@ fn undo_of(before: &EnrollmentRow, remaining: &Remaining) -> Option<Undo> {
     })
 }
 
-/// Revokes what is compromised, and puts on hold what is blocked. Of a device these are all leaves,
+/// Revokes what is compromised, and holds what is blocked. Of a device these are all leaves,
 /// unless the leaf in the other slot is good; those of a group's devices follow in chunks.
 fn revoke(
     tx: &Tx<'_>,

@@ -1,13 +1,13 @@
-//! Puts the leaves of excluded devices on hold and deletes their hub identities, in chunks; and
-//! takes the leaves off hold again.
+//! Holds the leaves of excluded devices and deletes their hub identities, in chunks; and lifts the
+//! holds.
 //!
 //! A block excludes in the transaction in which it begins ([`super::exclusion`]). The work for
 //! ten thousand devices follows in chunks, each a transaction of its own, so that the writer is
 //! free for others in between. `block.reached` is the last device done: a crash costs the chunk
 //! under way.
 //!
-//! Each certificate that a block holds has a row. It comes off hold with the last block that holds
-//! it. A certificate on hold without a row was put on hold otherwise, and no block takes it off.
+//! Each certificate that a block holds has a row. The hold is lifted with the last block that
+//! holds it. A hold without a row was set by an operator, and no block lifts it.
 
 use super::block::{self, BlockRow};
 use super::engine::{Tx, params};
@@ -18,7 +18,7 @@ use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{BlockId, IntentId};
 use crate::x509::revocation::RevocationReason;
 
-/// The most certificates that come off hold, and tasks that are dropped, in one transaction.
+/// The most holds that are lifted, and tasks that are dropped, in one transaction.
 const RELEASED_MAX: u32 = 50;
 
 /// A device that the block of a group or generation excludes.
@@ -65,7 +65,7 @@ impl Store {
         })
     }
 
-    /// Takes the next certificates of a lifted block off hold, and its open tasks off the queue.
+    /// Lifts the next holds of a lifted block, and drops its open tasks.
     pub fn release_holds(&self, block: BlockId, at: UnixSeconds) -> Result<Revoked, StoreError> {
         self.write(move |tx| release(tx, block, at))
     }
@@ -83,7 +83,7 @@ impl Store {
     }
 }
 
-/// Puts certificates on hold for a block, within the caller's transaction.
+/// Holds certificates for a block, within the caller's transaction.
 pub(super) fn hold(
     tx: &Tx<'_>,
     block: BlockId,
@@ -101,7 +101,7 @@ pub(super) fn hold(
     Ok(done)
 }
 
-/// Takes the next chunk of a lifted block's certificates off hold, within the caller's transaction.
+/// Lifts the next chunk of a lifted block's holds, within the caller's transaction.
 pub(super) fn release(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<Revoked, StoreError> {
     let row = block::by_id(tx, block)?;
     let Some(actor) = row.lifted_by else {

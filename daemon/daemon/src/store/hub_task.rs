@@ -201,7 +201,7 @@ pub struct HubProgress {
     pub total: i64,
     /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.
     pub done: i64,
-    /// Calls that ended without an answer of the device: not needed any more, or given up. And
+    /// Calls that ended without an answer of the device: not needed any more, or abandoned. And
     /// deletions of identities in a hub that is not configured.
     pub unanswered: i64,
     /// Devices that were reached by any hub.

@@ -16,8 +16,8 @@ use crate::enrollment::slots::Slots;
 use crate::ids::{BlockId, EnrollmentId};
 
 impl Store {
-    /// Lifts a block: reverts its restrictions, and takes the first chunk of the certificates that
-    /// it holds off hold; the others follow ([`Store::release_holds`]). A device goes back to its
+    /// Lifts a block: reverts its restrictions, and lifts the first chunk of its holds; the others
+    /// follow ([`Store::release_holds`]). A device goes back to its
     /// group, unless that group would admit a compromised leaf.
     pub fn readmit(&self, block: BlockId, entry: AuditEntry) -> Result<Revoked, StoreError> {
         self.write(move |tx| readmit(tx, block, &entry))

@@ -12,7 +12,7 @@ use crate::store::{
 use crate::unix_seconds::UnixSeconds;
 use std::collections::BTreeSet;
 
-/// How many devices one transaction puts on hold: a few tens of milliseconds of the one writer.
+/// How many devices one transaction holds: a few tens of milliseconds of the one writer.
 const DEVICES_PER_CHUNK: u32 = 50;
 /// How many chunks are done before everything else has its turn.
 const CHUNKS_PER_TURN: u32 = 40;
@@ -32,7 +32,7 @@ impl Exclusions {
                     let block = block.id.get();
                     let code = error.code;
                     tracing::warn!(block, code = code.name(), %error, "block step failed, retrying");
-                    retry = Some(self.now() + RETRY_SECONDS);
+                    retry = Some(self.issuer.now() + RETRY_SECONDS);
                     break;
                 }
                 block = self.store.block(block.id)?;
@@ -40,7 +40,7 @@ impl Exclusions {
         }
         if chunks > 0 && retry.is_none() {
             // The hubs have something to do, and so may the next turn.
-            self.wake();
+            self.issuer.wake();
         }
         Ok(retry)
     }
@@ -52,12 +52,12 @@ impl Exclusions {
         };
         let held = self.store.held_count(block.id)?;
         if block.lifted_at.is_some() {
-            return Ok(Some(format!("{held} certificates still come off hold")));
+            return Ok(Some(format!("{held} holds are still to be lifted")));
         }
         let fleet = self.fleet_of(block)?;
         let left = self
             .store
-            .count_with_leaves_by(&fleet.generations, self.now(), after)?;
+            .count_with_leaves_by(&fleet.generations, self.issuer.now(), after)?;
         Ok(Some(match block.kind {
             BlockKind::Group => {
                 format!("{held} certificates on hold; {left} devices are still to be gone through")
@@ -72,11 +72,11 @@ impl Exclusions {
         };
         crash_point("block-chunk");
         if block.lifted_at.is_some() {
-            self.store.release_holds(block.id, self.now())?;
+            self.store.release_holds(block.id, self.issuer.now())?;
             return Ok(());
         }
         let fleet = self.fleet_of(block)?;
-        let now = self.now();
+        let now = self.issuer.now();
         let generations = &fleet.generations;
         let limit = DEVICES_PER_CHUNK;
         let ids = self
@@ -100,7 +100,7 @@ impl Exclusions {
 
     /// The scope of a block of more than one device.
     pub(super) fn fleet_of(&self, block: &BlockRow) -> Result<Fleet, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         if let Some(number) = block.generation {
             let blocked = self.generation_named(&block.name, number)?;
             let below = hierarchy.subtree(blocked.id);
@@ -160,7 +160,7 @@ impl Exclusions {
         let target: RevocationTarget = self.leaves_of_device(device);
         Revocation {
             target,
-            at: self.now(),
+            at: self.issuer.now(),
             actor: block.blocked_by.clone(),
             cause: format!("block: {}", block.reason),
         }

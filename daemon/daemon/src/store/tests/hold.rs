@@ -1,4 +1,4 @@
-//! Tests holds of several blocks: a certificate comes off hold with the last of them.
+//! Tests holds of several blocks: a hold is lifted with the last of them.
 
 use super::*;
 use crate::enrollment::role::Role;
