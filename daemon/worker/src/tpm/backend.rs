@@ -58,6 +58,8 @@ impl TpmBackend {
     }
 
     fn bring_up(&mut self) -> Result<Present, Fault> {
+        // First the lock: to open a device without resource manager flushes leftovers of killed
+        // workers, and a worker that is alive would lose its objects.
         self.claim()?;
         let known = TpmIdentity::read(&self.identity_file)?;
         let primary = known.as_ref().map(|known| &known.primary[..]);
@@ -97,6 +99,8 @@ impl TpmBackend {
     /// Refuses a TPM that was cleared or exchanged since the last time.
     fn check_identity(&self, primary: &[u8], known: Option<&TpmIdentity>) -> Result<(), Fault> {
         let now = identity::serial(primary);
+        // Treated as a refused PIN: the token parks, and no recovery is tried, since none could
+        // bring keys of another TPM back.
         let parked = |reason| {
             Err(Fault {
                 class: Class::Pin,
@@ -138,6 +142,7 @@ impl TpmBackend {
             None => make_identity(&mut device)?,
         };
         prove(&mut device, &known)?;
+        // Written after the proof, so that a wrong credential is never the one that is remembered.
         if present.known.is_none() {
             known.write(&path)?;
             present.known = Some(known);
@@ -158,7 +163,7 @@ impl Backend for TpmBackend {
         Ok(identity)
     }
 
-    /// Returns `Good`: keys are exempt from lockout, so a wrong value cannot lock the TPM.
+    /// Returns `Enough`: keys are exempt from lockout, so a wrong value cannot lock the TPM.
     fn pin_tries(&mut self) -> Result<PinTries, TokenError> {
         Ok(PinTries::Enough)
     }

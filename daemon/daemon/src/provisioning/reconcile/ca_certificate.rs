@@ -42,6 +42,7 @@ impl Reconciler {
                 Ok(Outcome::Again)
             }
             Step::RequestCode { etag } => {
+                // Each step of the proof changes the ETag; the next look reads it.
                 let (code, _etag) = arm.generate_verification_code(&row.name, &etag).await?;
                 let proof = row.proof.clone().code_received(code).map_err(refused)?;
                 self.advance(&row, proof).await?;
@@ -126,6 +127,8 @@ impl Reconciler {
     ) -> Result<Outcome, Failure> {
         match arm.verify(&row.name, verification_certificate, etag).await {
             Ok(_) => Ok(Outcome::Again),
+            // The certificate is recorded as refused, or it would be sent again for ever. The next
+            // look requests another code.
             Err(rejected @ CallError::Rejected { .. }) => {
                 let proof = row.proof.clone().refused(rejected.to_string());
                 self.advance(row, proof.map_err(refused)?).await?;

@@ -235,12 +235,15 @@ impl Shared {
 
     fn keep_connected(&self) {
         let mut pause = RECONNECT_PAUSE;
+        // The pause comes first: a worker that accepts and hangs up at once must not keep a
+        // processor busy.
         while !self.pause(pause) {
             let reason = match Connection::open(&self.name, &self.socket, self.worker()) {
                 Ok((connection, reader)) => {
                     pause = RECONNECT_PAUSE;
                     let connection = Arc::new(connection);
                     self.set_connection(Some(Arc::clone(&connection)));
+                    // `drop` may have found no connection just before; then this one ends here.
                     if self.state().closing {
                         connection.end("the client is closed");
                     }
@@ -272,6 +275,7 @@ impl Shared {
     fn lost(&self, reason: &str) {
         let mut state = self.state();
         let now = match state.health.state {
+            // No worker has connected yet. Unavailable would be an alarm at each start.
             TokenState::Starting => TokenState::Starting,
             _ => TokenState::Unavailable,
         };
@@ -291,6 +295,8 @@ impl Shared {
     ) {
         let changed = state.health.state != into;
         state.health.set(into, reason, since);
+        // Called under the lock, so that changes are reported in their order. A callback must not
+        // ask for the health, nor block.
         if let (true, Some(on_change)) = (changed, self.on_state_change.get()) {
             on_change();
         }

@@ -86,6 +86,7 @@ pub(super) fn check(
     });
     check_serial(parts, expected, findings);
     check_signature(parts, issuer, findings);
+    // RFC 5280 6.1.3 (a)(4) compares names by their meaning; many verifiers compare bytes.
     findings.require(parts.issuer.whole == issuer.name, "issuer", || {
         "the issuer is not the subject of the issuer's certificate, byte for byte".to_owned()
     });
@@ -102,6 +103,7 @@ pub(super) fn check(
 }
 
 fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
+    // RFC 5280 4.1.2.2: positive, and at most 20 octets.
     let contents = parts.serial.contents;
     let positive = contents.first().is_some_and(|first| *first < 0x80) && contents != [0];
     findings.require(positive, "serial_sign", || {
@@ -111,6 +113,7 @@ fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Fi
     findings.require(octets.contains(&contents.len()), "serial_length", || {
         format!("the serial has {} octets", contents.len())
     });
+    // The octet that keeps an INTEGER positive (X.690 8.3) is not part of the recorded number.
     let magnitude = contents.strip_prefix(&[0]).unwrap_or(contents);
     findings.require(magnitude == expected.serial.as_bytes(), "serial", || {
         format!("the serial is not {}", expected.serial)
@@ -118,6 +121,8 @@ fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Fi
 }
 
 fn check_signature(parts: &Parts<'_>, issuer: &Issuer<'_>, findings: &mut Findings) {
+    // The parameters count: NULL for RSA (RFC 4055 5), absent for all others (RFC 5758 3.2,
+    // RFC 8410 3). Verifiers refuse what is the other way round.
     findings.require(
         issuer
             .signature_algorithm
@@ -140,6 +145,8 @@ fn check_validity(
     };
     let not_before = moment(parsed.validity.not_before);
     let not_after = moment(parsed.validity.not_after);
+    // A leaf begins before now for verifiers whose clocks are slow, but not before its issuer: the
+    // chain would not be valid then.
     let backdated = expected
         .now
         .saturating_sub_unsigned(expected.profile.backdate_seconds);
@@ -200,6 +207,8 @@ fn check_common_name(
     if let Subject::Kept(_) = expected.subject {
         return;
     }
+    // DPS takes the registration id from the common name, and programs differ in which of two they
+    // read: there must be one.
     let names: Vec<Option<&str>> = parsed
         .subject
         .iter_common_name()
@@ -228,6 +237,8 @@ fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut F
     findings.require(as_asked, "subject", || {
         format!("the subject is not that of {:?}", expected.subject.label())
     });
+    // A certificate with its issuer's name is self-issued and does not count for path lengths
+    // (RFC 5280 6.1), so only a root may have it.
     let same_name = parts.subject.whole == parts.issuer.whole;
     let self_signed = matches!(expected.issuer, ExpectedIssuer::SelfSigned);
     findings.require(same_name == self_signed, "self_issued", || {

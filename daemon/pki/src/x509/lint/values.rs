@@ -128,6 +128,8 @@ impl Asked<'_> {
         }
     }
 
+    /// Expects DER: FALSE is the default and not encoded (X.690 11.5), TRUE is `ff` (11.1), and a
+    /// length from 128 on needs an octet that keeps it positive.
     fn is_basic_constraints(&self) -> bool {
         let asked = match self.expected.profile.kind {
             Kind::Leaf => Vec::new(),
@@ -146,8 +148,8 @@ impl Asked<'_> {
         self.value.tag == SEQUENCE && self.value.contents == asked
     }
 
-    /// Expects the bits of the profile without trailing zeros, and keyCertSign exactly if cA is
-    /// set.
+    /// Expects the bits of the profile without trailing zeros (X.690 11.2.2), and keyCertSign
+    /// exactly if cA is set (RFC 5280 4.2.1.3).
     fn is_key_usage(&self, flags: u16) -> bool {
         // Bit 0 of the BIT STRING is the top bit of its octet; no profile has decipherOnly.
         let asked = self
@@ -193,6 +195,8 @@ impl Asked<'_> {
         self.value.contents == asked.collect::<Vec<_>>().concat()
     }
 
+    /// Expects the requested names in their order. DNS names are compared byte for byte: a name that
+    /// differs in case was not requested.
     fn are_names(&self, found: &[GeneralName<'_>]) -> bool {
         let asked = asked_names(self.expected);
         found.len() == asked.len()
@@ -206,6 +210,8 @@ impl Asked<'_> {
             })
     }
 
+    /// Expects one URL in one point. Further points, reasons or a cRLIssuer (RFC 5280 4.2.1.13)
+    /// would make verifiers look for partial or indirect lists, which no generation signs.
     fn is_crl_url(&self, points: &[&Option<DistributionPointName<'_>>]) -> bool {
         let asked = self
             .expected
@@ -220,6 +226,8 @@ impl Asked<'_> {
         }
     }
 
+    /// Expects id-ad-ocsp and then id-ad-caIssuers (RFC 5280 4.2.2.1), each once and only if the
+    /// configuration has its URL.
     fn is_access(&self, found: &[(String, Option<&str>)]) -> bool {
         let Distribution {
             ca_issuers_url,
