@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The version that the management SDK speaks.
+/// The version that the management SDK uses.
 const API_VERSION: &str = "2026-11-01";
 
 /// The path of one DPS among Azure's resources.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
 
-/// The version that the device SDKs speak.
+/// The version that the device SDKs use.
 const API_VERSION: &str = "2019-03-31";
 
 /// Between two polls, when the service does not say.

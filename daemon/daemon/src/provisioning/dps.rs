@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The version that the SDKs speak.
+/// The version that the SDKs use.
 const API_VERSION: &str = "2021-10-01";
 
 /// How many enrollments the service takes at once.

@@ -114,7 +114,7 @@ pub struct NoAccessToken {
 }
 
 impl NoAccessToken {
-    /// An operator must look.
+    /// An operator must act.
     pub(super) fn refused(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),

@@ -21,10 +21,10 @@ pub type TokenKeys = BTreeMap<String, Arc<dyn CredentialKeys>>;
 /// Why a token did not sign.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFailure {
-    /// It is away or busy: try later.
+    /// The token is unavailable or busy: try later.
     #[error("{0}")]
     Unavailable(String),
-    /// The key is missing or is of another kind: an operator must look.
+    /// The key is missing or is of another kind: an operator must act.
     #[error("{0}")]
     Unusable(String),
 }

@@ -20,7 +20,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The version that the SDKs speak.
+/// The version that the SDKs use.
 const API_VERSION: &str = "2021-04-12";
 
 /// How long the hub waits for a device to connect, in seconds. With [`RESPONSE_SECONDS`] it stays

@@ -1,4 +1,4 @@
-//! One look at one CA certificate: observe, then upload, code or proof, step by step.
+//! One turn for one CA certificate: observe, then upload, code or proof, step by step.
 //!
 //! A CA certificate that was verified is compared like an enrollment. Another program's change is
 //! drift: policy decides whether it is repaired.
@@ -16,7 +16,7 @@ use crate::provisioning::failure::CallError;
 use crate::store::{CaCertificateRow, Observation};
 
 impl Reconciler {
-    pub(super) async fn look_at_ca_certificate(
+    pub(super) async fn ca_certificate_turn(
         &self,
         row: CaCertificateRow,
     ) -> Result<Outcome, Failure> {
@@ -28,7 +28,7 @@ impl Reconciler {
         let observed = self.observe_ca_certificate(arm, &row).await?;
         if row.removed {
             let observed = observed.filter(|it| it.is(&certificate));
-            return self.look_at_removed(arm, &row, observed).await;
+            return self.removal_turn(arm, &row, observed).await;
         }
         self.log_drift(&row, drift(&certificate, &row.proof, observed.as_ref()));
         match next_step(&certificate, &row.proof, observed.as_ref(), self.drift) {
@@ -42,7 +42,7 @@ impl Reconciler {
                 Ok(Outcome::Again)
             }
             Step::RequestCode { etag } => {
-                // Each step of the proof changes the ETag; the next look reads it.
+                // Each step of the proof changes the ETag; the next turn reads it.
                 let (code, _etag) = arm.generate_verification_code(&row.name, &etag).await?;
                 let proof = row.proof.clone().code_received(code).map_err(refused)?;
                 self.advance(&row, proof).await?;
@@ -92,7 +92,7 @@ impl Reconciler {
 
     /// Deletes a certificate of ours that is not wanted any more. `observed` is `None` also if
     /// another certificate has the name: it belongs to another program.
-    async fn look_at_removed(
+    async fn removal_turn(
         &self,
         arm: &ArmClient,
         row: &CaCertificateRow,
@@ -128,7 +128,7 @@ impl Reconciler {
         match arm.verify(&row.name, verification_certificate, etag).await {
             Ok(_) => Ok(Outcome::Again),
             // The certificate is recorded as refused, or it would be sent again for ever. The next
-            // look requests another code.
+            // turn requests another code.
             Err(rejected @ CallError::Rejected { .. }) => {
                 let proof = row.proof.clone().refused(rejected.to_string());
                 self.advance(row, proof.map_err(refused)?).await?;

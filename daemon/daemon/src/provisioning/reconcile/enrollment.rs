@@ -1,4 +1,4 @@
-//! One look at one enrollment: observe, plan, act.
+//! One turn for one enrollment: observe, plan, act.
 
 use super::{Failure, Outcome, Reconciler};
 use crate::ca::{Code, Error};
@@ -13,8 +13,8 @@ use serde_json::Value;
 use std::time::Duration;
 
 impl Reconciler {
-    /// Takes one look; each of its calls waits for `timeout` at most.
-    pub(super) async fn look_at_enrollment(
+    /// Takes one turn; each of its calls waits for `timeout` at most.
+    pub(super) async fn enrollment_turn(
         &self,
         row: EnrollmentRow,
         timeout: Duration,

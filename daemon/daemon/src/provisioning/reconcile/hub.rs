@@ -33,7 +33,8 @@ const TASK_BOUND: Duration = CALL_BOUND.saturating_mul(16);
 pub(super) const NOTIFICATION_OFF: &str = "not notified: [policy] tell_devices was changed";
 
 impl Reconciler {
-    /// Works tasks off as they fall due, beside the looks: a hub that hangs holds up no block.
+    /// Works tasks off as they fall due, beside the turns for marks: a hub that hangs holds up no
+    /// block.
     pub(super) async fn work_at_hub(&self) {
         if self.clients.hubs.is_empty() {
             return std::future::pending().await;
@@ -76,19 +77,19 @@ impl Reconciler {
         resumed.await.map(drop)
     }
 
-    /// Every due task, and beside them one look at a job.
+    /// Every due task, and beside them one turn for a job.
     async fn work_off(&self) -> Result<(), Error> {
         self.list_registrations().await?;
         if self.notifies_by_jobs() {
             self.make_jobs().await?;
         }
-        let look_at_job = async {
+        let job_turn = async {
             match self.clients.hubs.only() {
-                Some(hub) => self.look_at_job(hub).await,
+                Some(hub) => self.job_turn(hub).await,
                 None => Ok(()),
             }
         };
-        let (tasks, job) = tokio::join!(self.hub_pass(), look_at_job);
+        let (tasks, job) = tokio::join!(self.hub_pass(), job_turn);
         tasks.and(job)
     }
 

@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 
 /// How long a job runs at the hub.
 const JOB_DURATION_MAX: Duration = Duration::from_secs(3_600);
-/// The longest pause between two looks at a job, in seconds.
-const LOOK_SECONDS_MAX: i64 = 60;
+/// The longest pause between two turns for a job, in seconds.
+const TURN_PAUSE_SECONDS_MAX: i64 = 60;
 
 /// How long after its order the results of a job are awaited, in seconds: the time that it runs,
 /// and half an hour more.
@@ -52,8 +52,8 @@ impl Reconciler {
         }
     }
 
-    /// One look at the job that has been due longest.
-    pub(super) async fn look_at_job(&self, hub: &HubClient) -> Result<(), Error> {
+    /// One turn for the job that has been due longest.
+    pub(super) async fn job_turn(&self, hub: &HubClient) -> Result<(), Error> {
         let name = self.name.clone();
         let due = self
             .blocking(move |ca| Ok(ca.store().due_hub_job(&name, ca.now())?))
@@ -68,7 +68,7 @@ impl Reconciler {
             let now = ca.now();
             match seen {
                 Ok(Seen::UnderWay) => {
-                    let pause = (1 << row.attempts.clamp(0, 6)).min(LOOK_SECONDS_MAX);
+                    let pause = (1 << row.attempts.clamp(0, 6)).min(TURN_PAUSE_SECONDS_MAX);
                     ca.store().postpone_hub_job(row.id, now + pause, None)?;
                 }
                 Ok(Seen::Ended(results)) => {

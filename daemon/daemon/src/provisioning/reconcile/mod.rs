@@ -52,18 +52,18 @@ const MARKS_IN_WORK_MAX: usize = 8;
 const RETRIES_IN_WORK_MAX: usize = 4;
 /// How often due marks are read while others are worked on.
 const DUE_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks that one mark may take in a row before it lets others go first.
-const LOOKS_MAX: u32 = 8;
+/// Turns that one mark may take in a row before others come first.
+const TURNS_MAX: u32 = 8;
 /// The first pause after a failure; it doubles.
 const PAUSE_SECONDS: u64 = 1;
 /// The longest pause after failures.
 const PAUSE_SECONDS_MAX: u64 = 300;
 /// The pause after a refused credential: the file may be exchanged at any time.
 const CREDENTIAL_PAUSE_SECONDS: u64 = 10;
-/// The most calls that one look takes.
-const LOOK_CALLS_MAX: u32 = 4;
-/// How long one look may take.
-const LOOK_BOUND: Duration = CALL_BOUND.saturating_mul(LOOK_CALLS_MAX);
+/// The most calls that one turn takes.
+const TURN_CALLS_MAX: u32 = 4;
+/// How long one turn may take.
+const TURN_BOUND: Duration = CALL_BOUND.saturating_mul(TURN_CALLS_MAX);
 /// How long the application may take for one thing that the reconciler asks of it; a canary's
 /// certificate waits for its token.
 const APPLICATION_BOUND: Duration = Duration::from_secs(300);
@@ -98,13 +98,13 @@ pub struct Reconciler {
 enum Outcome {
     /// Nothing is left to do.
     Done(Observation),
-    /// Something was done; look again.
+    /// Something was done; another turn observes the result.
     Again,
     /// The application has to sign something first.
     Signature,
     /// Try again, after this pause if the service named one.
     Later(Option<Duration>, String),
-    /// An operator has to look.
+    /// An operator has to act.
     Parked(String),
 }
 
@@ -153,10 +153,10 @@ impl Reconciler {
         self.pass().await
     }
 
-    /// Looks at every mark that is due, several at a time: one that hangs holds up no other, nor
-    /// does a backlog of new enrollments. Ends when nothing is due.
+    /// Takes a turn for every mark that is due, several at a time: one that hangs holds up no
+    /// other, nor does a backlog of new enrollments. Ends when nothing is due.
     pub async fn pass(&self) -> Result<(), Error> {
-        let mut looks = FuturesUnordered::new();
+        let mut turns = FuturesUnordered::new();
         let mut under_way: HashMap<MarkId, bool> = HashMap::new();
         let mut backlog = pin!(self.work_off_backlog().fuse());
         let mut backlog_is_worked_off = false;
@@ -170,15 +170,15 @@ impl Reconciler {
                     if has_room(&under_way, &mark) {
                         let id = mark.id;
                         under_way.insert(id, mark.attempts > 0);
-                        looks.push(self.settle(mark).map(move |done| (id, done)));
+                        turns.push(self.settle(mark).map(move |done| (id, done)));
                     }
                 }
             }
-            if looks.is_empty() && backlog_is_worked_off {
+            if turns.is_empty() && backlog_is_worked_off {
                 return Ok(());
             }
             tokio::select! {
-                Some((id, done)) = looks.next() => {
+                Some((id, done)) = turns.next() => {
                     under_way.remove(&id);
                     done?;
                 }
@@ -221,16 +221,17 @@ impl Reconciler {
         }
     }
 
-    /// Looks at one mark until it is settled, or has to wait. Afterwards it is not due any more.
+    /// Takes turns for one mark until it is settled, or has to wait. Afterwards it is not due any
+    /// more.
     async fn settle(&self, mark: MarkRow) -> Result<(), Error> {
         let mut is_contested = false;
-        for _ in 0..LOOKS_MAX {
-            let deadline = self.deadline("look", LOOK_BOUND);
-            let looked = self.look(&mark).await;
+        for _ in 0..TURNS_MAX {
+            let deadline = self.deadline("turn", TURN_BOUND);
+            let ended = self.turn(&mark).await;
             drop(deadline);
-            let outcome = match looked {
+            let outcome = match ended {
                 Ok(outcome) => outcome,
-                // One conflict is the change of another client, which the next look observes. A
+                // One conflict is the change of another client, which the next turn observes. A
                 // second one in a row is a refusal: it is paced, with the service's words.
                 Err(Failure::There(error @ CallError::Conflict { .. })) if is_contested => {
                     Outcome::Later(None, error.to_string())
@@ -252,20 +253,20 @@ impl Reconciler {
         .await
     }
 
-    async fn look(&self, mark: &MarkRow) -> Result<Outcome, Failure> {
+    async fn turn(&self, mark: &MarkRow) -> Result<Outcome, Failure> {
         match mark.subject {
             MarkSubject::Enrollment(id) => {
                 let row = self
                     .blocking(move |ca| Ok(ca.store().enrollment(id)?))
                     .await?;
                 let timeout = answer_timeout(mark.attempts);
-                self.look_at_enrollment(row, timeout).await
+                self.enrollment_turn(row, timeout).await
             }
             MarkSubject::CaCertificate(id) => {
                 let row = self
                     .blocking(move |ca| Ok(ca.store().ca_certificate(id)?))
                     .await?;
-                self.look_at_ca_certificate(row).await
+                self.ca_certificate_turn(row).await
             }
         }
     }
@@ -319,7 +320,7 @@ impl Reconciler {
             .unwrap_or_else(|_| {
                 Err(Error::stop(
                     Code::Internal,
-                    "a look failed; the log says why",
+                    "a turn failed; the log says why",
                 ))
             })
     }
@@ -331,7 +332,7 @@ impl Reconciler {
     }
 }
 
-/// Why a look ended early: at the service, or here.
+/// Why a turn ended early: at the service, or here.
 enum Failure {
     There(CallError),
     Here(Error),

@@ -13,13 +13,13 @@ use crate::store::HubObservation;
 use futures_util::stream::{self, StreamExt};
 use std::time::Duration;
 
-/// Devices looked at in one round; the next one follows.
+/// Devices observed at once; the next ones follow.
 const DEVICES_AT_ONCE: u32 = 500;
-/// Looks under way at a time.
-const LOOKS_IN_WORK_MAX: usize = 4;
+/// Observations under way at a time.
+const OBSERVATIONS_IN_WORK_MAX: usize = 4;
 
 impl Reconciler {
-    /// Looks at devices that roll, each once per interval.
+    /// Observes devices that roll, each once per interval.
     pub(super) async fn gather_proofs(&self) {
         if self.clients.hubs.is_empty() {
             return std::future::pending().await;
@@ -45,10 +45,12 @@ impl Reconciler {
                     .devices_to_observe(&name, before, DEVICES_AT_ONCE)?)
             })
             .await?;
-        let looks = devices.into_iter().map(|device| self.look_in_hub(device));
-        let mut looks = stream::iter(looks).buffer_unordered(LOOKS_IN_WORK_MAX);
-        while let Some(look) = looks.next().await {
-            match look {
+        let observed = devices
+            .into_iter()
+            .map(|device| self.observe_in_hub(device));
+        let mut observed = stream::iter(observed).buffer_unordered(OBSERVATIONS_IN_WORK_MAX);
+        while let Some(found) = observed.next().await {
+            match found {
                 Ok(proof) => {
                     self.blocking(move |ca| Ok(ca.store().record_hub_observation(proof)?))
                         .await?;
@@ -67,7 +69,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn look_in_hub(&self, device: String) -> Result<HubObservation, CallError> {
+    async fn observe_in_hub(&self, device: String) -> Result<HubObservation, CallError> {
         let record = self.registration(&device).await?;
         let observed = self.observe_identity(&device, record.as_ref()).await?;
         let (certificate, elsewhere) = match observed {
