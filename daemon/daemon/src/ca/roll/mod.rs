@@ -97,7 +97,7 @@ impl Rollovers {
         self.issuer.wake();
     }
 
-    /// Gives a roll up: everything serves on as before. `overriding` says why a guard is
+    /// Aborts a roll: the certificate that serves stays. `overriding` says why a guard is
     /// overridden.
     pub fn abort_roll(
         &self,

@@ -180,8 +180,8 @@ mod tests {
         }
     }
 
-    /// Verifies that each CHECK constraint has a name of its own, which begins with its table. SQLite
-    /// reports it by that name.
+    /// Verifies that each CHECK constraint has a name of its own, which begins with its table.
+    /// SQLite reports it by that name.
     #[test]
     fn every_check_has_a_name() {
         let connection = schema();

@@ -76,7 +76,7 @@ impl Trust {
     /// Returns true if `key` is known to sign.
     pub(super) fn is_proven(&self, key: &KeyReference) -> bool {
         let key = spki_sha256(&key.spki);
-        let keys = self.keys();
+        let keys = self.locked();
         keys.get(&key)
             .is_some_and(|it| matches!(it.state, KeyState::Proven))
     }
@@ -87,7 +87,7 @@ impl Trust {
         key: [u8; 32],
         ask: impl FnOnce() -> KeyProof,
     ) -> Result<Option<KeyProof>, TokenError> {
-        let mut keys = self.keys();
+        let mut keys = self.locked();
         let key = keys.entry(key).or_default();
         match &key.state {
             KeyState::Proven => Ok(None),
@@ -103,7 +103,7 @@ impl Trust {
 
     /// Records the outcome, unless the proof is that of an earlier connection.
     fn settle(&self, key: [u8; 32], proof: &KeyProof, outcome: &Result<(), TokenError>) {
-        if let Some(key) = self.keys().get_mut(&key)
+        if let Some(key) = self.locked().get_mut(&key)
             && matches!(&key.state, KeyState::Pending(asked) if asked.ptr_eq(proof))
         {
             key.state = match outcome {
@@ -117,7 +117,7 @@ impl Trust {
     /// Requests that failed together count as one failure.
     pub(super) fn doubt(&self, key: &KeyReference) {
         let place = spki_sha256(&key.spki);
-        if let Some(key) = self.keys().get_mut(&place)
+        if let Some(key) = self.locked().get_mut(&place)
             && matches!(key.state, KeyState::Proven)
         {
             key.state = KeyState::Unproven;
@@ -131,7 +131,7 @@ impl Trust {
         if !self.has_failures.load(Ordering::Acquire) {
             return;
         }
-        let mut keys = self.keys();
+        let mut keys = self.locked();
         if let Some(key) = keys.get_mut(&spki_sha256(&key.spki)) {
             key.failures = None;
         }
@@ -145,13 +145,13 @@ impl Trust {
         if !self.has_failures.load(Ordering::Acquire) {
             return None;
         }
-        let failures = self.keys().get(&spki_sha256(&key.spki))?.failures?;
+        let failures = self.locked().get(&spki_sha256(&key.spki))?.failures?;
         (failures.refused_until > Instant::now()).then_some(failures.in_a_row)
     }
 
     /// Takes the worker's reports about keys. A key that is usable again may be proven at once.
     pub(super) fn take_reports(&self, token: &str, reports: &[KeyReport]) {
-        let mut keys = self.keys();
+        let mut keys = self.locked();
         for report in reports {
             let Some(key) = report.spki_sha256.and_then(|it| keys.get_mut(&it)) else {
                 continue;
@@ -173,7 +173,7 @@ impl Trust {
 
     /// Forgets failures when the token is ready again, so that its keys may be proven at once.
     pub(super) fn forget_failures(&self) {
-        for key in self.keys().values_mut() {
+        for key in self.locked().values_mut() {
             if matches!(key.state, KeyState::Failed { .. }) {
                 key.state = KeyState::Unproven;
             }
@@ -182,12 +182,12 @@ impl Trust {
 
     /// Forgets all keys, for another worker.
     pub(super) fn forget_all(&self) {
-        let mut keys = self.keys();
+        let mut keys = self.locked();
         keys.clear();
         self.has_failures.store(false, Ordering::Release);
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<[u8; 32], Key>> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<[u8; 32], Key>> {
         self.keys
             .lock()
             .expect("no thread panics while it holds the keys")

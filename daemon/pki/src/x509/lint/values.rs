@@ -195,8 +195,8 @@ impl Asked<'_> {
         self.value.contents == asked.collect::<Vec<_>>().concat()
     }
 
-    /// Expects the requested names in their order. DNS names are compared byte for byte: a name that
-    /// differs in case was not requested.
+    /// Expects the requested names in their order. DNS names are compared byte for byte: a name
+    /// that differs in case was not requested.
     fn are_names(&self, found: &[GeneralName<'_>]) -> bool {
         let asked = asked_names(self.expected);
         found.len() == asked.len()
