@@ -91,7 +91,7 @@ fn another_method_is_refused_with_those_that_the_address_takes() {
         ("POST", "/.well-known/est/device/cacerts", "get,head"),
         ("GET", "/.well-known/est/device/simpleenroll", "post"),
         ("PUT", "/.well-known/est/simplereenroll/", "post"),
-        ("GET", "/v1/certificates", "post"),
+        ("PUT", "/v1/certificates", "get,head,post"),
         ("PATCH", "/v1/rolls", "get,head,post"),
         ("OPTIONS", "/v1/devices/press-7", "get,head"),
         ("PUT", "/v1/blocks/device/press-7", "get,head,delete"),
@@ -130,7 +130,7 @@ fn another_method_is_refused_with_those_that_the_address_takes() {
         assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
         assert!(answer.head.contains(header), "{}", answer.head);
     }
-    let answer = curl(&["--head"], &format!("{base}/v1/certificates"));
+    let answer = curl(&["--head"], &format!("{base}/v1/reload"));
     assert_eq!((answer.status, answer.body.as_str()), (405, ""));
 }
 

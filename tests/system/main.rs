@@ -86,6 +86,7 @@
 //! | `receipt_stories` | receipts after repeats, second compromises, restores and reloads |
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
+//! | `operator` | failures for scripts, the newest of the journal, certificates fetched again |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -140,6 +141,7 @@ mod leaf_faults;
 mod load;
 mod modes;
 mod operations_authority;
+mod operator;
 mod own_authority;
 mod planted;
 mod policy;

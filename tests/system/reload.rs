@@ -112,7 +112,7 @@ fn a_configuration_that_is_refused_changes_nothing() {
     let leaked = format!("[[token]]\npin = {:?}", pin.trim());
     env.configure(&good.replacen("[[token]]", &leaked, 1));
     let output = env.hallmark(&["reload"]);
-    assert!(output.error.contains("unknown field `pin`"), "{output:?}");
+    assert!(output.error.contains("`pin` is not known"), "{output:?}");
     let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
     for text in [&output.error, &log, &env.run(&["audit", "export"])] {
         assert!(!text.contains(pin.trim()), "the PIN is shown");

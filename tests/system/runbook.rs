@@ -287,6 +287,19 @@ fn a_certificate_is_revoked() {
 }
 
 #[test]
+fn a_certificate_is_fetched_again() {
+    let env = with_operators();
+    let device = env.enlist("device", "press-7");
+    let out = env.path("press-7.pem").display().to_string();
+    let own = [("0A1B2C3D", device.serial.as_str()), ("press-7.pem", &out)];
+    let mut page = Runbook::of("Fetch a certificate again");
+    assert!(page.text(&env).contains(&device.serial));
+    page.line(&own).text(&env);
+    let written = std::fs::read_to_string(&out).unwrap();
+    assert_eq!(written, device.certificate + &device.chain.concat());
+}
+
+#[test]
 fn a_line_or_an_intermediate_is_blocked() {
     let (env, devices) = five_devices();
     let mut page = Runbook::of("A line or an intermediate must be blocked");

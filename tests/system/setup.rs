@@ -164,9 +164,77 @@ fn a_file_of_another_writer_stays() {
     let configuration = root.path().join("etc/hallmark/hallmark.toml");
     let theirs = format!("{}# mine\n", fs::read_to_string(&configuration).unwrap());
     fs::write(&configuration, &theirs).unwrap();
-    let output = setup(root.path(), Some(Path::new(ANSWERS)));
-    refused(&output, 1, &["hallmark.toml", "move it away"]);
+    // The answers give the same file again, so nothing is lost by leaving it.
+    for answers in [Some(Path::new(ANSWERS)), None] {
+        let output = setup(root.path(), answers);
+        done(&output);
+        assert!(
+            output.out.contains("hallmark.toml was changed"),
+            "{output:?}"
+        );
+        assert_eq!(fs::read_to_string(&configuration).unwrap(), theirs);
+    }
+    let other = fs::read_to_string(ANSWERS).unwrap();
+    let other = other.replacen("line = \"line-1\"", "line = \"line-2\"", 1);
+    let answers = root.path().join("answers.toml");
+    fs::write(&answers, other).unwrap();
+    let output = setup(root.path(), Some(&answers));
+    refused(&output, 1, &["hallmark.toml", "move it away", "setup.toml"]);
     assert_eq!(fs::read_to_string(&configuration).unwrap(), theirs);
+    fs::write(&configuration, "# not setup's\n").unwrap();
+    let output = setup(root.path(), Some(&answers));
+    refused(
+        &output,
+        1,
+        &["hallmark.toml", "not written by setup", "move it away"],
+    );
+}
+
+/// An answer that no certificate can have is refused where it is given: in the file, with its name
+/// and the key; corrected there, setup runs.
+#[test]
+fn a_wrong_answer_is_named_with_its_file_and_corrected_there() {
+    let root = folder();
+    let good = fs::read_to_string(ANSWERS).unwrap();
+    let kept = root.path().join("etc/hallmark/setup.toml");
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    for (said, instead, words) in [
+        (
+            "country = \"DE\"",
+            "country = \"Germany\"",
+            &["`country`", "two capital letters"][..],
+        ),
+        (
+            "country = \"DE\"",
+            "country = \"de\"",
+            &["`country`", "two capital letters"],
+        ),
+        ("\"Example Works\"", "\"\"", &["`organization`", "1 to"]),
+        (
+            "http://hallmark",
+            "https://hallmark",
+            &["`public_http`", "plain HTTP"],
+        ),
+    ] {
+        let text = good.replacen(said, instead, 1);
+        assert_ne!(text, good, "{said}");
+        fs::write(&kept, &text).unwrap();
+        refused(
+            &setup(root.path(), None),
+            2,
+            &[&["setup.toml"], words].concat(),
+        );
+        let file = root.path().join("answers.toml");
+        fs::write(&file, text).unwrap();
+        refused(
+            &setup(root.path(), Some(&file)),
+            1,
+            &[&["answers.toml"], words].concat(),
+        );
+    }
+    fs::write(&kept, &good).unwrap();
+    done(&setup(root.path(), None));
+    assert!(root.path().join("etc/hallmark/hallmark.toml").exists());
 }
 
 #[test]
@@ -313,7 +381,9 @@ fn an_operator_answers_at_a_terminal() {
     let mut terminal = Terminal::open(root.path());
     terminal.answer("Which kind of site is this machine for?", "\r");
     terminal.answer("Name of the works", "Example Works\r");
-    terminal.answer("Country", "DE\r");
+    terminal.answer("Country", "Germany\r");
+    let erased = "\x7f".repeat("Germany".len());
+    terminal.answer("two capital letters", &format!("{erased}DE\r"));
     terminal.answer("Name of the line", "\x03");
     assert_ne!(terminal.code(), Some(0));
     assert!(!root.path().join("etc/hallmark/hallmark.toml").exists());

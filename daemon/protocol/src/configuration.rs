@@ -443,7 +443,7 @@ mod tests {
             ("SOFTHSM2_CONF", "OTHER", "lacks \"SOFTHSM2_CONF\""),
             ("{ ", "{ TPM2_PIN = \"1\", ", "must not hold secrets"),
             ("label", "sessions = 0\nlabel", "`sessions` must be"),
-            ("label", "pin = \"1234\"\nlabel", "unknown field"),
+            ("label", "pin = \"1234\"\nlabel", "is not known"),
         ] {
             let text = GOOD.replacen(from, to, 1);
             let error = resolve(&text).expect_err(&text);

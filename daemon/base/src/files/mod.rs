@@ -107,6 +107,28 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
+/// Fails if [`write`] could not write the file. Changes no existing file, and leaves no new one. A
+/// pipe or device is not tried: to open it could end its reader.
+pub fn try_write(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    let place = Place::of(path, Links::Followed)?;
+    let (flags, is_new) = match place.stat() {
+        Err(error) if error.kind() == ErrorKind::NotFound => (OFlags::CREATE, true),
+        Err(error) => return Err(error),
+        Ok(found) => match FileType::from_raw_mode(found.st_mode) {
+            FileType::RegularFile => (OFlags::empty(), false),
+            _ => return Ok(()),
+        },
+    };
+    place.open(OFlags::WRONLY | flags, Mode::from_raw_mode(0o666))?;
+    if is_new {
+        unlinkat(&place.folder, &place.name, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
 /// Makes a file if it does not exist, and lets its owner alone use it.
 pub fn make_private(path: &Path) -> io::Result<()> {
     if is_there(path)? {

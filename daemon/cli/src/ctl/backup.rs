@@ -4,8 +4,10 @@
 //! that needs the database and no daemon may run.
 
 use super::Show;
-use super::client::{Client, Failure};
+use super::client::Client;
 use super::command::BackupCommand;
+use super::failure::Failure;
+use super::output::Output;
 use crate::setup::machine::ask_hallmarkd;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -36,6 +38,8 @@ pub(super) fn run(client: &Client, show: &Show, command: &BackupCommand) -> Resu
 }
 
 fn create(client: &Client, show: &Show, to: Option<&Path>) -> Result<(), Failure> {
+    let trial = to.map(|folder| folder.join("hallmark.db.new"));
+    Output::prepare(trial.as_deref())?;
     let mut made = client.post("/v1/backups", &json!({}))?;
     if let (Some(folder), Some(file)) = (to, made["file"].as_str()) {
         let mut answer = ask(&[
@@ -51,5 +55,5 @@ fn create(client: &Client, show: &Show, to: Option<&Path>) -> Result<(), Failure
 
 fn ask(arguments: &[&OsStr]) -> Result<Value, Failure> {
     ask_hallmarkd(&[&["backup".as_ref()], arguments].concat(), b"")
-        .map_err(|error| Failure::Refused(format!("{error:#}")))
+        .map_err(|error| Failure::Failed(format!("{error:#}")))
 }

@@ -1,7 +1,8 @@
 //! Runs `hallmark block`, and `hallmark device|enrollment|authority block` and `unblock`.
 
-use super::client::{Client, Failure, segment};
+use super::client::{Client, segment};
 use super::command::BlockCommand;
+use super::failure::Failure;
 use super::{Show, receipt};
 use serde_json::{Value, json};
 

@@ -1,7 +1,9 @@
-//! Runs `hallmark certificate revoke`.
+//! Runs `hallmark certificate`.
 
-use super::client::{Client, Failure};
+use super::client::{Client, segment};
 use super::command::{CertificateCommand, RevokeCertificate};
+use super::failure::Failure;
+use super::output::{Output, chain};
 use super::{FILE_BYTES_MAX, Show, receipt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +24,23 @@ pub(super) fn run(
     command: &CertificateCommand,
 ) -> Result<(), Failure> {
     match command {
+        CertificateCommand::List { name } => {
+            let path = format!("/v1/certificates?subject={}", segment(name));
+            let columns = ["serial", "role", "profile", "not_after", "revoked_at"];
+            show.table(&client.get(&path)?, &columns)
+        }
+        CertificateCommand::Show {
+            serial,
+            authority,
+            out,
+        } => {
+            let output = Output::prepare(out.as_deref())?;
+            let authority = authority.as_deref().map(segment);
+            let query = authority.map_or_else(String::new, |it| format!("?authority={it}"));
+            let found = client.get(&format!("/v1/certificates/{}{query}", segment(serial)))?;
+            show.record(&found)?;
+            output.write(&chain(&found))
+        }
         CertificateCommand::Revoke(revoke) => self::revoke(client, show, revoke),
     }
 }

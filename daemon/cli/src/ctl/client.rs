@@ -1,12 +1,12 @@
-//! Sends HTTP requests over the admin socket, and classifies the failures.
+//! Sends HTTP requests over the admin socket, and says why one failed.
 
-use crate::setup::Stop;
+use super::failure::Failure;
 use hallmark_base::socket_path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::blocking::{RequestBuilder, Response};
+use rustix::process::geteuid;
 use serde_json::Value;
-use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,60 +14,6 @@ use std::time::Duration;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Rows of one page of a list.
 const PAGE_ROWS: usize = 1_000;
-
-/// The reason why a command failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The daemon refused the request, or something on this side failed.
-    Refused(String),
-    /// No daemon answers at the socket.
-    Unreachable(String),
-    /// The command line is wrong.
-    Usage(String),
-}
-
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Usage(message) => Failure::Usage(message),
-            Stop::Failed(error) => Failure::Refused(format!("{error:#}")),
-        }
-    }
-}
-
-impl Failure {
-    /// Returns the exit code: 1 refused or failed, 2 usage (mostly clap's), 3 unreachable.
-    pub(super) fn exit_code(&self) -> u8 {
-        match self {
-            Failure::Refused(_) => 1,
-            Failure::Usage(_) => 2,
-            Failure::Unreachable(_) => 3,
-        }
-    }
-
-    /// Reads a problem document (RFC 9457).
-    pub(super) fn of_problem(problem: &Value) -> Self {
-        let detail = problem["detail"].as_str().unwrap_or("no reason given");
-        match problem["code"].as_str() {
-            Some(code) => Failure::Refused(format!("{detail} [{code}]")),
-            None => Failure::Refused(detail.to_owned()),
-        }
-    }
-
-    pub(super) fn file(path: &Path, error: &std::io::Error) -> Self {
-        Failure::Refused(format!("{}: {error}", path.display()))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Refused(message) | Failure::Unreachable(message) | Failure::Usage(message) => {
-                f.write_str(message)
-            }
-        }
-    }
-}
 
 /// Encodes a path segment or query value.
 pub(super) fn segment(text: &str) -> String {
@@ -98,7 +44,7 @@ impl Client {
             .tls_certs_only([])
             .timeout(ANSWER_TIMEOUT)
             .build()
-            .map_err(|error| Failure::Refused(error.to_string()))?;
+            .map_err(|error| Failure::Failed(error.to_string()))?;
         Ok(Self {
             http,
             socket: socket.display().to_string(),
@@ -106,20 +52,20 @@ impl Client {
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
-        json(self.send(self.http.get(url(path)))?)
+        json(self.send(self.http.get(url(path)?))?)
     }
 
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        json(self.send(self.http.post(url(path)).json(body))?)
+        json(self.send(self.http.post(url(path)?).json(body))?)
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.send(self.http.delete(url(path))).map(drop)
+        self.send(self.http.delete(url(path)?)).map(drop)
     }
 
     /// Deletes, and returns the answer.
     pub(super) fn lift(&self, path: &str) -> Result<Value, Failure> {
-        json(self.send(self.http.delete(url(path)))?)
+        json(self.send(self.http.delete(url(path)?))?)
     }
 
     /// Returns all pages of a list that is ordered by `key`. `path` may have a query.
@@ -152,52 +98,97 @@ impl Client {
         body: StepsBody,
         mut line: impl FnMut(Value),
     ) -> Result<(), Failure> {
-        let request = self.http.post(url(path));
+        let request = self.http.post(url(path)?);
         let response = self.send(match body {
             StepsBody::Text(text) => request.body(text),
             StepsBody::Json(value) => request.json(&value),
         })?;
         for text in BufReader::new(response).lines() {
-            let text = text.map_err(|error| Failure::Unreachable(error.to_string()))?;
-            line(serde_json::from_str(&text).map_err(|error| Failure::Refused(error.to_string()))?);
+            let text = text.map_err(|_| {
+                let message = "the daemon ended before its answer was whole; look at its log, and \
+                               repeat the command";
+                Failure::Unreachable(message.into())
+            })?;
+            line(serde_json::from_str(&text).map_err(|_| not_json())?);
         }
         Ok(())
     }
 
     fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let response = request.send().map_err(|error| {
-            let socket = &self.socket;
-            let cause = root_cause(&error);
-            Failure::Unreachable(format!(
-                "no daemon answers at {socket} ({cause}); is it running?"
-            ))
-        })?;
+        let response = request.send().map_err(|error| self.unanswered(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
         match response.json::<Value>() {
             Ok(problem) => Err(Failure::of_problem(&problem)),
-            Err(_) => Err(Failure::Refused(format!("the daemon answered {status}"))),
+            Err(_) => Err(Failure::Failed(format!("the daemon answered {status}"))),
+        }
+    }
+
+    /// Says why a request has no answer.
+    fn unanswered(&self, error: &reqwest::Error) -> Failure {
+        let socket = &self.socket;
+        let kind = root_cause(error)
+            .downcast_ref::<io::Error>()
+            .map(io::Error::kind);
+        let user = geteuid().as_raw();
+        match kind {
+            Some(ErrorKind::PermissionDenied) => Failure::Problem {
+                code: "user_not_admitted".into(),
+                detail: format!(
+                    "user {user} may not open the admin socket {socket}; run the command as root or \
+                     as the daemon's user, or give the user access to the socket's folder and add \
+                     {user} to [listen] admin_users"
+                ),
+            },
+            Some(ErrorKind::NotFound) => Failure::Unreachable(format!(
+                "there is no admin socket {socket}; is the daemon running? If it has another \
+                 socket, name it by --admin-socket or HALLMARK_ADMIN_SOCKET"
+            )),
+            Some(ErrorKind::ConnectionRefused) => {
+                Failure::Unreachable(format!("no daemon answers at {socket}; is it running?"))
+            }
+            _ if error.is_timeout() => Failure::Unreachable(format!(
+                "the daemon at {socket} has not answered for {} s; look at its log",
+                ANSWER_TIMEOUT.as_secs()
+            )),
+            _ => Failure::Unreachable(format!(
+                "the daemon at {socket} closed the connection without an answer ({}); repeat the \
+                 command, and look at the daemon's log",
+                root_cause(error)
+            )),
         }
     }
 }
 
 fn json(response: Response) -> Result<Value, Failure> {
-    response
-        .json()
-        .map_err(|error| Failure::Refused(error.to_string()))
+    response.json().map_err(|_| not_json())
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+fn not_json() -> Failure {
+    let message = "the answer is not JSON; is this the admin socket of hallmarkd, and of the same \
+                   version as this command?";
+    Failure::Failed(message.into())
+}
+
+fn root_cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    cause
 }
 
-/// Returns the URL. Its host is not used: the connection is the socket.
-fn url(path: &str) -> String {
-    format!("http://localhost{path}")
+/// Returns the URL; fails if a name in it is empty. Its host is not used: the connection is the
+/// socket.
+fn url(path: &str) -> Result<String, Failure> {
+    let (names, _) = path.split_once('?').unwrap_or((path, ""));
+    if names.ends_with('/') || names.contains("//") {
+        let message = "a name or number is empty; give it";
+        return Err(Failure::Usage(message.into()));
+    }
+    Ok(format!("http://localhost{path}"))
 }

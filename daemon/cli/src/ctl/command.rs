@@ -40,7 +40,7 @@ pub enum Command {
     Authority(AuthorityCommand),
     /// Issue a certificate.
     Issue(Issue),
-    /// Revoke certificates.
+    /// List, show and revoke certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
     /// Show devices.
@@ -208,6 +208,23 @@ pub struct Issue {
 /// `hallmark certificate`
 #[derive(Debug, Subcommand)]
 pub enum CertificateCommand {
+    /// List the newest certificates of a name.
+    List {
+        /// The common name; a device's registration id.
+        name: String,
+    },
+    /// Show a certificate that the daemon has issued, with its chain; or write both.
+    #[command(visible_alias = "fetch")]
+    Show {
+        /// Its serial number, or the SHA-256 of its DER, in hexadecimal digits.
+        serial: String,
+        /// The authority that issued it, if several have issued this serial number.
+        #[arg(long, value_name = "NAME")]
+        authority: Option<String>,
+        /// Write the certificate and its chain into this file (PEM).
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Revoke a certificate that the daemon has issued; its holder is refused from then on.
     Revoke(RevokeCertificate),
 }
@@ -586,11 +603,17 @@ pub enum ClockCommand {
 /// `hallmark audit`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Show up to a hundred entries, oldest first.
+    /// Show the newest entries, the newest at the end.
     Show {
-        /// Entries after this sequence number.
-        #[arg(long, default_value_t = 0)]
-        after: i64,
+        /// The oldest entries after this sequence number instead.
+        #[arg(long)]
+        after: Option<i64>,
+        /// The newest entries before this sequence number.
+        #[arg(long, conflicts_with = "after")]
+        before: Option<i64>,
+        /// How many entries, 1 to 1000.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
     },
     /// Verify the hash chain of all entries.
     Verify,

@@ -1,13 +1,16 @@
 //! Runs the command `hallmark`: sends requests to the daemon's admin socket, and shows the answers.
 //!
 //! The command decides nothing and stores nothing. Exit codes: 0 done, 1 refused or failed, 2
-//! usage, 3 daemon unreachable. `--json` prints the daemon's answer unchanged.
+//! usage, 3 daemon unreachable. `--json` prints one object: the daemon's answer unchanged, or the
+//! failure ([`failure`]).
 
 mod backup;
 mod block;
 mod certificate;
 mod client;
 mod command;
+mod failure;
+mod output;
 mod render;
 mod roll;
 mod token;
@@ -15,14 +18,18 @@ mod token;
 use crate::setup;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Client, Failure, StepsBody};
+use clap::Parser;
+use client::{Client, StepsBody};
 use command::{
     AuditCommand, AuthorityCommand, CaCertificateCommand, CeremonyCommand, ClockCommand, Command,
     DeviceCommand, EnrollmentCommand, PushCommand,
 };
+use failure::Failure;
 use hallmark_base::files;
 use hallmark_base::printable;
+use output::Output;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,38 +41,69 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Runs the command line, and returns the exit code.
 pub fn main() -> ExitCode {
-    let arguments: Arguments = printable::arguments();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let line = format!("hallmark: {failure}");
-            // Standard error may be closed; the exit code remains.
-            let _ = writeln!(printable::err(), "{}", printable::line(&line));
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return wrong_arguments(&error),
+    };
+    let show = Show::new(arguments.json);
+    let outcome = run(&arguments, &show).and_then(|()| show.finish());
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    failed(&failure, show)
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+/// Prints a failure, and returns the exit code. Standard error may be closed; the code remains.
+fn failed(failure: &Failure, show: Show) -> ExitCode {
+    let line = format!("hallmark: {failure}");
+    let _ = writeln!(printable::err(), "{}", printable::line(&line));
+    if show.json {
+        let object = failure.to_json(show.answer.take());
+        let _ = writeln!(printable::exact_out(), "{object:#}");
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+/// Prints what is wrong with the command line; or the help, which is no failure.
+fn wrong_arguments(error: &clap::Error) -> ExitCode {
+    if error.exit_code() == 0 {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let _ = printable::err().write_all(text.as_bytes());
+    let mut arguments = std::env::args_os().take_while(|it| it != "--");
+    if arguments.any(|it| it == "--json") {
+        let object = Failure::of_arguments(&text).to_json(None);
+        let _ = writeln!(printable::exact_out(), "{object:#}");
+    }
+    ExitCode::from(Failure::USAGE)
+}
+
+fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
     if let Command::Setup(command) = &arguments.command {
-        let answers = command.answers.clone();
-        let root = command.root.clone();
-        return Ok(setup::run(&setup::Options { answers, root })?);
+        let options = setup::Options {
+            answers: command.answers.clone(),
+            root: command.root.clone(),
+            quiet: arguments.json,
+        };
+        setup::run(&options)?;
+        return if show.json {
+            show.record(&json!({ "setup": "done" }))
+        } else {
+            Ok(())
+        };
     }
     let client = Client::new(&arguments.admin_socket)?;
-    let show = Show {
-        json: arguments.json,
-    };
     match &arguments.command {
         Command::Setup(_) => unreachable!("it needs no daemon, and was run above"),
         Command::Status => show.record(&client.get("/v1/status")?),
-        Command::Reload => reload(&client, &show),
+        Command::Reload => reload(&client, show),
         Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
-            run_ceremony(&client, &show, file, transcript.as_deref())
+            run_ceremony(&client, show, file, transcript.as_deref())
         }
-        Command::Authority(command) => authority(&client, &show, command),
-        Command::Issue(issue) => self::issue(&client, &show, issue),
-        Command::Certificate(command) => certificate::run(&client, &show, command),
+        Command::Authority(command) => authority(&client, show, command),
+        Command::Issue(issue) => self::issue(&client, show, issue),
+        Command::Certificate(command) => certificate::run(&client, show, command),
         Command::Device(DeviceCommand::List) => show.table(
             &client.pages("/v1/devices", "registration_id")?,
             &["registration_id", "profile", "serial", "not_after"],
@@ -74,12 +112,12 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             show.record(&client.get(&format!("/v1/devices/{}", client::segment(id)))?)
         }
         Command::Device(DeviceCommand::Block(of)) => {
-            block::start(&client, &show, "device", &of.id, None, &of.cause.reason)
+            block::start(&client, show, "device", &of.id, None, &of.cause.reason)
         }
         Command::Device(DeviceCommand::Unblock(of)) => {
-            block::lift(&client, &show, "device", &of.id, None, &of.cause.reason)
+            block::lift(&client, show, "device", &of.id, None, &of.cause.reason)
         }
-        Command::Enrollment(command) => enrollment(&client, &show, command),
+        Command::Enrollment(command) => enrollment(&client, show, command),
         Command::CaCertificate(CaCertificateCommand::List) => show.table(
             &client.get("/v1/ca-certificates")?,
             &[
@@ -91,8 +129,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
                 "reason",
             ],
         ),
-        Command::Block(command) => block::run(&client, &show, command),
-        Command::Roll(command) => roll::run(&client, &show, command),
+        Command::Block(command) => block::run(&client, show, command),
+        Command::Roll(command) => roll::run(&client, show, command),
         Command::Push(PushCommand::List) => show.table(
             &client.get("/v1/push")?,
             &[
@@ -112,9 +150,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Clock(ClockCommand::Accept) => {
             show.record(&client.post("/v1/clock/accept", &json!({}))?)
         }
-        Command::Token(command) => token::run(&client, &show, command),
-        Command::Backup(command) => backup::run(&client, &show, command),
-        Command::Audit(command) => audit(&client, &show, command),
+        Command::Token(command) => token::run(&client, show, command),
+        Command::Backup(command) => backup::run(&client, show, command),
+        Command::Audit(command) => audit(&client, show, command),
     }
 }
 
@@ -157,14 +195,17 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
             block::lift(client, show, "generation", name, number, &of.cause.reason)
         }
         AuthorityCommand::Csr { name, out } => {
+            let output = Output::prepare(out.as_deref())?;
             let path = format!("/v1/authorities/{}/request", client::segment(name));
             let answer = client.post(&path, &json!({}))?;
             let csr = answer["csr"].as_str().unwrap_or_default();
-            match out {
-                Some(file) => write(file, csr),
-                None if show.json => show.record(&answer),
-                None => show.text(csr),
+            if out.is_none() && !show.json {
+                return show.text(csr);
             }
+            if show.json {
+                show.record(&answer)?;
+            }
+            output.write(csr)
         }
         AuthorityCommand::Install { name, file } => {
             let path = format!("/v1/authorities/{}/certificate", client::segment(name));
@@ -186,26 +227,15 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
 
 fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
     let csr = pem_or_base64(&issue.csr, FILE_BYTES_MAX, "the request")?;
+    // Nothing is issued that could not be written afterwards.
+    let out = Output::prepare(issue.out.as_deref())?;
     let body = json!({
         "profile": issue.profile, "registration_id": issue.id, "csr": csr, "move": issue.moves,
     });
     let answer = client.post("/v1/certificates", &body)?;
-    if let Some(path) = &issue.out {
-        write_chain(path, &answer)?;
-    }
-    show.record(&answer)
-}
-
-/// Writes a new leaf followed by its chain.
-fn write_chain(path: &Path, answer: &Value) -> Result<(), Failure> {
-    let mut pem = answer["certificate"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    for certificate in answer["chain"].as_array().into_iter().flatten() {
-        pem.push_str(certificate.as_str().unwrap_or_default());
-    }
-    write(path, &pem)
+    let written = out.write_chain(&answer);
+    show.record(&answer)?;
+    written
 }
 
 fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
@@ -288,16 +318,30 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
 
 fn audit(client: &Client, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
     match command {
-        AuditCommand::Show { after } => show.table(
-            &client.get(&format!("/v1/audit?after={after}&limit=100"))?,
-            &["sequence", "at", "actor", "action", "subject", "detail"],
-        ),
+        AuditCommand::Show {
+            after,
+            before,
+            limit,
+        } => {
+            let which = match (after, before) {
+                (Some(after), _) => format!("after={after}&limit={limit}"),
+                (None, Some(before)) => format!("last={limit}&before={before}"),
+                (None, None) => format!("last={limit}"),
+            };
+            let entries = client.get(&format!("/v1/audit?{which}"))?;
+            if show.json {
+                return show.record(&entries);
+            }
+            let rows = render::journal(&entries);
+            let columns = ["sequence", "at", "actor", "action", "subject", "detail"];
+            show.table(&rows, &columns)
+        }
         AuditCommand::Verify => {
             let verdict = client.get("/v1/audit/verification")?;
             show.record(&verdict)?;
             match verdict["broken_at"].as_i64() {
                 None => Ok(()),
-                Some(sequence) => Err(Failure::Refused(format!(
+                Some(sequence) => Err(Failure::Failed(format!(
                     "the journal is broken at entry {sequence}"
                 ))),
             }
@@ -325,21 +369,23 @@ fn run_ceremony(
     file: &Path,
     folder: Option<&Path>,
 ) -> Result<(), Failure> {
-    let outcome = steps(client, "/v1/ceremonies", StepsBody::Text(read(file)?))?;
-    let text = outcome["text"].as_str().unwrap_or_default();
+    let ceremony = read(file)?;
     if let Some(folder) = folder {
         files::make_folder(folder, 0o755).map_err(|error| Failure::file(folder, &error))?;
-        write(&folder.join("transcript.txt"), text)?;
-        write(
-            &folder.join("transcript.json"),
-            &format!("{:#}\n", outcome["transcript"]),
-        )?;
     }
+    let transcript = |name| folder.map(|folder| folder.join(name));
+    let [as_text, as_json] = ["transcript.txt", "transcript.json"].map(transcript);
+    let as_text = Output::prepare(as_text.as_deref())?;
+    let as_json = Output::prepare(as_json.as_deref())?;
+    let outcome = steps(client, "/v1/ceremonies", StepsBody::Text(ceremony))?;
+    let text = outcome["text"].as_str().unwrap_or_default();
     if show.json {
-        show.record(&outcome["transcript"])
+        show.record(&outcome["transcript"])?;
     } else {
-        show.text(text)
+        show.text(text)?;
     }
+    as_text.write(text)?;
+    as_json.write(&format!("{:#}\n", outcome["transcript"]))
 }
 
 /// Sends a request that reports progress. The steps go to standard error; the result is returned.
@@ -363,9 +409,25 @@ fn steps(client: &Client, path: &str, body: StepsBody) -> Result<Value, Failure>
 /// The format of answers.
 struct Show {
     json: bool,
+    /// The answer of a command with `--json`, until the command has succeeded: a failure prints one
+    /// object, which includes it.
+    answer: RefCell<Option<Value>>,
 }
 
 impl Show {
+    fn new(json: bool) -> Self {
+        let answer = RefCell::default();
+        Self { json, answer }
+    }
+
+    /// Prints the answer that `--json` has kept back.
+    fn finish(&self) -> Result<(), Failure> {
+        let answer = self.answer.take();
+        answer.map_or(Ok(()), |value| {
+            written(writeln!(printable::exact_out(), "{value:#}"))
+        })
+    }
+
     fn record(&self, value: &Value) -> Result<(), Failure> {
         if self.json {
             self.exact(value)
@@ -403,7 +465,7 @@ impl Show {
 }
 
 fn written(result: std::io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| Failure::Refused(format!("standard output: {error}")))
+    result.map_err(|error| Failure::Failed(format!("standard output: {error}")))
 }
 
 /// Shows the answer of each place, and what follows from places that are not done.
@@ -454,8 +516,4 @@ fn pem_or_base64(path: &Path, limit: u64, what: &str) -> Result<String, Failure>
     };
     let text = String::from_utf8(bytes.clone()).ok().filter(is_text);
     Ok(text.unwrap_or_else(|| STANDARD.encode(bytes)))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    files::write(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
 }

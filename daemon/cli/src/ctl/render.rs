@@ -3,6 +3,7 @@
 //! Every value except PEM is one line, so no value can forge a row or a member.
 
 use hallmark_base::printable::{self, Page, is_pem};
+use hallmark_pki::unix_seconds::UnixSeconds;
 use serde_json::Value;
 
 /// Members that repeat a sentence of their object for programs; only `--json` shows them.
@@ -34,6 +35,23 @@ pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Returns entries of the audit journal for a table: times as RFC 3339, and the members of the
+/// detail as `name: value`.
+pub(super) fn journal(entries: &Value) -> Value {
+    let rows = entries.as_array().into_iter().flatten().map(|entry| {
+        let mut row = entry.clone();
+        if let Some(at) = entry["at"].as_i64() {
+            row["at"] = UnixSeconds::new(at).to_string().into();
+        }
+        let detail = entry["detail"].as_object().into_iter().flatten();
+        let detail = detail.filter(|(_, value)| !value.is_null());
+        let detail = detail.map(|(name, value)| format!("{name}: {}", cell(value)));
+        row["detail"] = detail.collect::<Vec<_>>().join(", ").into();
+        row
+    });
+    rows.collect()
 }
 
 /// Formats an object with one line per member; nested members are indented.
@@ -110,6 +128,14 @@ mod tests {
             table(&rows, &["id", "name"]),
             "ID  NAME\n1   station\n20  -\n"
         );
+    }
+
+    #[test]
+    fn an_entry_of_the_journal_has_its_time_and_detail_in_words() {
+        let entries = json!([{ "at": 0, "detail": { "code": "x", "none": null, "n": 1 } }]);
+        let row = &journal(&entries)[0];
+        assert_eq!(row["at"], "1970-01-01T00:00:00Z");
+        assert_eq!(row["detail"], "code: x, n: 1");
     }
 
     #[test]

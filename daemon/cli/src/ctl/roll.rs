@@ -1,8 +1,10 @@
 //! Runs `hallmark roll`: starts, lists, shows, approves and aborts rollovers.
 
-use super::client::{Client, Failure, segment};
+use super::client::{Client, segment};
 use super::command::{RollCommand, StartRoll};
-use super::{Show, pem_or_base64, receipt, write_chain};
+use super::failure::Failure;
+use super::output::Output;
+use super::{Show, pem_or_base64, receipt};
 use serde_json::{Value, json};
 
 /// The longest file of a CSR, in bytes: more than the daemon reads of one, and in base64 or JSON
@@ -57,6 +59,8 @@ fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> 
         .transpose();
     let unreadable = csr.as_ref().err().map(ToString::to_string);
     let csr = csr.ok().flatten();
+    // Nor does a file that cannot be written.
+    let out = Output::prepare(roll.out.as_deref()).map_err(|it| it.to_string());
     let body = json!({
         "registration_id": roll.id,
         "reason": roll.reason.name(),
@@ -74,19 +78,20 @@ fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> 
         }
     };
     if let Some(why) = unreadable.or_else(|| not_issued(&answer)) {
-        return Err(Failure::Refused(format!(
+        return Err(Failure::Failed(format!(
             "{excluded}, but there is no new one: {why}"
         )));
     }
-    let written = match (&roll.out, &answer["certificate"]) {
-        (Some(path), certificate @ Value::Object(_)) => write_chain(path, certificate),
+    let written = match (&out, &answer["certificate"]) {
+        (Ok(out), certificate @ Value::Object(_)) => out.write_chain(certificate),
+        (Err(failure), Value::Object(_)) => Err(Failure::File(failure.clone())),
         _ => Ok(()),
     };
     let Err(failure) = written else { return Ok(()) };
     if !show.json {
         show.record(&answer["certificate"])?;
     }
-    Err(Failure::Refused(format!(
+    Err(Failure::Failed(format!(
         "{excluded}; the new one is issued and printed, but not written: {failure}"
     )))
 }
@@ -121,7 +126,7 @@ fn start_authority(
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Failure::Refused(format!(
+    Err(Failure::Failed(format!(
         "the exclusion of {authority} is on record, and the receipt shows its progress, but: {}",
         problems.join("; ")
     )))

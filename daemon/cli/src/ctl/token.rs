@@ -1,7 +1,8 @@
 //! Runs `hallmark token`.
 
-use super::client::{Client, Failure, StepsBody, segment};
+use super::client::{Client, StepsBody, segment};
 use super::command::TokenCommand;
+use super::failure::Failure;
 use super::{Show, steps};
 use serde_json::json;
 
@@ -49,6 +50,6 @@ fn tried(
     }
     match report["good"].as_bool() {
         Some(true) => Ok(()),
-        _ => Err(Failure::Refused(format!("token {name}: not all is good"))),
+        _ => Err(Failure::Failed(format!("token {name}: not all is good"))),
     }
 }

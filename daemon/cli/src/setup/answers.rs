@@ -4,6 +4,8 @@
 //! may be copied to the next machine. An empty text is the answer "none".
 
 use hallmark_base::fragment::{Fragment, Sandbox};
+use hallmark_base::toml_error::where_and_why;
+use hallmark_pki::x509::name::{AttributeKind, check_value};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -236,13 +238,22 @@ impl Station {
 impl Answers {
     /// Reads answers. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let answers: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let answers: Self = toml::from_str(text).map_err(|error| where_and_why(text, &error))?;
         answers.check()?;
         Ok(answers)
     }
 
     fn check(&self) -> Result<(), String> {
         let refuse = |problem: &str| Err(problem.to_owned());
+        is_organization(&self.organization).map_err(|problem| in_key("organization", &problem))?;
+        let country = self.country.as_deref().map_or(Ok(()), is_country);
+        country.map_err(|problem| in_key("country", &problem))?;
+        let url = self
+            .listen
+            .public_http
+            .as_deref()
+            .map_or(Ok(()), is_http_url);
+        url.map_err(|problem| in_key("public_http", &problem))?;
         match (self.shape, self.issuer) {
             (SiteKind::FactoryLine, Some(_)) => {
                 return refuse("`issuer` is for shape = \"gateway\"");
@@ -298,6 +309,46 @@ impl Answers {
             SiteKind::Gateway => "gateway",
         }
     }
+}
+
+fn in_key(key: &str, problem: &str) -> String {
+    format!("`{key}`: {problem}")
+}
+
+/// Accepts what every subject of this site may have as its organization.
+pub(super) fn is_organization(answer: &str) -> Result<(), String> {
+    check_value(AttributeKind::Organization, answer).map_err(|refusal| refusal.to_string())
+}
+
+/// Accepts a code of ISO 3166.
+pub(super) fn is_country(answer: &str) -> Result<(), String> {
+    check_value(AttributeKind::Country, answer).map_err(|_| {
+        format!("{answer:?} is no country code: it has two capital letters, as in DE or FR")
+    })
+}
+
+/// Accepts the base of the addresses that certificates carry.
+pub(super) fn is_http_url(answer: &str) -> Result<(), String> {
+    let host = answer.strip_prefix("http://").unwrap_or_default();
+    let plain = |it: char| it.is_ascii_alphanumeric() || "-._:[]/".contains(it);
+    if host.is_empty() || !host.chars().all(plain) {
+        return Err(format!(
+            "{answer:?} is no address of plain HTTP, as in http://pki.example:8080"
+        ));
+    }
+    Ok(())
+}
+
+/// Accepts the host of a service.
+pub(super) fn is_host(answer: &str) -> Result<(), String> {
+    let plain = |it: char| it.is_ascii_alphanumeric() || "-.".contains(it);
+    if answer.is_empty() || !answer.chars().all(plain) {
+        return Err(format!(
+            "{answer:?} is no host name: give it without https:// and without a path, as in \
+             works.azure-devices-provisioning.net"
+        ));
+    }
+    Ok(())
 }
 
 impl Token {
@@ -374,6 +425,16 @@ impl Provisioning {
     }
 
     fn check(&self, by_arm: bool) -> Result<(), String> {
+        let hosts = [
+            ("endpoint", Some(&self.endpoint)),
+            ("hub_endpoint", self.hub_endpoint.as_ref()),
+            ("device_endpoint", self.device_endpoint.as_ref()),
+            ("arm_endpoint", self.arm_endpoint.as_ref()),
+        ];
+        for (key, answer) in hosts {
+            let host = answer.map_or(Ok(()), |it| is_host(it));
+            host.map_err(|problem| in_key(key, &problem))?;
+        }
         for (key, answer) in [
             ("subscription", &self.subscription),
             ("resource_group", &self.resource_group),
@@ -421,7 +482,11 @@ mod tests {
         for (answer, instead, words) in [
             ("shape = \"factory-line\"", "shape = \"line\"", "line 5"),
             ("organization", "organisation", "organisation"),
-            ("https = \"0.0.0.0:8443\"", "https = \"8443\"", "https"),
+            (
+                "https = \"0.0.0.0:8443\"",
+                "https = \"8443\"",
+                "an address and a port",
+            ),
             (
                 "kind = \"softhsm\"",
                 "kind = \"softhsm\"\ntcti = \"device\"",

@@ -3,6 +3,7 @@
 //! Each file begins with the digest of the rest. By that digest setup recognises its own unchanged
 //! files, which it may replace, and needs no record of them.
 
+use super::ANSWERS;
 use super::plan::{Plan, PlannedFile};
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -26,6 +27,8 @@ pub(super) enum Written {
     New,
     /// The file existed with this content.
     There,
+    /// An operator has changed the file since setup wrote it, and setup would write the same again.
+    Edited,
 }
 
 /// The root of the files: `/`, or a folder that becomes another machine's root.
@@ -47,16 +50,23 @@ impl Root {
     pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
         for file in &plan.files {
             let path = self.path(&file.path);
-            if let Some(text) = read(&path)?
-                && text != marked(&file.text)
-                && !is_ours(&text)
-            {
+            let Some(text) = read(&path)? else { continue };
+            let is_accepted = is_ours(&text) || is_edited(&text, &file.text);
+            if is_accepted {
+                continue;
+            }
+            if text.starts_with(MARK) {
                 bail!(
-                    "{} was not written by setup, or was changed since: move it away, or remove it, \
-                     and run setup again",
+                    "{} was changed since setup wrote it, and so were the answers: make the change \
+                     of the answers there by hand and take it back in {ANSWERS}; or move it \
+                     away, and run setup again",
                     path.display()
                 );
             }
+            bail!(
+                "{} was not written by setup: move it away, or remove it, and run setup again",
+                path.display()
+            );
         }
         for (link, _) in &plan.links {
             let path = self.path(link);
@@ -74,8 +84,12 @@ impl Root {
     pub(super) fn write(&self, file: &PlannedFile) -> anyhow::Result<Written> {
         let path = self.path(&file.path);
         let text = marked(&file.text);
-        if read(&path)?.as_deref() == Some(text.as_str()) {
-            return Ok(Written::There);
+        match read(&path)? {
+            Some(found) if found == text => return Ok(Written::There),
+            Some(found) if !is_ours(&found) && is_edited(&found, &file.text) => {
+                return Ok(Written::Edited);
+            }
+            _ => {}
         }
         put(&path, text.as_bytes(), 0o644)?;
         Ok(Written::New)
@@ -107,6 +121,11 @@ pub(super) fn marked(text: &str) -> String {
 fn is_ours(text: &str) -> bool {
     let rest = text.split_once('\n').map(|(_, rest)| rest);
     rest.is_some_and(|rest| text == marked(rest))
+}
+
+/// Returns true if setup wrote the file from the same answers, whatever was changed since.
+fn is_edited(text: &str, planned: &str) -> bool {
+    text.lines().next() == marked(planned).lines().next()
 }
 
 /// Reads a file, if it exists.
@@ -194,7 +213,8 @@ mod tests {
         }
     }
 
-    /// Other answers replace setup's files. A file that an operator changed stops setup, untouched.
+    /// Other answers replace setup's files. A file that an operator changed stays; if the answers
+    /// have changed, too, it stops setup.
     #[test]
     fn a_file_is_replaced_while_it_is_ours() {
         let mut plan = planned();
@@ -205,11 +225,12 @@ mod tests {
         assert_eq!(apply(&root, &plan)[0], Written::New);
         let path = root.path(&plan.files[0].path);
         let ours = fs::read_to_string(&path).expect("it is there");
-        for theirs in [
-            ours.replace("# more", "# mine"),
-            "mine\n".into(),
-            String::new(),
-        ] {
+        let edited = ours.replace("# more", "# mine");
+        fs::write(&path, &edited).expect("it can be written");
+        assert_eq!(apply(&root, &plan)[0], Written::Edited);
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), edited);
+        plan.files[0].text.push_str("# other answers\n");
+        for theirs in [edited, "mine\n".into(), String::new()] {
             fs::write(&path, &theirs).expect("it can be written");
             let refusal = root.check(&plan).expect_err("it is not ours").to_string();
             assert!(refusal.contains("move it away"), "{refusal}");

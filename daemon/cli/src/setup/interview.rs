@@ -3,7 +3,10 @@
 //! Each answer is stored at once in the form of `--answers`, and an answered question is not asked
 //! again. The input of a secret is hidden, and a secret is never stored with the answers.
 
-use super::answers::{Answers, Enrollment, Issuer, SiteKind, TPM_DEVICE, TokenKind, Verify};
+use super::answers::{
+    Answers, Enrollment, Issuer, SiteKind, TPM_DEVICE, TokenKind, Verify, is_country, is_host,
+    is_http_url, is_organization,
+};
 use super::files::put;
 use super::machine::program;
 use anyhow::{Context, anyhow, bail};
@@ -75,12 +78,17 @@ impl Interview<'_> {
                 ),
             ],
         )?;
-        self.text(("", "organization"), "Name of the works", None, is_set)?;
+        self.text(
+            ("", "organization"),
+            "Name of the works",
+            None,
+            is_organization,
+        )?;
         self.text(
             ("", "country"),
             "Country, two letters (empty: none)",
             Some(""),
-            anything,
+            is_country_or_empty,
         )?;
         if shape == SiteKind::FactoryLine {
             self.text(("", "line"), "Name of the line", Some("line-1"), is_name)?;
@@ -139,7 +147,7 @@ impl Interview<'_> {
             .and_then(Value::as_str);
         let url = format!("http://{}:{}", names.unwrap_or("localhost"), http.port());
         let prompt = "Others reach that by (certificates say so)";
-        self.text(("listen", "public_http"), prompt, Some(&url), is_set)
+        self.text(("listen", "public_http"), prompt, Some(&url), is_http_url)
             .map(drop)
     }
 
@@ -158,7 +166,7 @@ impl Interview<'_> {
         }
         let of = |key| ("provisioning", key);
         let prompt = "Its host (NAME.azure-devices-provisioning.net)";
-        self.text(of("endpoint"), prompt, None, is_set)?;
+        self.text(of("endpoint"), prompt, None, is_host)?;
         self.text(of("id_scope"), "Its id scope", None, is_set)?;
         let verify = self.choice(
             of("verify"),
@@ -174,7 +182,7 @@ impl Interview<'_> {
             self.text(of("service_name"), "The service's name there", None, is_set)?;
         }
         let prompt = "Host of the IoT Hub, where identities of compromised devices are deleted (empty: none)";
-        self.text(of("hub_endpoint"), prompt, Some(""), anything)
+        self.text(of("hub_endpoint"), prompt, Some(""), is_host_or_empty)
             .map(drop)
     }
 
@@ -393,8 +401,20 @@ fn initialized_tokens() -> Vec<(String, String, TokenListing)> {
     tokens
 }
 
-fn anything(_: &str) -> Result<(), String> {
-    Ok(())
+fn is_country_or_empty(answer: &str) -> Result<(), String> {
+    if answer.is_empty() {
+        Ok(())
+    } else {
+        is_country(answer)
+    }
+}
+
+fn is_host_or_empty(answer: &str) -> Result<(), String> {
+    if answer.is_empty() {
+        Ok(())
+    } else {
+        is_host(answer)
+    }
 }
 
 fn is_set(answer: &str) -> Result<(), String> {

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use steps::{Steps, tell};
 
@@ -44,6 +45,8 @@ pub struct Options {
     pub answers: Option<PathBuf>,
     /// A folder below which the files are written, instead of this machine.
     pub root: Option<PathBuf>,
+    /// Progress goes to standard error: standard output is for one JSON object.
+    pub quiet: bool,
 }
 
 /// The reason why setup stopped.
@@ -65,6 +68,7 @@ impl<E: Into<anyhow::Error>> From<E> for Stop {
 pub fn run(options: &Options) -> Result<(), Stop> {
     // Other users read the files that setup writes; secrets get a narrower mode.
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    steps::PROGRESS_ON_STDERR.store(options.quiet, Ordering::Relaxed);
     let root = Root::new(options.root.as_deref());
     if options.root.is_none() {
         steps::check_machine()?;
@@ -75,8 +79,13 @@ pub fn run(options: &Options) -> Result<(), Stop> {
     let _lock = take(&folder)?;
     let answers = answers(options, &root)?;
     let store = store(&answers, options, &root)?;
-    let plan = plan::plan(&answers, store).map_err(|problem| anyhow!(problem))?;
-    check(&plan)?;
+    let from = options
+        .answers
+        .clone()
+        .unwrap_or_else(|| root.path(ANSWERS));
+    let plan = plan::plan(&answers, store).map_err(|problem| anyhow!(problem));
+    let plan = plan.and_then(|plan| check(&plan).map(|()| plan));
+    let plan = plan.with_context(|| format!("correct {}, and run setup again", from.display()))?;
     let steps = Steps {
         root: root.clone(),
         answers: &answers,
@@ -129,13 +138,15 @@ fn answers(options: &Options, root: &Root) -> Result<Answers, Stop> {
         files::put(&kept, text.as_bytes(), 0o644)?;
         return Ok(answers);
     }
-    if let Ok(answers) = Answers::parse(&text) {
-        return Ok(answers);
-    }
+    let problem = match Answers::parse(&text) {
+        Ok(answers) => return Ok(answers),
+        Err(problem) => problem,
+    };
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Stop::Usage(format!(
-            "there is no terminal to ask on, and {} does not answer everything: give --answers FILE \
-             (an example is /usr/share/doc/hallmark/examples/setup-answers.toml)",
+            "there is no terminal to ask on, and {} does not answer everything ({problem}); correct \
+             it, or give --answers FILE (an example is \
+             /usr/share/doc/hallmark/examples/setup-answers.toml)",
             kept.display()
         )));
     }
@@ -326,7 +337,7 @@ mod tests {
     fn what_cannot_be_is_told_before_anything_is_written() {
         for (answer, instead, words) in [
             ("\"Example Works\"", "\"\"", "organization"),
-            ("\"DE\"", "\"DEU\"", "ceremony"),
+            ("\"DE\"", "\"DEU\"", "country"),
             ("line = \"line-1\"", "line = \"root\"", "two [[authority]]"),
             (
                 "name = \"factory\"",

@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The user of the workers.
@@ -32,11 +33,22 @@ pub(super) struct Steps<'a> {
     pub(super) ask: &'a dyn Fn(&str) -> anyhow::Result<SecretString>,
 }
 
+/// Set by `--json`, which prints one object and nothing else on standard output.
+pub(super) static PROGRESS_ON_STDERR: AtomicBool = AtomicBool::new(false);
+
 /// Prints one line of progress.
 pub(super) fn tell(step: &str, outcome: &str) -> anyhow::Result<()> {
     let line = format!("{step:<14} {outcome}");
-    writeln!(printable::out(), "{}", printable::line(&line))
-        .context("cannot write to standard output")
+    print(&format!("{}\n", printable::line(&line)))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let printed = if PROGRESS_ON_STDERR.load(Ordering::Relaxed) {
+        printable::err().write_all(text.as_bytes())
+    } else {
+        printable::out().write_all(text.as_bytes())
+    };
+    printed.context("cannot say how it went")
 }
 
 impl Steps<'_> {
@@ -66,6 +78,7 @@ impl Steps<'_> {
         let how = match written {
             Written::New => "written",
             Written::There => "is there",
+            Written::Edited => "was changed since setup wrote it, and stays",
         };
         tell(step, &format!("{} {how}", path.display()))
     }
@@ -365,18 +378,16 @@ pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
     }
     next.extend(["hallmark backup create", "journalctl -u hallmarkd -f"]);
     let next = next.join("\n  ");
-    writeln!(printable::out(), "\n{status}\nNext:\n  {next}").context("cannot say how it went")
+    print(&format!("\n{status}\nNext:\n  {next}\n"))
 }
 
 /// Prints what is missing before setup can end.
 pub(super) fn come_back(answers: &Answers) -> anyhow::Result<()> {
     let name = answers.issuing_authority();
-    write!(
-        printable::out(),
+    print(&format!(
         "\nNext: carry the request to the issuer. With its answer, the certificate and those above it:\n  \
          hallmark authority install {name} FILE\n  hallmark setup\n"
-    )
-    .context("cannot say how it went")
+    ))
 }
 
 /// Checks the machine before any question.

@@ -7,7 +7,7 @@
 use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, Edge};
-use crate::ca::authorize::{Authorized, Caller, Inspect, Issue, Operate};
+use crate::ca::authorize::{Authorized, Caller, Fetch, Inspect, Issue, Operate};
 use crate::ca::{Code, Error};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -53,6 +53,14 @@ impl Right for Inspect {
 
     fn permit(caller: Caller) -> Result<Authorized<Inspect>, Error> {
         Authorized::<Inspect>::to_inspect(caller)
+    }
+}
+
+impl Right for Fetch {
+    type Permission = Fetch;
+
+    fn permit(caller: Caller) -> Result<Authorized<Fetch>, Error> {
+        Authorized::<Fetch>::to_fetch(caller)
     }
 }
 

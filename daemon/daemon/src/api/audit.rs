@@ -1,30 +1,36 @@
 //! `/v1/audit`: the journal, page by page, and the check of its seals.
 
-use super::PAGE_ROWS_MAX;
 use super::asks::Asks;
+use super::page::rows;
+use super::parts::Query;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
 use crate::store::{AuditRecord, AuditVerdict};
 use axum::Json;
-use axum::extract::Query;
 use serde::Deserialize;
 
+/// The entries after one, or the last ones before one; both oldest first.
 #[derive(Deserialize)]
 pub(super) struct Page {
     #[serde(default)]
     after: i64,
     limit: Option<u32>,
+    last: Option<u32>,
+    before: Option<i64>,
 }
 
 pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
 ) -> Result<Json<Vec<AuditRecord>>, Problem> {
-    let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
-    Ok(Json(
-        api.application(move |ca| Ok(ca.store().audit_after(page.after, limit)?))
-            .await?,
-    ))
+    let entries = api.application(move |ca| {
+        let store = ca.store();
+        Ok(match page.last {
+            Some(last) => store.audit_before(page.before.unwrap_or(i64::MAX), rows(Some(last)))?,
+            None => store.audit_after(page.after, rows(page.limit))?,
+        })
+    });
+    Ok(Json(entries.await?))
 }
 
 pub(super) async fn verify(Asks { api, .. }: Asks<Inspect>) -> Result<Json<AuditVerdict>, Problem> {

@@ -2,6 +2,7 @@
 
 use super::asks::Asks;
 use super::body::JsonBody;
+use super::parts::Path;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::exclusion::block::ActiveBlock;
@@ -11,7 +12,6 @@ use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::ids::{CrlNumber, GenerationNumber};
 use crate::store::{BlockKind, GenerationState};
 use axum::Json;
-use axum::extract::Path;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use super::PAGE_ROWS_MAX;
 use super::asks::Asks;
 use super::body::JsonBody;
+use super::parts::Path;
 use super::problem::Problem;
 use super::rolls::Roll;
 use crate::ca::authorize::{Authorized, Inspect, Operate};
@@ -14,7 +15,6 @@ use crate::store::{DrainReport, HubCause, RollReason};
 use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
 use axum::Json;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

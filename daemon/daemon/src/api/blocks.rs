@@ -2,6 +2,7 @@
 
 use super::asks::Asks;
 use super::body::JsonBody;
+use super::parts::{Path, Query};
 use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Inspect, Operate};
@@ -10,7 +11,6 @@ use crate::ca::{Code, Error, rfc3339};
 use crate::ids::{BlockId, GenerationNumber};
 use crate::store::{BlockKind, BlockRow, Excluded};
 use axum::Json;
-use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 

@@ -14,6 +14,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use hallmark_base::toml_error::plain_words::plain;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use std::time::Duration;
@@ -97,7 +98,27 @@ fn invalid(error: &serde_json::Error) -> Problem {
         Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     };
-    Problem::with_status(status, Error::invalid(Code::BodyInvalid, error.to_string()))
+    Problem::with_status(
+        status,
+        Error::invalid(Code::BodyInvalid, why_invalid(error)),
+    )
+}
+
+/// Says where and why a body is not what the route takes.
+pub(super) fn why_invalid(error: &serde_json::Error) -> String {
+    let line = error.line();
+    let column = error.column();
+    match error.classify() {
+        Category::Data => {
+            let message = error.to_string();
+            let (why, _) = message.rsplit_once(" at line ").unwrap_or((&message, ""));
+            format!("the body, line {line}, column {column}: {}", plain(why))
+        }
+        Category::Eof => "the body is not JSON: it ends too early; send it whole".into(),
+        Category::Syntax | Category::Io => {
+            format!("the body is not JSON: look at line {line}, column {column}")
+        }
+    }
 }
 
 fn too_slow() -> Problem {

@@ -65,6 +65,16 @@ impl Peer {
         }
     }
 
+    /// The holder of a client certificate of ours, whether or not it is accepted.
+    pub(super) fn holder(&self) -> Option<String> {
+        let Peer::Network { certificate } = self else {
+            return None;
+        };
+        let found = &certificate.as_ref()?.found;
+        let found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.as_ref().map(Client::holder)
+    }
+
     /// SHA-256 of the client certificate, if there is one.
     pub(super) fn presented(&self) -> Option<[u8; 32]> {
         match self {

@@ -1,13 +1,20 @@
-//! `POST /v1/certificates`: a leaf for a device, a station, an operator or a server.
+//! `/v1/certificates`: requests for leaves, and the certificates that were issued.
 
 use super::asks::Asks;
-use super::body::read_typed;
+use super::body::{read_typed, why_invalid};
 use super::caller::Peer;
+use super::parts::{Path, Query};
 use super::problem::Problem;
-use crate::ca::authorize::Issue;
+use crate::ca::authorize::{Fetch, Issue};
+use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::fetch::Fetched;
 use crate::ca::hierarchy::ChainLink;
 use crate::ca::issue::{IssueRequest, Issued};
+use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
+use crate::ids::GenerationNumber;
+use crate::x509::certificate::render_pem;
+use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -69,6 +76,86 @@ impl From<Issued> for Answer {
     }
 }
 
+/// A certificate that was issued before.
+#[derive(Serialize)]
+pub(super) struct Found {
+    /// Its common name; a device's registration id.
+    subject: String,
+    profile: String,
+    role: Option<Role>,
+    serial: String,
+    thumbprint: String,
+    /// The authority that issued it, and which generation of it.
+    authority: Option<String>,
+    generation: Option<GenerationNumber>,
+    not_before: String,
+    not_after: String,
+    revoked_at: Option<String>,
+    revocation_reason: Option<&'static str>,
+    certificate: String,
+    #[serde(serialize_with = "pem_of_each")]
+    chain: Vec<Arc<ChainLink>>,
+}
+
+impl From<Fetched> for Found {
+    fn from(fetched: Fetched) -> Self {
+        let row = fetched.certificate;
+        let (authority, generation) = fetched.issuer.unzip();
+        Self {
+            subject: row.subject,
+            profile: row.profile,
+            role: row.role,
+            serial: hex::encode_upper(&row.serial),
+            thumbprint: hex::encode_upper(row.sha256),
+            authority,
+            generation,
+            not_before: rfc3339(row.not_before),
+            not_after: rfc3339(row.not_after),
+            revoked_at: row.revoked_at.map(rfc3339),
+            revocation_reason: row.revocation_reason.map(RevocationReason::name),
+            certificate: render_pem(&row.der),
+            chain: fetched.chain,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Of {
+    /// The common name.
+    subject: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct By {
+    authority: Option<String>,
+}
+
+pub(super) async fn list(
+    Asks {
+        api, permission, ..
+    }: Asks<Fetch>,
+    Query(of): Query<Of>,
+) -> Result<Json<Vec<Found>>, Problem> {
+    let found = api
+        .application(move |ca| ca.issuer().fetch_all(&permission, &of.subject))
+        .await?;
+    Ok(Json(found.into_iter().map(Found::from).collect()))
+}
+
+pub(super) async fn show(
+    Asks {
+        api, permission, ..
+    }: Asks<Fetch>,
+    Path(digits): Path<String>,
+    Query(by): Query<By>,
+) -> Result<Json<Found>, Problem> {
+    let name = CertificateName::of_digits(&digits, by.authority)?;
+    let found = api
+        .application(move |ca| ca.issuer().fetch(&permission, &name))
+        .await?;
+    Ok(Json(Found::from(found)))
+}
+
 pub(super) async fn issue(
     asks: Asks<Issue>,
     headers: HeaderMap,
@@ -97,12 +184,8 @@ impl Asks<Issue> {
 /// Step 2 of the issuance cycle: the request, within its limits.
 async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
     let body = read_typed(headers, "application/json", body).await?;
-    let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
-        Error::invalid(
-            Code::BodyInvalid,
-            format!("the body is not as /v1/certificates has it: {error}"),
-        )
-    })?;
+    let ask: Ask = serde_json::from_slice(&body)
+        .map_err(|error| Error::invalid(Code::BodyInvalid, why_invalid(&error)))?;
     let idempotency_key = headers
         .get("idempotency-key")
         .map(|value| value.to_str().map(str::to_owned))

@@ -3,6 +3,7 @@
 use super::PAGE_ROWS_MAX;
 use super::asks::Asks;
 use super::enrollments::Enrollment;
+use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
 use crate::ca::exclusion::block::ActiveBlock;
@@ -11,7 +12,6 @@ use crate::ca::{Code, Error, rfc3339};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
-use axum::extract::{Path, Query};
 use serde::{Deserialize, Serialize};
 
 /// How many of a device's certificates are shown.

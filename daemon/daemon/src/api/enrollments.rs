@@ -3,6 +3,7 @@
 use super::asks::Asks;
 use super::body::JsonBody;
 use super::page;
+use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::enroll::EnrollmentRequest;
@@ -13,7 +14,6 @@ use crate::enrollment::slots::{SlotName, Slots};
 use crate::ids::EnrollmentId;
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow, UnknownEnrollment};
 use axum::Json;
-use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

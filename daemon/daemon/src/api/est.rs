@@ -6,6 +6,7 @@
 
 use super::asks::Asks;
 use super::body::read_typed;
+use super::parts::Path;
 use super::problem::Problem;
 use super::{Api, Edge};
 use crate::ca::authorize::Issue;
@@ -13,10 +14,11 @@ use crate::ca::est::EstRequest;
 use crate::ca::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::x509::certificate::Certificate;
+use crate::x509::requested_names::UnprovenCsr;
 use crate::x509::{certs_only, csr_attributes};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
@@ -100,7 +102,10 @@ impl Asks<Issue> {
             presented: self.peer.presented(),
             renews,
         };
-        let asked = self.read_est(asked).await?;
+        let asked = match self.read_est(asked.clone()).await {
+            Ok(asked) => asked,
+            Err(problem) => return Err(about(problem, &asked)),
+        };
         let issued = self.issue(&asked).await?;
         let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
         Ok(answer(&self.api.ca, ISSUED, message))
@@ -112,6 +117,14 @@ impl Asks<Issue> {
         let read = move |ca: &CertificateAuthority| ca.est().read_request(&permission, &request);
         self.api.application(read).await
     }
+}
+
+/// Adds who was refused, as far as the request says so.
+fn about(problem: Problem, asked: &EstRequest) -> Problem {
+    let requested = UnprovenCsr::read(&asked.csr).ok();
+    let subject = requested.as_ref().and_then(|it| it.names.common_name());
+    let profile = asked.label.as_deref().unwrap_or_default();
+    problem.about(subject.unwrap_or_default(), profile)
 }
 
 /// The profile that an address names. Clients that join a base and an operation by two slashes name

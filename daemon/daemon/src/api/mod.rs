@@ -27,6 +27,7 @@ pub mod listener;
 mod metrics;
 mod pace;
 mod page;
+mod parts;
 mod pool;
 pub mod problem;
 mod published;
@@ -239,7 +240,11 @@ impl Edge {
             .route("/v1/reload", post(reload::reload))
             .route("/v1/backups", post(backups::create))
             .route("/v1/ceremonies", post(ceremonies::run))
-            .route("/v1/certificates", post(certificates::issue))
+            .route(
+                "/v1/certificates",
+                get(certificates::list).post(certificates::issue),
+            )
+            .route("/v1/certificates/{serial}", get(certificates::show))
             .route("/v1/certificates/revocations", post(revocations::revoke))
             .route("/v1/authorities", get(authorities::list))
             .route("/v1/authorities/{name}", get(authorities::show))

@@ -3,6 +3,7 @@
 //! The files are in memory, so that an unavailable token takes nothing from relying parties. No
 //! caller is identified, nothing but a name is looked up, and nothing else is ever served here.
 
+use super::parts::Path;
 use super::problem::Problem;
 use super::{Api, Edge};
 use crate::ca::hierarchy::Generation;
@@ -11,7 +12,7 @@ use crate::store::CrlRow;
 use crate::unix_seconds::UnixSeconds;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };

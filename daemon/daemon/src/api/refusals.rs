@@ -139,6 +139,9 @@ impl RequestSummary {
         if let Some(address) = client.address {
             detail["address"] = address.to_string().into();
         }
+        if let Some(holder) = client.peer.holder() {
+            detail["holder"] = holder.into();
+        }
         if let Some(sha256) = client.peer.presented() {
             detail["certificate"] = hex::encode_upper(sha256).into();
         }

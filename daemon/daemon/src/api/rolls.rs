@@ -3,6 +3,7 @@
 use super::asks::Asks;
 use super::body::JsonBody;
 use super::certificates::Answer;
+use super::parts::{Path, Query};
 use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
@@ -14,7 +15,6 @@ use crate::enrollment::slots::SlotName;
 use crate::ids::RollId;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
-use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -2,13 +2,13 @@
 
 use super::asks::{Asks, Right};
 use super::body::JsonBody;
+use super::parts::Path;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Operate};
 use crate::ca::diagnostics::{BenchRequest, DiagnosticsReport};
 use crate::ca::tokens::{TokenReport, VisibleSlot};
 use crate::ca::{Code, Error};
 use axum::Json;
-use axum::extract::Path;
 use axum::response::Response;
 use serde_json::{Value, json};
 

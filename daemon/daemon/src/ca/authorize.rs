@@ -63,6 +63,13 @@ pub struct Operate(());
 #[derive(Debug)]
 pub struct Inspect(());
 
+/// Permission to fetch certificates that were issued.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Certificates of others, too.
+    all: bool,
+}
+
 /// A permission, and who holds it. There is no other way to get one than to be authorized.
 #[derive(Clone, Debug)]
 pub struct Authorized<Permission> {
@@ -197,5 +204,39 @@ impl Authorized<Inspect> {
                 format!("{caller} may not read this; an operator or auditor may"),
             )),
         }
+    }
+}
+
+impl Authorized<Fetch> {
+    /// Permits everyone: operators and auditors for all certificates, others for their own.
+    pub fn to_fetch(caller: Caller) -> Result<Self, Error> {
+        let all = match &caller {
+            Caller::Local { .. } | Caller::Daemon => true,
+            Caller::Certificate { role, .. } => matches!(role, Role::Operator | Role::Auditor),
+        };
+        Ok(Self {
+            caller,
+            permission: Fetch { all },
+        })
+    }
+
+    /// Whether the permission covers certificates of this name and role.
+    pub(super) fn covers(&self, name: &str, of: Option<Role>) -> bool {
+        let own = match &self.caller {
+            Caller::Certificate {
+                role, name: own, ..
+            } => own == name && of == Some(*role),
+            Caller::Local { .. } | Caller::Daemon => false,
+        };
+        own || self.permission.all
+    }
+
+    /// Refuses in the same words whether or not there is such a certificate.
+    pub(super) fn refusal(&self) -> Error {
+        let message = format!(
+            "{} may fetch its own certificates; an operator or auditor may fetch all",
+            self.caller
+        );
+        Error::forbidden(Code::RoleForbidden, message)
     }
 }

@@ -39,6 +39,11 @@ impl Client {
         !self.may_be_blocked && self.certificate.revocations == issuer.store.revocations()
     }
 
+    /// Returns role and name, for the journal.
+    pub fn holder(&self) -> String {
+        format!("{} {}", self.role, self.name)
+    }
+
     /// Returns how the holder gets its next certificate without this one.
     fn way_back(&self) -> String {
         let name = &self.name;

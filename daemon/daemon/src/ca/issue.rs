@@ -237,6 +237,14 @@ impl Issuer {
         if !effects.provisioning.is_empty() {
             self.wake();
         }
+        tracing::info!(
+            subject = request.subject.label(),
+            profile = request.profile_name,
+            serial = %certificate.serial(),
+            caller = request.caller,
+            not_after = %certificate.not_after(),
+            "certificate issued"
+        );
         Ok(Issued {
             subject: request.subject.label().to_owned(),
             profile: request.profile_name.to_owned(),

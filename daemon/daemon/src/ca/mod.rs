@@ -26,6 +26,7 @@ pub mod exclusion;
 pub mod expiry;
 pub mod external;
 pub mod failover;
+pub mod fetch;
 mod generation;
 pub mod hierarchy;
 pub mod issue;

@@ -165,14 +165,15 @@ impl Issuer {
         let action = refused.action;
         let code = error.code;
         let mut detail = refused.detail;
-        tracing::warn!(action, actor, code = code.name(), %detail, "refused");
+        let subject: String = refused.subject.chars().take(SAID_CHARS_MAX).collect();
+        tracing::warn!(action, actor, subject, code = code.name(), %detail, "refused");
         detail["code"] = code.name().into();
         detail["reason"] = error.message.chars().take(512).collect::<String>().into();
         let entry = AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
             action,
-            subject: refused.subject.chars().take(SAID_CHARS_MAX).collect(),
+            subject,
             detail,
         };
         self.write_refusal(entry).await;

@@ -52,7 +52,7 @@ fn all_files_are_in_one_folder_by_default() {
 #[test]
 fn contradictions_are_refused_with_the_reason() {
     for (from, to, reason) in [
-        ("state_dir", "state_directory", "unknown field"),
+        ("state_dir", "state_directory", "is not known"),
         (
             "token = \"factory\"\n[[authority]]\nname = \"plant\"",
             "token = \"lab\"\n[[authority]]\nname = \"plant\"",

@@ -62,23 +62,41 @@ impl Store {
 
     /// Returns up to `limit` entries after `sequence`, oldest first.
     pub fn audit_after(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
+        self.entries(
+            "WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+            sequence,
+            limit,
+        )
+    }
+
+    /// Returns the last entries before `sequence`, up to `limit`, oldest first.
+    pub fn audit_before(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
+        let which = "WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
+        let mut entries = self.entries(which, sequence, limit)?;
+        entries.reverse();
+        Ok(entries)
+    }
+
+    fn entries(
+        &self,
+        which: &str,
+        sequence: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let sql =
+            format!("SELECT sequence, at, actor, action, subject, detail, hash FROM audit {which}");
         self.read(|tx| {
-            tx.query_all(
-                "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
-                 WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
-                params![sequence, limit.min(PAGE_MAX)],
-                |row| {
-                    Ok(AuditRecord {
-                        sequence: row.get(0)?,
-                        at: row.get(1)?,
-                        actor: row.get(2)?,
-                        action: row.get(3)?,
-                        subject: row.get(4)?,
-                        detail: detail_of(row, 5)?,
-                        hash: hex::encode(row.get::<Vec<u8>>(6)?),
-                    })
-                },
-            )
+            tx.query_all(&sql, params![sequence, limit.min(PAGE_MAX)], |row| {
+                Ok(AuditRecord {
+                    sequence: row.get(0)?,
+                    at: row.get(1)?,
+                    actor: row.get(2)?,
+                    action: row.get(3)?,
+                    subject: row.get(4)?,
+                    detail: detail_of(row, 5)?,
+                    hash: hex::encode(row.get::<Vec<u8>>(6)?),
+                })
+            })
         })
     }
 

@@ -72,6 +72,11 @@ pub enum CertificateRefusal {
     Serial(#[from] SerialRefusal),
 }
 
+/// Returns a certificate as one PEM block.
+pub fn render_pem(der: &[u8]) -> String {
+    pem::encode(PEM_LABEL, der)
+}
+
 /// Assembles a certificate from the signed bytes and their signature.
 ///
 /// The signature is not verified: see [`Certificate::verify_issued_by`].
@@ -241,7 +246,7 @@ impl Certificate {
 
     /// Returns the certificate as one PEM block.
     pub fn to_pem(&self) -> String {
-        pem::encode(PEM_LABEL, &self.der)
+        render_pem(&self.der)
     }
 }
 

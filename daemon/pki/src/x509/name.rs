@@ -356,7 +356,8 @@ fn directory_string(value: &Any) -> Option<&str> {
     }
 }
 
-pub(super) fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> {
+/// Fails if no subject may have this value of an attribute.
+pub fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> {
     let attribute = kind.key();
     let characters = value.chars().count();
     if characters == 0 || characters > VALUE_CHARACTERS_MAX {

@@ -12,11 +12,16 @@ use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
-use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate};
+use crate::store::{
+    CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate, Store,
+};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_first;
 use crate::x509::revocation::RevocationReason;
 use crate::x509::serial::SerialNumber;
+
+/// Digits of a SHA-256; a serial number has 40 at most.
+const SHA256_DIGITS: usize = 64;
 
 /// How an operator names a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +75,14 @@ impl CertificateName {
         Ok(Self::Sha256(sha256))
     }
 
+    /// From a serial number or a SHA-256, which is longer than every serial number.
+    pub fn of_digits(text: &str, authority: Option<String>) -> Result<Self, Error> {
+        if digits(text).len() == SHA256_DIGITS {
+            return Self::of_sha256(text);
+        }
+        Self::of_serial(text, authority)
+    }
+
     /// From the certificate: DER, base64 of DER, or PEM, whose first certificate counts.
     pub fn of_certificate(bytes: &[u8]) -> Result<Self, Error> {
         let certificate = parse_first(bytes).map_err(|error| {
@@ -77,6 +90,34 @@ impl CertificateName {
             Error::invalid(Code::CertificateMalformed, message)
         })?;
         Ok(Self::Sha256(certificate.sha256()))
+    }
+
+    /// Finds the certificate that has this name, and no other.
+    pub(in crate::ca) fn find(&self, store: &Store) -> Result<CertificateRow, Error> {
+        let (mut found, what) = match self {
+            CertificateName::Serial { serial, authority } => {
+                let authority = authority.as_deref();
+                let found = store.certificates_by_serial(serial.as_bytes(), authority)?;
+                let by = authority.map_or(String::new(), |it| format!(" by authority {it:?}"));
+                (found, format!("serial number {serial}{by}"))
+            }
+            CertificateName::Sha256(sha256) => {
+                let found = store.certificate_by_sha256(sha256)?;
+                let sha256 = hex::encode_upper(sha256);
+                (Vec::from_iter(found), format!("SHA-256 {sha256}"))
+            }
+        };
+        match (found.pop(), found.len()) {
+            (Some(row), 0) => Ok(row),
+            (Some(_), _) => Err(Error::conflict(
+                Code::CertificateAmbiguous,
+                format!("several certificates have {what}; name the authority, or the SHA-256"),
+            )),
+            (None, _) => Err(Error::missing(
+                Code::CertificateUnknown,
+                format!("this daemon has issued no certificate with {what}"),
+            )),
+        }
     }
 }
 
@@ -105,7 +146,7 @@ impl Exclusions {
         reason: RevocationReason,
         cause: &str,
     ) -> Result<RevokedLeaf, Error> {
-        let row = self.named_certificate(name)?;
+        let row = name.find(&self.store)?;
         self.refuse_authority(&row)?;
         let target = RevocationTarget::Sha256(row.sha256);
         let revoked = self.revoke(permission, target, reason, cause)?;
@@ -153,35 +194,6 @@ impl Exclusions {
         let revoked = self.store.revoke(revocation, reason)?;
         self.follow_revocation(&revoked)?;
         Ok(revoked)
-    }
-
-    fn named_certificate(&self, name: &CertificateName) -> Result<CertificateRow, Error> {
-        let (mut found, what) = match name {
-            CertificateName::Serial { serial, authority } => {
-                let authority = authority.as_deref();
-                let found = self
-                    .store
-                    .certificates_by_serial(serial.as_bytes(), authority)?;
-                let by = authority.map_or(String::new(), |it| format!(" by authority {it:?}"));
-                (found, format!("serial number {serial}{by}"))
-            }
-            CertificateName::Sha256(sha256) => {
-                let found = self.store.certificate_by_sha256(sha256)?;
-                let sha256 = hex::encode_upper(sha256);
-                (Vec::from_iter(found), format!("SHA-256 {sha256}"))
-            }
-        };
-        match (found.pop(), found.len()) {
-            (Some(row), 0) => Ok(row),
-            (Some(_), _) => Err(Error::conflict(
-                Code::CertificateAmbiguous,
-                format!("several certificates have {what}; name the authority, or the SHA-256"),
-            )),
-            (None, _) => Err(Error::missing(
-                Code::CertificateUnknown,
-                format!("this daemon has issued no certificate with {what}"),
-            )),
-        }
     }
 
     fn refuse_authority(&self, row: &CertificateRow) -> Result<(), Error> {
@@ -256,6 +268,21 @@ impl Exclusions {
     pub(super) fn follow_revocation(&self, revoked: &Revoked) -> Result<(), Error> {
         if revoked.changed.is_empty() {
             return Ok(());
+        }
+        for it in &revoked.changed {
+            let serial = hex::encode_upper(&it.serial);
+            let subject = it.subject.as_str();
+            match it.revoked {
+                Some((_, reason)) => {
+                    tracing::info!(
+                        subject,
+                        serial,
+                        reason = reason.name(),
+                        "certificate revoked"
+                    );
+                }
+                None => tracing::info!(subject, serial, "hold of a certificate lifted"),
+            }
         }
         let is_authority = |revoked: &RevokedCertificate| {
             self.hierarchy().iter().any(|it| {

@@ -94,7 +94,9 @@ impl Exclusions {
             devices,
             reached,
         };
+        let devices = chunk.devices.len();
         self.store.hold_devices(chunk, now)?;
+        tracing::info!(block = %block.name, devices, "devices of a block excluded");
         Ok(())
     }
 

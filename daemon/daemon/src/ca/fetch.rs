@@ -1,0 +1,74 @@
+//! Finds issued certificates again, with their chains, for callers that may fetch them.
+
+use super::authorize::{Authorized, Fetch};
+use super::exclusion::revoke::CertificateName;
+use super::hierarchy::ChainLink;
+use super::{Code, Error, Issuer};
+use crate::ids::GenerationNumber;
+use crate::store::CertificateRow;
+use std::sync::Arc;
+
+/// The most certificates of one name that are listed.
+const LISTED_MAX: u32 = 1_000;
+
+/// An issued certificate, with the chain that its holder presents.
+#[derive(Debug)]
+pub struct Fetched {
+    pub certificate: CertificateRow,
+    /// The authority and the generation that issued it.
+    pub issuer: Option<(String, GenerationNumber)>,
+    pub chain: Vec<Arc<ChainLink>>,
+}
+
+impl Issuer {
+    /// Returns the certificate of this name.
+    pub fn fetch(
+        &self,
+        permission: &Authorized<Fetch>,
+        name: &CertificateName,
+    ) -> Result<Fetched, Error> {
+        let row = match name.find(&self.store) {
+            Ok(row) if permission.covers(&row.subject, row.role) => row,
+            Ok(_) => return Err(permission.refusal()),
+            // Other callers learn nothing of certificates that are not theirs.
+            Err(error) if permission.covers("", None) => return Err(error),
+            Err(_) => return Err(permission.refusal()),
+        };
+        Ok(self.fetched(row))
+    }
+
+    /// Returns the certificates of a subject, newest first.
+    pub fn fetch_all(
+        &self,
+        permission: &Authorized<Fetch>,
+        subject: &str,
+    ) -> Result<Vec<Fetched>, Error> {
+        let mut rows = self.store.certificates_of(subject, LISTED_MAX)?;
+        rows.retain(|row| permission.covers(subject, row.role));
+        if rows.is_empty() && !permission.covers("", None) {
+            return Err(permission.refusal());
+        }
+        if rows.is_empty() {
+            let message = format!(
+                "this daemon has issued no certificate with the common name {subject:?}; \
+                 `hallmark device list` has the devices"
+            );
+            return Err(Error::missing(Code::CertificateUnknown, message));
+        }
+        Ok(rows.into_iter().map(|row| self.fetched(row)).collect())
+    }
+
+    fn fetched(&self, certificate: CertificateRow) -> Fetched {
+        let issuer = certificate.issuer;
+        let mut chain = self.chain_of(issuer);
+        // A root is its own issuer.
+        chain.retain(|link| link.certificate.sha256() != certificate.sha256);
+        let hierarchy = self.hierarchy();
+        let issuer = hierarchy.generation(issuer);
+        Fetched {
+            issuer: issuer.map(|it| (it.authority.clone(), it.number)),
+            certificate,
+            chain,
+        }
+    }
+}
