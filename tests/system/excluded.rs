@@ -11,7 +11,7 @@ use crate::process::until;
 use crate::provisioned::{below_line_1, individually};
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const BLOCK_LINE: [&str; 5] = ["authority", "block", "line-1", "--generation", "1"];
 const UNBLOCK_LINE: [&str; 5] = ["authority", "unblock", "line-1", "--generation", "1"];
@@ -417,4 +417,25 @@ fn a_ca_certificate_that_is_deleted_during_a_block_readmits_nothing() {
             .then_some(())
     });
     is_assigned(&env.emulator, &device);
+}
+
+/// A device was compromised and has a new leaf, in an enrollment beside its group. Verifies: when
+/// the group is removed, the command names that enrollment, which goes on admitting the device;
+/// when it is removed too, DPS refuses the device.
+#[test]
+fn the_enrollments_that_stay_beside_a_removed_group_are_named() {
+    let (env, _) = below_line_1(&["press-7", "press-8"]);
+    completely(
+        &env,
+        &["roll", "start", "press-7", "--reason", "compromise"],
+    );
+    let renewed = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    let removed = env.json(&["enrollment", "remove", "--group", "line-1"]);
+    assert_eq!(removed["stay"], json!(["press-7"]), "{removed}");
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &renewed);
+    env.run(&["enrollment", "remove", "--individual", "press-7"]);
+    env.wait_in_sync();
+    is_out(&env, &renewed);
 }

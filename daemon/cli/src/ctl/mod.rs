@@ -311,9 +311,34 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
                 client::segment(name),
                 query.join("&")
             ))?;
-            show.record(&json!({ "removing": name }))
+            let mut answer = json!({ "removing": name });
+            if kind == "group" {
+                answer["stay"] =
+                    json!(beside_group(client, name, service.provisioning.as_deref())?);
+            }
+            show.record(&answer)
         }
     }
+}
+
+/// Returns the registration ids of the individual enrollments that excluded a device from a group.
+/// They stay when the group is removed, and admit their devices by new leaves.
+fn beside_group(
+    client: &Client,
+    group: &str,
+    provisioning: Option<&str>,
+) -> Result<Vec<String>, Failure> {
+    let all = client.pages("/v1/enrollments", "id")?;
+    let is_beside = |it: &&Value| {
+        let of = it["overlay_of"].as_str();
+        it["kind"] == "individual"
+            && it["state"] != "being removed"
+            && of.is_some_and(|of| of.eq_ignore_ascii_case(group))
+            && provisioning.is_none_or(|service| it["provisioning"] == service)
+    };
+    let beside = all.as_array().into_iter().flatten().filter(is_beside);
+    let names = beside.filter_map(|it| it["name"].as_str());
+    Ok(names.map(str::to_owned).collect())
 }
 
 fn audit(client: &Client, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
