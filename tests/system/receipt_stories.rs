@@ -179,7 +179,7 @@ fn an_unusable_request_never_delays_the_exclusion() {
             "press-8",
             file("binary.csr", "\u{0}\u{1}"),
             None,
-            "binary.csr",
+            "csr_malformed",
         ),
     ] {
         let error = with_unusable(&env, id, &csr, profile);
