@@ -83,7 +83,7 @@ fn the_status_line_shows_a_change_at_once() {
 fn the_watchdog_is_fed_only_while_all_make_progress() {
     let mut env = TestEnv::new();
     let systemd = ServiceManager::new(&env.path(""), "notify");
-    let mut command = env.serve(&["overdue=return((look))".into()]);
+    let mut command = env.serve(&["overdue=return((turn))".into()]);
     systemd.looks_after(&mut command, Some(WATCHDOG));
     let daemon = Process::start(&mut command, env.path("hallmarkd.log"));
     env.attend(daemon);
@@ -110,7 +110,7 @@ fn the_watchdog_is_fed_only_while_all_make_progress() {
     env.add_group("line-1", "line-1");
     systemd.misses_the_watchdog_for(WATCHDOG);
     let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
-    assert!(log.contains("(look) takes longer than it may"), "{log}");
+    assert!(log.contains("(turn) takes longer than it may"), "{log}");
     systemd.hears("WATCHDOG=1");
     env.wait_in_sync();
 }
