@@ -116,7 +116,7 @@ pub(super) fn why_invalid(error: &serde_json::Error) -> String {
         }
         Category::Eof => "the body is not JSON: it ends too early; send it whole".into(),
         Category::Syntax | Category::Io => {
-            format!("the body is not JSON: look at line {line}, column {column}")
+            format!("the body is not JSON from line {line}, column {column} on; correct it there")
         }
     }
 }
