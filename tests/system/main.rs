@@ -132,6 +132,7 @@ mod hostile;
 mod http;
 mod hub_quota;
 mod hubs;
+mod imported;
 mod invariants;
 mod issue;
 mod keepalive;

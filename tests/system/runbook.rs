@@ -5,6 +5,7 @@
 use crate::block::five_devices;
 use crate::device::{is_assigned, register};
 use crate::external::{self, Elsewhere, asked};
+use crate::imported::with_a_past;
 use crate::process::{CommandOutput, until};
 use crate::provisioned::{below_line_1, individually};
 use crate::request::Request;
@@ -329,6 +330,22 @@ fn an_authority_is_certified_elsewhere() {
     env.write("gateway-chain.pem", &answer);
     page.text(&env);
     assert!(page.text(&env).contains("CN=Elsewhere"));
+}
+
+#[test]
+fn an_authority_has_a_past() {
+    let env = with_a_past();
+    let mut page = Runbook::of("You have an authority already");
+    let [index, folder, list] =
+        ["index.txt", "newcerts", "old.crl"].map(|it| env.path(it).display().to_string());
+    let own = [
+        ("root", "old"),
+        ("/etc/pki/index.txt", index.as_str()),
+        ("/etc/pki/newcerts", &folder),
+        ("/etc/pki/old-root.crl", &list),
+    ];
+    assert!(page.line(&own).text(&env).contains("revocations"));
+    assert_eq!(env.count("device"), 6);
 }
 
 #[test]

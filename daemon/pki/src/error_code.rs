@@ -114,6 +114,8 @@ codes! {
         IdempotencyKeyInvalid => "idempotency_key_invalid",
         IdempotencyKeyRequired => "idempotency_key_required",
         IdempotencyKeyReused => "idempotency_key_reused",
+        ImportNotLocal => "import_not_local",
+        ImportRefused => "import_refused",
         InstallChainIncomplete => "install_chain_incomplete",
         InstallLimits => "install_limits",
         InstallMalformed => "install_malformed",

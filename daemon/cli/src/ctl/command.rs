@@ -175,6 +175,8 @@ pub enum AuthorityCommand {
         /// The certificate and all above it, up to the self-signed one (PEM).
         file: PathBuf,
     },
+    /// Take over what an adopted authority issued and revoked before.
+    Import(Import),
     /// Show one authority with all its generations.
     Show {
         /// The authority's name.
@@ -183,6 +185,25 @@ pub enum AuthorityCommand {
         #[arg(long)]
         pem: bool,
     },
+}
+
+/// `hallmark authority import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The authority's name.
+    pub name: String,
+    /// The index of `openssl ca` (`index.txt`), which the daemon must be able to read.
+    #[arg(long, required_unless_present = "crl")]
+    pub index: Option<PathBuf>,
+    /// The folder of its certificates, each named by its serial number (`new_certs_dir`).
+    #[arg(long, requires = "index")]
+    pub certificates: Option<PathBuf>,
+    /// The last revocation list (PEM or DER).
+    #[arg(long)]
+    pub crl: Option<PathBuf>,
+    /// The profile of the devices that have these certificates. Without it, no device is recorded.
+    #[arg(long, requires = "certificates")]
+    pub profile: Option<String>,
 }
 
 /// `hallmark issue`

@@ -31,7 +31,7 @@ use output::Output;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use command::Arguments;
@@ -212,6 +212,7 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
             let certificates = certificate::read(file)?;
             show.record(&client.post(&path, &json!({ "certificates": certificates }))?)
         }
+        AuthorityCommand::Import(files) => import(client, show, files),
         AuthorityCommand::Show { name, pem: true } => {
             let generations = client.get(&format!("/v1/authorities/{}", client::segment(name)))?;
             for generation in generations.as_array().into_iter().flatten() {
@@ -223,6 +224,24 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
             show.record(&client.get(&format!("/v1/authorities/{}", client::segment(name)))?)
         }
     }
+}
+
+/// The daemon reads the files; a relative path is one of this program's folder.
+fn import(client: &Client, show: &Show, files: &command::Import) -> Result<(), Failure> {
+    let absolute = |path: &Option<PathBuf>| {
+        let path = path.as_deref();
+        path.map(|it| std::path::absolute(it).map_err(|error| Failure::file(it, &error)))
+            .transpose()
+    };
+    let body = json!({
+        "index": absolute(&files.index)?,
+        "certificates": absolute(&files.certificates)?,
+        "crl": absolute(&files.crl)?,
+        "profile": files.profile,
+    });
+    let path = format!("/v1/authorities/{}/imports", client::segment(&files.name));
+    let outcome = steps(client, &path, StepsBody::Json(body))?;
+    show.record(&outcome["report"])
 }
 
 fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Failure> {

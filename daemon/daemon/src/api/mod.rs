@@ -23,6 +23,7 @@ mod clock;
 mod devices;
 mod enrollments;
 mod est;
+mod imports;
 pub mod listener;
 mod metrics;
 mod pace;
@@ -253,6 +254,7 @@ impl Edge {
                 "/v1/authorities/{name}/certificate",
                 post(authorities::install),
             )
+            .route("/v1/authorities/{name}/imports", post(imports::run))
             .route("/v1/ca-certificates", get(ca_certificates::list))
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))

@@ -29,6 +29,7 @@ pub mod failover;
 pub mod fetch;
 mod generation;
 pub mod hierarchy;
+pub mod import;
 pub mod issue;
 pub mod issuer;
 mod issuer_constraints;

@@ -49,9 +49,9 @@ pub struct MadeElsewhere {
 /// The issuer of a certificate that was signed elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CertificateIssuer {
-    /// A generation on record; the certified one if it is a root.
+    /// A generation on record.
     Generation(GenerationId),
-    /// An issuer without a generation here.
+    /// An issuer without a generation here, or a root before it came here.
     Elsewhere { certified: GenerationId },
 }
 
@@ -94,21 +94,25 @@ impl Store {
                 });
             }
             refuse_known_key(tx, authority, &adopted.spki)?;
-            let row = insert_with_label(
-                tx,
-                GenerationNumber::FIRST,
-                &adopted.plan,
-                &adopted.key_label,
-            )?;
+            let mut plan = adopted.plan.clone();
+            if is_taken(tx, &plan)? {
+                // The public key finds it, too.
+                plan.key_id.clear();
+            }
+            let row = insert_with_label(tx, GenerationNumber::FIRST, &plan, &adopted.key_label)?;
             tx.execute(
                 "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
                 params![row.id, adopted.spki, adopted.crl_number],
             )?;
-            let issuer = match &adopted.above {
-                Some(_) => CertificateIssuer::Elsewhere { certified: row.id },
-                None => CertificateIssuer::Generation(adopted.plan.parent.unwrap_or(row.id)),
+            let issuer = match adopted.plan.parent {
+                Some(parent) => CertificateIssuer::Generation(parent),
+                None => CertificateIssuer::Elsewhere { certified: row.id },
             };
-            let intent = record_certificate(tx, &adopted.certificate, issuer, &entry)?;
+            let imported = imported(tx, authority, &adopted)?;
+            let intent = match imported {
+                Some(intent) => intent,
+                None => record_certificate(tx, &adopted.certificate, issuer, &entry)?,
+            };
             if let Some(above) = &adopted.above {
                 record_chain(tx, row.id, above)?;
             }
@@ -133,6 +137,49 @@ fn refuse_known_key(tx: &Tx<'_>, authority: &str, spki: &[u8]) -> Result<(), Sto
              of its own"
         ),
     })
+}
+
+/// Whether another key on this token has the same `CKA_ID`: tools that import keys often give 01.
+fn is_taken(tx: &Tx<'_>, plan: &PlannedGeneration) -> Result<bool, StoreError> {
+    tx.query_one(
+        "SELECT EXISTS (SELECT 1 FROM generation
+             WHERE token = ?1 AND key_id = ?2 AND key_id <> x'')",
+        params![plan.token, plan.key_id],
+        |row| row.get(0),
+    )
+}
+
+/// Returns the certificate if it is on record since an import of what its issuer had issued before.
+/// Fails if the issuer has revoked it.
+fn imported(
+    tx: &Tx<'_>,
+    authority: &str,
+    adopted: &AdoptedGeneration,
+) -> Result<Option<IntentId>, StoreError> {
+    let Some(parent) = adopted.plan.parent else {
+        return Ok(None);
+    };
+    let certificate = &adopted.certificate;
+    let recorded: Option<(IntentId, bool)> = tx.query_optional(
+        "SELECT i.id, c.revoked_at IS NOT NULL
+         FROM certificate c JOIN intent i ON i.id = c.intent
+         WHERE c.sha256 = ?1 AND i.purpose = 'adopted' AND i.issuer = ?2",
+        params![sha256(&certificate.der), parent],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let listed: Option<bool> = tx.query_optional(
+        "DELETE FROM former_certificate WHERE generation = ?1 AND serial = ?2
+         RETURNING revoked_at IS NOT NULL",
+        params![parent, certificate.serial],
+        |row| row.get(0),
+    )?;
+    if listed == Some(true) || recorded.is_some_and(|(_, is_revoked)| is_revoked) {
+        return Err(StoreError::Invalid {
+            code: Code::AdoptionRefused,
+            message: format!("authority {authority} is not adopted: its issuer has revoked it"),
+        });
+    }
+    Ok(recorded.map(|(intent, _)| intent))
 }
 
 /// Records a certificate that was signed elsewhere, and its intent.

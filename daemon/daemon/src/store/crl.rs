@@ -79,9 +79,9 @@ const SELECT: &str = "SELECT generation, number, der, this_update, next_update, 
      entries, (SELECT crl_withheld FROM generation g WHERE g.id = crl.generation)
      FROM crl WHERE der IS NOT NULL";
 
-/// The entries of a generation's list: revoked certificates, and abandoned serial numbers. Both
-/// stay until they were on a list that was made after their end (RFC 5280, section 3.3). `?2` is
-/// the date of the last list.
+/// The entries of a generation's list: revoked certificates, abandoned serial numbers, and serial
+/// numbers that were revoked before the authority was adopted. They stay until they were on a list
+/// that was made after their end (RFC 5280, section 3.3). `?2` is the date of the last list.
 const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      FROM certificate c JOIN intent i ON i.id = c.intent
      WHERE c.revoked_at IS NOT NULL AND i.issuer = ?1 AND i.issued_elsewhere = 0
@@ -90,6 +90,10 @@ const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      SELECT serial, abandoned_at, 0, id FROM intent
      WHERE state = 'abandoned' AND issuer = ?1
        AND (not_after >= ?2 OR abandoned_at >= ?2)
+     UNION ALL
+     SELECT serial, revoked_at, revocation_reason, 0 FROM former_certificate
+     WHERE revoked_at IS NOT NULL AND generation = ?1
+       AND (not_after IS NULL OR not_after >= ?2 OR revoked_at >= ?2)
      ORDER BY 2, 4";
 
 impl Store {

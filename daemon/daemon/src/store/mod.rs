@@ -68,6 +68,7 @@ mod hub_deletion;
 mod hub_job;
 mod hub_observation;
 mod hub_task;
+mod import;
 mod individual;
 mod intent;
 mod issuance;
@@ -123,6 +124,7 @@ pub use hub_observation::HubObservation;
 pub use hub_task::{
     HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
 };
+pub use import::{FormerCertificate, Imported, ImportedLeaf};
 pub use individual::IndividualsBelow;
 pub use intent::{
     Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded, Requester,

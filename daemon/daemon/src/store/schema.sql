@@ -60,7 +60,8 @@ CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
     serial          BLOB    NOT NULL,
     issuer          INTEGER NOT NULL REFERENCES generation (id),
-    -- 1 if the issuer has no generation here: `issuer` is then the certified generation itself.
+    -- 1 for the certificate that an adopted root has signed itself, and for one whose issuer has no
+    -- generation here: `issuer` is then the certified generation, which may give the number again.
     issued_elsewhere INTEGER NOT NULL DEFAULT 0
                     CONSTRAINT intent_issued_elsewhere_valid
                     CHECK (issued_elsewhere = 0 OR issued_elsewhere = 1 AND purpose = 'adopted'),
@@ -98,8 +99,10 @@ CREATE TABLE intent (
     -- An issuer gives each serial number once (RFC 5280, section 4.1.2.2). The serial number comes
     -- first, so that the index finds a certificate by that alone, too.
     CONSTRAINT intent_serial UNIQUE (serial, issuer, issued_elsewhere),
+    -- A serial number that is recorded as issued was given elsewhere; one that is given here begins
+    -- as intended.
     CONSTRAINT intent_serial_length
-        CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR purpose = 'adopted')),
+        CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR state = 'issued')),
     CONSTRAINT intent_request_is_whole CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
     CONSTRAINT intent_abandoned_has_date CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
 ) STRICT;
@@ -202,6 +205,24 @@ BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
 BEGIN
     SELECT RAISE(FAIL, 'certificate_is_immutable');
 END;
+
+-- A certificate that an authority issued before it was adopted, and that is known by a line of its
+-- index or an entry of its last list alone. What is revoked is on the lists of the generation.
+CREATE TABLE former_certificate (
+    generation        INTEGER NOT NULL REFERENCES generation (id),
+    serial            BLOB    NOT NULL CONSTRAINT former_certificate_serial_length
+                      CHECK (length(serial) BETWEEN 1 AND 20),
+    -- Of a list's entry, neither the subject nor the end is known.
+    subject           TEXT,
+    not_after         INTEGER,
+    revoked_at        INTEGER,
+    revocation_reason INTEGER CONSTRAINT former_certificate_reason_valid CHECK (
+        revocation_reason BETWEEN 0 AND 10 AND revocation_reason <> 7 AND revocation_reason <> 8
+    ),
+    PRIMARY KEY (generation, serial),
+    CONSTRAINT former_certificate_reason_has_date
+        CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
+) STRICT, WITHOUT ROWID;
 
 -- Keys of certificates that were revoked because of their key (keyCompromise, cACompromise,
 -- aACompromise). No certificate is issued for such a key again, under any name.

@@ -122,6 +122,11 @@ pub fn assemble(
 }
 
 impl RevocationList {
+    /// Reads a list in DER. Only its signature is of use afterwards.
+    pub(super) fn read(der: &[u8]) -> Result<Self, CertificateRefusal> {
+        Self::parse(der.into())
+    }
+
     fn parse(der: Der) -> Result<Self, CertificateRefusal> {
         let outer = wire::Signed::from_der(&der)?;
         let tbs_length = outer.to_be_signed.to_der()?.len();

@@ -69,6 +69,8 @@ pub(super) const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5
 // Extensions of revocation lists and their entries: RFC 5280 5.2 and 5.3.
 pub(super) const CRL_NUMBER: ObjectIdentifier = oid("2.5.29.20");
 pub(super) const CRL_REASON: ObjectIdentifier = oid("2.5.29.21");
+pub(super) const DELTA_CRL_INDICATOR: ObjectIdentifier = oid("2.5.29.27");
+pub(super) const ISSUING_DISTRIBUTION_POINT: ObjectIdentifier = oid("2.5.29.28");
 
 // Values in extensions: RFC 5280 4.2.1.12 and 4.2.2.1.
 pub(super) const SERVER_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.1");

@@ -1,0 +1,344 @@
+//! Tests the import of what an adopted authority issued before: OpenSSL's own CA has issued and
+//! revoked for years, then Hallmark takes over its key, its index and its last list.
+
+use crate::adoption::{import, openssl, run};
+use crate::process::{CommandOutput, until};
+use crate::relying_party::{Relying, pem};
+use crate::test_env::TestEnv;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+const CONFIGURATION: &str = "
+[ca]
+default_ca = old
+[old]
+database = index.txt
+new_certs_dir = newcerts
+certificate = old.pem
+private_key = old.key
+serial = serial
+crlnumber = crlnumber
+default_md = sha256
+default_days = 400
+default_crl_days = 30
+policy = any
+email_in_dn = no
+unique_subject = no
+x509_extensions = leaf
+copy_extensions = none
+[any]
+countryName = optional
+organizationName = optional
+commonName = supplied
+[req]
+distinguished_name = name
+prompt = no
+string_mask = nombstr
+[name]
+CN = none
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[leaf]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = clientAuth
+";
+
+/// Makes OpenSSL's CA with its files, in the environment's folder.
+fn old_authority(env: &TestEnv) {
+    env.write("openssl.cnf", CONFIGURATION);
+    env.write("index.txt", "");
+    env.write("serial", "01\n");
+    env.write("crlnumber", "2A\n");
+    fs::create_dir(env.path("newcerts")).unwrap();
+    openssl(
+        env,
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out old.key",
+    );
+    openssl(
+        env,
+        "req -x509 -config openssl.cnf -new -key old.key -days 3650 -set_serial 1 -subj /C=DE/O=Works/CN=Old \
+         -extensions authority -out old.pem",
+    );
+}
+
+fn issue(env: &TestEnv, name: &str, validity: &str) {
+    openssl(
+        env,
+        &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"),
+    );
+    openssl(
+        env,
+        &format!(
+            "req -new -config openssl.cnf -key {name}.key -subj /O=Works/CN={name} -out {name}.csr"
+        ),
+    );
+    openssl(
+        env,
+        &format!("ca -batch -config openssl.cnf -in {name}.csr {validity} -notext -out {name}.crt"),
+    );
+}
+
+/// An environment whose old authority has issued six certificates and revoked three of them; one
+/// of each is expired.
+pub(crate) fn with_a_past() -> TestEnv {
+    let mut env = TestEnv::new();
+    let old = "[[authority]]\nname = \"old\"\ntoken = \"factory\"\n\n[[provisioning]]";
+    let configuration = env.configuration().replacen("[[provisioning]]", old, 1);
+    env.configure(&configuration);
+    old_authority(&env);
+    let ended = "-startdate 240101000000Z -enddate 250101000000Z";
+    for (name, validity) in [
+        ("press-11", "-days 400"),
+        ("press-12", "-days 400"),
+        ("press-13", "-days 400"),
+        ("press-14", ended),
+        ("press-15", ended),
+        ("press-16", "-days 400"),
+    ] {
+        issue(&env, name, validity);
+    }
+    for (name, reason) in [
+        ("press-12", "keyCompromise"),
+        ("press-15", "superseded"),
+        ("press-16", "cessationOfOperation"),
+    ] {
+        openssl(
+            &env,
+            &format!("ca -config openssl.cnf -revoke {name}.crt -crl_reason {reason}"),
+        );
+    }
+    openssl(&env, "ca -config openssl.cnf -updatedb");
+    openssl(&env, "ca -config openssl.cnf -gencrl -out old.crl");
+    import(&env, "old", "Old", "01");
+    env.start();
+    let file = format!(
+        "name = \"takeover\"\n[[authority]]\nname = \"old\"\nkey = \"pkcs11:id=%01\"\n\
+         certificate = {:?}\n",
+        env.path("old.pem")
+    );
+    let adopted = run(&env, &file);
+    assert_eq!(adopted.code, Some(0), "{adopted:?}");
+    env
+}
+
+fn imported(env: &TestEnv, more: &[&str]) -> CommandOutput {
+    let command = ["--json", "authority", "import", "old"];
+    env.hallmark(&[&command, more].concat())
+}
+
+/// The number of the list, and date and reason by serial number.
+fn entries(der: &[u8]) -> (u64, BTreeMap<String, (i64, u8)>) {
+    let (_, list) = CertificateRevocationList::from_der(der).unwrap();
+    let number = list.crl_number().unwrap().to_string().parse().unwrap();
+    let entries = list.iter_revoked_certificates().map(|it| {
+        let reason = it.reason_code().map_or(0, |(_, code)| code.0);
+        let serial = hex::encode_upper(it.serial().to_bytes_be());
+        (serial, (it.revocation_date.timestamp(), reason))
+    });
+    (number, entries.collect())
+}
+
+fn old_list(env: &TestEnv) -> (u64, BTreeMap<String, (i64, u8)>) {
+    openssl(env, "crl -in old.crl -outform DER -out old.der");
+    entries(&fs::read(env.path("old.der")).unwrap())
+}
+
+/// `openssl verify -crl_check` with the present list of the daemon.
+fn judged(env: &TestEnv, leaf: &str) -> CommandOutput {
+    env.write("list.pem", &pem("crl", &Relying::on(env).crl("old")));
+    let mut command = Command::new("openssl");
+    command.args([
+        "verify",
+        "-crl_check",
+        "-CAfile",
+        "old.pem",
+        "-CRLfile",
+        "list.pem",
+    ]);
+    CommandOutput::of(command.arg(format!("{leaf}.crt")).current_dir(env.path("")))
+}
+
+/// One certificate's file is missing. Verifies: index, certificates and the last list are taken
+/// over; the next list of the authority has the old revocations with their dates and reasons, and a
+/// higher number; old devices are known, and can be blocked and revoked, and OpenSSL refuses them
+/// then; a compromised old key gets no certificate. A second import changes nothing.
+#[test]
+fn what_an_adopted_authority_issued_and_revoked_is_known() {
+    let env = with_a_past();
+    let old = old_list(&env);
+    assert_eq!(old.0, 0x2a);
+    assert_eq!(old.1.len(), 3, "{old:?}");
+    fs::remove_file(env.path("newcerts/06.pem")).unwrap();
+    let [index, folder, list] =
+        ["index.txt", "newcerts", "old.crl"].map(|it| env.path(it).display().to_string());
+    let files = [
+        "--index",
+        &index,
+        "--certificates",
+        &folder,
+        "--crl",
+        &list,
+        "--profile",
+        "device",
+    ];
+    let output = imported(&env, &files);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let report: Value = serde_json::from_str(&output.out).unwrap();
+    for (field, value) in [
+        ("indexed", 6),
+        ("missing", 1),
+        ("listed", 3),
+        ("certificates", 5),
+        ("serials", 1),
+        ("devices", 5),
+        ("revocations", 3),
+        ("conflicts", 0),
+        ("crl_number", 0x2a),
+    ] {
+        assert_eq!(report[field], value, "{field}: {report}");
+    }
+    // An expired one may be left out: it was on the old list after its end (RFC 5280, 3.3).
+    let valid = |mut listed: BTreeMap<String, (i64, u8)>| {
+        listed.remove("05");
+        listed
+    };
+    let now = until("the list has the old revocations", || {
+        let now = entries(&Relying::on(&env).crl("old"));
+        (valid(now.1.clone()) == valid(old.1.clone())).then_some(now)
+    });
+    assert!(now.0 > old.0, "{now:?}");
+    for (leaf, refused) in [("press-11", false), ("press-12", true), ("press-16", true)] {
+        let verdict = judged(&env, leaf);
+        assert_eq!(
+            verdict.error.contains("revoked"),
+            refused,
+            "{leaf}: {verdict:?}"
+        );
+    }
+
+    let shown = env.json(&["device", "show", "press-11"]);
+    assert!(shown.to_string().contains("press-11"), "{shown}");
+    env.run(&["device", "block", "press-11"]);
+    until("the block is on the list", || {
+        judged(&env, "press-11")
+            .error
+            .contains("revoked")
+            .then_some(())
+    });
+    env.run(&["device", "unblock", "press-11"]);
+    let revoked = env.json(&[
+        "certificate",
+        "revoke",
+        "03",
+        "--authority",
+        "old",
+        "--reason",
+        "superseded",
+    ]);
+    assert_eq!(revoked["subject"], "press-13", "{revoked}");
+    until("the revocation is on the list", || {
+        judged(&env, "press-13")
+            .error
+            .contains("revoked")
+            .then_some(())
+    });
+    assert_eq!(env.count("compromised_key"), 1);
+
+    let again = imported(&env, &files);
+    let report: Value = serde_json::from_str(&again.out).unwrap();
+    for field in [
+        "certificates",
+        "serials",
+        "devices",
+        "revocations",
+        "conflicts",
+    ] {
+        assert_eq!(report[field], 0, "{field}: {report}");
+    }
+    assert_eq!(report["known"], 9, "{report}");
+    env.run(&["audit", "verify"]);
+}
+
+/// Verifies: files that are not what they should be are refused with the reason, and change
+/// nothing; an authority that was made here has no past.
+#[test]
+fn what_is_no_past_of_the_authority_is_not_imported() {
+    let env = with_a_past();
+    let good = fs::read_to_string(env.path("index.txt")).unwrap();
+    let broken = env.write("broken.txt", &format!("{good}X\t1\t\t01\tunknown\t/CN=x\n"));
+    openssl(
+        &env,
+        "req -x509 -config openssl.cnf -new -newkey rsa:2048 -nodes -keyout other.key -days 9 -subj /C=DE/O=Works/CN=Old \
+         -extensions authority -out other.pem",
+    );
+    openssl(
+        &env,
+        "ca -config openssl.cnf -keyfile other.key -cert other.pem -gencrl -out other.crl",
+    );
+    let other = env.path("other.crl");
+    let pem = env.path("old.pem");
+    let path = |it: &std::path::Path| it.display().to_string();
+    for (files, reason) in [
+        (["--index", &path(&broken)], "line 7"),
+        (["--crl", &path(&other)], "has not signed it"),
+        (["--crl", &path(&pem)], "no revocation list"),
+        (["--index", "/nowhere/index.txt"], "/nowhere"),
+    ] {
+        let refused = imported(&env, &files);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(
+            refused.error.contains("import_refused") && refused.error.contains(reason),
+            "{reason}: {refused:?}"
+        );
+    }
+    assert_eq!(env.count("former_certificate"), 0);
+    assert_eq!(env.count("intent"), 1);
+    let unknown = env.hallmark(&[
+        "authority",
+        "import",
+        "nobody",
+        "--crl",
+        &path(&env.path("old.crl")),
+    ]);
+    assert!(unknown.error.contains("authority_unknown"), "{unknown:?}");
+}
+
+/// The daemon is killed in the middle of an import of thousands of lines without certificates.
+/// Verifies: the same command goes on, and the next list has every old revocation once.
+#[test]
+fn an_import_that_was_cut_off_goes_on() {
+    let mut env = with_a_past();
+    let line = |serial: usize| {
+        format!(
+            "R\t351231235959Z\t260102030405Z,superseded\t{serial:06X}\tunknown\t/CN=old-{serial}\n"
+        )
+    };
+    let lines: String = (0x1000..0x1000 + 2_000).map(line).collect();
+    let index = env.write("long.txt", &lines);
+    env.stop();
+    env.start_to_stay_at(&["import-chunk"]);
+    let (client, file) = (env.client(), index.display().to_string());
+    let operator = std::thread::spawn(move || {
+        client.hallmark(&["authority", "import", "old", "--index", &file]);
+    });
+    env.stays_at("import-chunk");
+    env.kill();
+    operator.join().unwrap();
+    env.start();
+    let before = env.count("former_certificate");
+    assert!((1..2_000).contains(&before), "{before}");
+    let output = imported(&env, &["--index", index.to_str().unwrap()]);
+    assert!(output.error.contains("2000 of 2000"), "{output:?}");
+    assert_eq!(env.count("former_certificate"), 2_000);
+    until("the list has them", || {
+        let (_, listed) = entries(&Relying::on(&env).crl("old"));
+        (listed.len() == 2_000).then_some(())
+    });
+}
