@@ -210,8 +210,8 @@ fn an_adopted_root_keeps_its_name_through_every_roll() {
 }
 
 /// Verifies: two roots whose certificates have the same serial number are adopted, and an authority
-/// below an issuer elsewhere has that number, too; a second certificate for the key of an adopted
-/// authority is refused in words.
+/// below an issuer elsewhere has that number, too, in a file where the chain that fits is not the
+/// first; a second certificate for the key of an adopted authority is refused in words.
 #[test]
 fn issuers_that_have_given_the_same_serial_number_are_all_adopted() {
     let mut env = TestEnv::new();
@@ -269,7 +269,11 @@ fn issuers_that_have_given_the_same_serial_number_are_all_adopted() {
         run(&env, &file)
     };
     let read = |name: &str| fs::read_to_string(env.path(&format!("{name}.pem"))).unwrap();
-    let chain = read("away") + &read("branch");
+    // A certificate by another root that is not in the file comes first.
+    let away = read("away");
+    let extensions = "-days 3650 -extensions authority";
+    certify(&env, "away", "older", "/CN=Away", 5, extensions);
+    let chain = read("away") + &read("branch") + &away;
     for (name, id, certificates) in [
         ("root", "01", read("root")),
         ("older", "02", read("older")),

@@ -34,6 +34,15 @@ basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
 nameConstraints = critical, permitted;DNS:works.example
+[misnamed]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = DER:30:06:80:04:01:02:03:04
+[short]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
 [no-lists]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign
@@ -240,7 +249,7 @@ fn an_authority_that_does_not_fit_is_not_adopted() {
     old_authorities(&env);
     import(&env, "root", "Old Root", "01");
     import(&env, "plant", "Old Plant", "02");
-    for extensions in ["no-lists", "names"] {
+    for extensions in ["no-lists", "names", "misnamed"] {
         openssl(
             &env,
             &format!(
@@ -271,6 +280,11 @@ fn an_authority_that_does_not_fit_is_not_adopted() {
     for (file, code, reason) in [
         (with("no-lists.pem"), "adoption_refused", "cRLSign"),
         (with("names.pem"), "adoption_refused", "nameConstraints"),
+        (
+            with("misnamed.pem"),
+            "adoption_refused",
+            "authority key identifier",
+        ),
         (
             with("stranger.pem"),
             "adoption_refused",
@@ -355,4 +369,43 @@ fn an_adopted_authority_is_rolled_to_a_key_made_here() {
         is_assigned(&env.emulator, leaf);
         leaf.is_accepted_by_openssl(&root);
     }
+}
+
+/// Verifies: the path length of the root counts below the intermediate, which has none, so no third
+/// authority is made that verifiers would refuse; and lists count on from a number of 20 octets
+/// (rows E3 and E9).
+#[test]
+fn path_lengths_and_long_numbers_count_on_from_an_old_root() {
+    let mut env = TestEnv::new();
+    old_authorities(&env);
+    openssl(
+        &env,
+        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /C=DE/O=Works/CN=Old-Root \
+         -extensions short -out root.pem",
+    );
+    openssl(
+        &env,
+        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
+         -extfile openssl.cnf -extensions authority -out plant.pem",
+    );
+    import(&env, "root", "Old Root", "01");
+    import(&env, "plant", "Old Plant", "02");
+    env.start();
+    let long = format!("crl_number = \"0x{}\"", "6f".repeat(20));
+    let output = run(&env, &takeover(&env).replace("crl_number = 41", &long));
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let reason = "allows 1 authorities below, and 2 are needed";
+    assert!(
+        output.error.contains("authority_limited") && output.error.contains(reason),
+        "{output:?}"
+    );
+    assert_eq!(env.count("generation"), 2);
+    let next = "636183065661687152629839280123558490909052989296";
+    crate::process::until("a list has the next number", || {
+        let shown = env.json(&["authority", "show", "root"]);
+        (shown[0]["crl_number"] == next).then_some(())
+    });
+    let octets = [&[0x6f; 19][..], &[0x70]].concat();
+    let list = Relying::on(&env).crl("root");
+    assert!(list.windows(20).any(|it| it == octets));
 }

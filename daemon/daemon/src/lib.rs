@@ -32,4 +32,4 @@ pub mod store;
 pub mod token;
 
 pub use hallmark_base::{files, notify, printable, socket_path, toml_error};
-pub use hallmark_pki::{der_bytes, enrollment, error_code, ids, unix_seconds, x509};
+pub use hallmark_pki::{crl_number, der_bytes, enrollment, error_code, ids, unix_seconds, x509};

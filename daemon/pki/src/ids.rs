@@ -61,8 +61,6 @@ integers! {
     HubJobId,
     /// Counts the generations of one authority, from 1. It is no row id.
     GenerationNumber,
-    /// The CRL number of RFC 5280, section 5.2.3: it rises with each list of a generation.
-    CrlNumber,
 }
 
 impl GenerationNumber {
@@ -70,13 +68,6 @@ impl GenerationNumber {
     pub const FIRST: Self = Self(1);
 
     /// Returns the number of the generation that comes after this one.
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl CrlNumber {
-    /// Returns the least number that a later list may have.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

@@ -3,6 +3,7 @@
 //! Time, random numbers and observations are arguments. Nothing here reads a clock, opens a file or
 //! a socket, or holds a private key, so every function can be tested with values alone.
 
+pub mod crl_number;
 pub mod der_bytes;
 pub mod enrollment;
 pub mod error_code;

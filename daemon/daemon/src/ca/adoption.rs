@@ -13,9 +13,10 @@ use super::hierarchy::Generation;
 use super::signing_request::Signer;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
 use super::{Code, Error, rfc3339};
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::files;
-use crate::ids::{CrlNumber, GenerationId};
+use crate::ids::GenerationId;
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::credential::is_credential;
@@ -27,6 +28,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
+use crate::x509::path;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -46,7 +48,7 @@ pub struct Adoption {
     pub accept: Option<String>,
     /// The number of the last revocation list that was published elsewhere: ours count on from it
     /// (RFC 5280 5.2.3).
-    pub crl_number: u32,
+    pub crl_number: CrlNumber,
 }
 
 /// A key that was found, and what a person has to know of it.
@@ -66,8 +68,9 @@ impl Ceremonies {
     ) -> Result<TranscriptEntry, Error> {
         let name = &specification.name;
         let refused = |reason: String| refusal(name, reason);
+        let fits = |it: &Certificate| self.fits(name, it);
         let Adopted { certificate, above } = adoption
-            .read(specification.issuer.as_deref())
+            .read(specification.issuer.as_deref(), &fits)
             .map_err(refused)?;
         let public_key = certificate
             .public_key()
@@ -78,13 +81,13 @@ impl Ceremonies {
             None => None,
         };
         may_be_an_authority(&certificate).map_err(refused)?;
-        check_valid([&certificate].into_iter().chain(&above), self.issuer.now())
-            .map_err(refused)?;
+        fits(&certificate).map_err(refused)?;
         if above.is_empty() {
             check_issuer(&certificate, &public_key, parent.map(AsRef::as_ref)).map_err(refused)?;
         }
-        let certificates = [&certificate].into_iter().chain(&above);
-        if let Some(limit) = self.issuer.constraint(name, certificates) {
+        let on_record = parent.map(|it| hierarchy.certificates_above(it.id));
+        let chain = [&certificate].into_iter().chain(&above);
+        if let Some(limit) = path::objection(chain.chain(on_record.into_iter().flatten()), 0) {
             return Err(refused(limit));
         }
         self.can_be_rolled(&certificate, &public_key, parent.map(AsRef::as_ref))
@@ -110,6 +113,13 @@ impl Ceremonies {
         self.issuer.store.adopt_generation(adopted, entry)?;
         self.issuer.reload_hierarchy()?;
         self.adopted_entry(name, found)
+    }
+
+    /// Fails unless the certificate is valid now, and verifiers accept leaves below it.
+    fn fits(&self, authority: &str, certificate: &Certificate) -> Result<(), String> {
+        check_valid(certificate, self.issuer.now())?;
+        let limit = self.issuer.constraint(authority, [certificate]);
+        limit.map_or(Ok(()), Err)
     }
 
     fn adopted_entry(&self, name: &str, found: Found) -> Result<TranscriptEntry, Error> {
@@ -209,24 +219,22 @@ const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key ne
 /// Fails unless the certificate may sign certificates and revocation lists.
 pub(super) fn may_be_an_authority(certificate: &Certificate) -> Result<(), String> {
     Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
+    let serial = certificate.serial().check();
+    serial.map_err(|error| format!("its serial number is not as RFC 5280 has it: {error}"))?;
     if certificate.may_sign_crls() {
         return Ok(());
     }
     Err("its key usage lacks cRLSign, so it could never revoke anything".into())
 }
 
-/// Fails if one of the certificates is not valid now.
-fn check_valid<'a>(
-    mut certificates: impl Iterator<Item = &'a Certificate>,
-    now: UnixSeconds,
-) -> Result<(), String> {
-    let invalid = certificates.find(|it| now < it.not_before() || it.not_after() <= now);
-    invalid.map_or(Ok(()), |it| {
-        Err(format!(
-            "the certificate of {:?} is not valid now",
-            it.subject()
-        ))
-    })
+fn check_valid(certificate: &Certificate, now: UnixSeconds) -> Result<(), String> {
+    if certificate.not_before() <= now && now < certificate.not_after() {
+        return Ok(());
+    }
+    Err(format!(
+        "the certificate of {:?} is not valid now",
+        certificate.subject()
+    ))
 }
 
 /// Fails unless the issuer on record, or its own key, has signed the certificate.
@@ -290,8 +298,12 @@ struct Adopted {
 
 impl Adoption {
     /// Reads the certificate and, without an issuer on record, the chain of one that is not
-    /// self-signed.
-    fn read(&self, issuer: Option<&str>) -> Result<Adopted, String> {
+    /// self-signed. Each certificate of the chain fits the condition.
+    fn read(
+        &self,
+        issuer: Option<&str>,
+        fits: &dyn Fn(&Certificate) -> Result<(), String>,
+    ) -> Result<Adopted, String> {
         let (certificate, others) = self.read_certificates()?;
         if issuer.is_some() || others.is_empty() {
             return Ok(Adopted {
@@ -299,7 +311,8 @@ impl Adoption {
                 above: Vec::new(),
             });
         }
-        let above = chain_above(&certificate, others, 0).map_err(|(_, reason)| reason)?;
+        let fits = |it: &Certificate| fits(it).map_err(|reason| (Code::AdoptionRefused, reason));
+        let above = chain_above(&certificate, &others, 0, &fits).map_err(|(_, reason)| reason)?;
         // EST has to hand out all of it, byte for byte.
         let all: Vec<&Certificate> = [&certificate].into_iter().chain(&above).collect();
         certs_only::to_base64(&all).map_err(|error| error.to_string())?;
@@ -355,7 +368,7 @@ impl Adoption {
             spki: found.key.spki.clone(),
             certificate: certificate.into(),
             above: None,
-            crl_number: CrlNumber::new(self.crl_number.into()),
+            crl_number: self.crl_number,
         }
     }
 
@@ -445,7 +458,7 @@ mod tests {
             key: uri.parse().unwrap(),
             certificate: String::new(),
             accept: accept.map(str::to_owned),
-            crl_number: 0,
+            crl_number: CrlNumber::START,
         }
     }
 

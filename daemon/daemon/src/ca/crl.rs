@@ -12,7 +12,8 @@ use super::issue::sign_and_verify;
 use super::pace::Source;
 use super::signing_request::Signer;
 use super::{Advice, Code, Error, Issuer, crash_point, rfc3339};
-use crate::ids::{CrlNumber, GenerationId, GenerationNumber};
+use crate::crl_number::CrlNumber;
+use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::crl::{self, RevocationList};
@@ -352,7 +353,7 @@ impl CrlPublisher {
         this_update: UnixSeconds,
     ) -> Result<RecordedCrl, Error> {
         let next_update = this_update + self.schedule.validity_seconds;
-        let number = draft.number.get().cast_unsigned();
+        let number = draft.number;
         let entries = &draft.entries;
         let request = crl::Request {
             number,

@@ -25,10 +25,12 @@ use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
+use crate::x509::path::{self, Misfit, PathRefusal};
 use crate::x509::request::{self, SignedRequest};
 use crate::x509::requested_names::RequestedNames;
 use serde::Serialize;
 use serde_json::json;
+use std::cmp::Reverse;
 
 /// An authority's generation that waits for its certificate.
 #[derive(Clone, Debug, Serialize)]
@@ -83,11 +85,13 @@ impl Ceremonies {
         bundle: &str,
     ) -> Result<(), Error> {
         let row = self.pending_generation(authority)?;
-        let answer = Answer::read(&row, bundle, self.issuer.now())?;
-        let certificates = [&answer.certificate].into_iter().chain(&answer.above);
-        if let Some(limit) = self.issuer.constraint(authority, certificates) {
-            return Err(refusal(&row, Code::InstallLimits, limit));
-        }
+        let needs = Needs {
+            now: self.issuer.now(),
+            authorities_below: self.issuer.hierarchy().depth_below(authority),
+            limits: &|certificate| self.issuer.constraint(authority, [certificate]),
+        };
+        let answer = Answer::read(&row, bundle, &needs)
+            .map_err(|(code, reason)| refusal(&row, code, reason))?;
         if let Some(key) = on_record(&row) {
             self.issuer.prove_key(&row.token, &key)?;
         }
@@ -228,6 +232,9 @@ impl PendingAuthority {
     }
 }
 
+/// Why an answer is refused: the code, and the reason in words.
+type Refusal = (Code, String);
+
 /// An issuer's answer: the requested certificate, and those above it in their order, all of them
 /// checked.
 struct Answer {
@@ -236,64 +243,99 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(row: &GenerationRow, bundle: &str, now: UnixSeconds) -> Result<Self, Error> {
-        let refused = |code, reason: String| refusal(row, code, reason);
-        let mut certificates = parse_bundle(bundle.as_bytes())
-            .map_err(|error| refused(Code::InstallMalformed, error.to_string()))?;
-        let own = certificates
-            .iter()
-            .position(|it| Some(it.spki_der()) == row.spki.as_ref());
-        let certificate = own.map(|place| certificates.swap_remove(place));
-        let certificate = certificate.ok_or_else(|| {
+    fn read(row: &GenerationRow, bundle: &str, needs: &Needs<'_>) -> Result<Self, Refusal> {
+        let certificates = parse_bundle(bundle.as_bytes())
+            .map_err(|error| (Code::InstallMalformed, error.to_string()))?;
+        let with_key = |it: &&Certificate| Some(it.spki_der()) == row.spki.as_ref();
+        // Several issuers may have certified the key: the first that fits is taken, later ends
+        // first.
+        let mut own: Vec<&Certificate> = certificates.iter().filter(with_key).collect();
+        own.sort_by_key(|it| (Reverse(it.not_after()), it.sha256()));
+        let mut refusal = None;
+        for certificate in own {
+            match needs.answer(row, certificate, &certificates) {
+                Ok(answer) => return Ok(answer),
+                Err(refused) => refusal = refusal.or(Some(refused)),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| {
             let reason = "no certificate in the file has the key that was asked for";
-            refused(Code::InstallOtherKey, reason.into())
-        })?;
+            (Code::InstallOtherKey, reason.into())
+        }))
+    }
+}
+
+/// The conditions that an issuer's answer has to meet.
+struct Needs<'a> {
+    now: UnixSeconds,
+    /// How many authorities are below on record, one below the other.
+    authorities_below: u8,
+    /// Why verifiers would refuse leaves below a certificate.
+    limits: &'a dyn Fn(&Certificate) -> Option<String>,
+}
+
+impl Needs<'_> {
+    fn answer(
+        &self,
+        row: &GenerationRow,
+        certificate: &Certificate,
+        certificates: &[Certificate],
+    ) -> Result<Answer, Refusal> {
         let request = row.request.as_ref();
-        let path_length = request.and_then(|it| it.path_length).unwrap_or(0);
+        let asked = request.and_then(|it| it.path_length).unwrap_or(0);
+        let authorities_below = asked.max(self.authorities_below);
         let der = request.and_then(|it| it.der.as_deref());
-        let asked = RequestedNames::of_authority(der.unwrap_or_default())
-            .map_err(|error| refused(Code::InstallOtherName, error.to_string()))?;
-        if !asked.has_subject_of(&certificate) {
+        let names = RequestedNames::of_authority(der.unwrap_or_default())
+            .map_err(|error| (Code::InstallOtherName, error.to_string()))?;
+        if !names.has_subject_of(certificate) {
             let reason = format!(
                 "its subject is {:?}, and another one was asked for",
                 certificate.subject()
             );
-            return Err(refused(Code::InstallOtherName, reason));
+            return Err((Code::InstallOtherName, reason));
         }
-        check_authority(&certificate, path_length).map_err(|(code, why)| refused(code, why))?;
-        may_be_an_authority(&certificate)
-            .map_err(|reason| refused(Code::InstallNotAnAuthority, reason))?;
-        let above = chain_above(&certificate, certificates, path_length)
-            .map_err(|(code, why)| refused(code, why))?;
-        let valid = |it: &Certificate| it.not_before() <= now && now < it.not_after();
-        let invalid = [&certificate]
-            .into_iter()
-            .chain(&above)
-            .find(|it| !valid(it));
-        if let Some(invalid) = invalid {
+        check_authority(certificate, authorities_below)?;
+        may_be_an_authority(certificate).map_err(|why| (Code::InstallNotAnAuthority, why))?;
+        self.fits(certificate)?;
+        let fits = |above: &Certificate| {
+            self.fits(above)?;
+            outlives_none(certificate, above)
+        };
+        let above = chain_above(certificate, certificates, authorities_below, &fits)?;
+        // EST has to hand out all of it, byte for byte.
+        let all: Vec<&Certificate> = [certificate].into_iter().chain(&above).collect();
+        certs_only::to_base64(&all).map_err(|error| (Code::InstallMalformed, error.to_string()))?;
+        Ok(Answer {
+            certificate: certificate.clone(),
+            above,
+        })
+    }
+
+    fn fits(&self, certificate: &Certificate) -> Result<(), Refusal> {
+        if self.now < certificate.not_before() || certificate.not_after() <= self.now {
             let reason = format!(
                 "the certificate of {:?} is not valid now",
-                invalid.subject()
+                certificate.subject()
             );
-            return Err(refused(Code::InstallNotValid, reason));
+            return Err((Code::InstallNotValid, reason));
         }
-        let first = above
-            .iter()
-            .find(|it| it.not_after() < certificate.not_after());
-        if let Some(first) = first {
-            let reason = format!(
-                "it would outlive {:?}, which signed it or stands above; have it end by {}",
-                first.subject(),
-                rfc3339(first.not_after())
-            );
-            return Err(refused(Code::InstallOutlivesIssuer, reason));
+        match (self.limits)(certificate) {
+            Some(limit) => Err((Code::InstallLimits, limit)),
+            None => Ok(()),
         }
-        // EST has to hand out all of it, byte for byte.
-        let all: Vec<&Certificate> = [&certificate].into_iter().chain(&above).collect();
-        certs_only::to_base64(&all)
-            .map_err(|error| refused(Code::InstallMalformed, error.to_string()))?;
-        Ok(Self { certificate, above })
     }
+}
+
+fn outlives_none(certificate: &Certificate, above: &Certificate) -> Result<(), Refusal> {
+    if certificate.not_after() <= above.not_after() {
+        return Ok(());
+    }
+    let reason = format!(
+        "it would outlive {:?}, which signed it or stands above; have it end by {}",
+        above.subject(),
+        rfc3339(above.not_after())
+    );
+    Err((Code::InstallOutlivesIssuer, reason))
 }
 
 fn refusal(row: &GenerationRow, code: Code, reason: String) -> Error {
@@ -301,50 +343,32 @@ fn refusal(row: &GenerationRow, code: Code, reason: String) -> Error {
     Error::invalid(code, message)
 }
 
-/// The certificates above, the issuer's first, up to a self-signed one. Each has signed the one
-/// below it, and may.
+/// The certificates above, the issuer's first, up to a self-signed one, as a relying party judges
+/// them. Each fits the condition, which is the caller's.
 pub(super) fn chain_above(
     certificate: &Certificate,
-    mut others: Vec<Certificate>,
-    path_length: u8,
-) -> Result<Vec<Certificate>, (Code, String)> {
-    let mut above: Vec<Certificate> = Vec::new();
-    loop {
-        let below = above.last().unwrap_or(certificate);
-        if below.is_self_issued() && has_signed(below, below) {
-            if above.is_empty() {
-                // It would be a root, which was not requested.
-                return Err((Code::InstallChainIncomplete, "it is self-signed".into()));
-            }
-            return Ok(above);
-        }
-        let issuer = others
-            .iter()
-            .position(|it| it.subject_der() == below.issuer_der() && has_signed(it, below));
-        let Some(issuer) = issuer else {
-            let reason = format!(
-                "no certificate in the file is that of {:?}, which signed {:?}; append all up to the \
-                 self-signed one",
-                below.issuer(),
-                below.subject()
-            );
-            return Err((Code::InstallChainIncomplete, reason));
+    others: &[Certificate],
+    authorities_below: u8,
+    fits: &dyn Fn(&Certificate) -> Result<(), Refusal>,
+) -> Result<Vec<Certificate>, Refusal> {
+    let fits = |it: &Certificate| {
+        fits(it).map_err(|(code, reason)| PathRefusal::new(Misfit::Own(code), reason))
+    };
+    path::above(certificate, others, usize::from(authorities_below), &fits).map_err(|refusal| {
+        let code = match refusal.misfit {
+            Misfit::Incomplete => Code::InstallChainIncomplete,
+            Misfit::Signature => Code::InstallSignature,
+            Misfit::KeyIdentifier => Code::InstallKeyIdentifier,
+            Misfit::NotAnAuthority => Code::InstallNotAnAuthority,
+            Misfit::PathLength => Code::InstallPathLength,
+            Misfit::Own(code) => code,
         };
-        let issuer = others.swap_remove(issuer);
-        let between = u8::try_from(above.len()).unwrap_or(u8::MAX);
-        let needed = path_length.saturating_add(between).saturating_add(1);
-        check_authority(&issuer, needed)?;
-        above.push(issuer);
-    }
-}
-
-fn has_signed(issuer: &Certificate, below: &Certificate) -> bool {
-    let key = issuer.public_key();
-    key.is_ok_and(|key| below.verify_issued_by(&key).is_ok())
+        (code, refusal.reason)
+    })
 }
 
 /// An authority's certificate that allows `path_length` others below.
-fn check_authority(certificate: &Certificate, path_length: u8) -> Result<(), (Code, String)> {
+fn check_authority(certificate: &Certificate, path_length: u8) -> Result<(), Refusal> {
     Issuer::from_certificate(certificate)
         .map_err(|error| (Code::InstallNotAnAuthority, error.to_string()))?;
     match certificate.path_length() {

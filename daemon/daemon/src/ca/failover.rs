@@ -342,7 +342,10 @@ impl Issuer {
 
 /// Returns true if both are below one issuer, by its key: relying parties trust both or neither.
 fn below_the_same(hierarchy: &Hierarchy, own: &Generation, standby: &Generation) -> bool {
-    let above = |it: &Generation| hierarchy.issuer_key(it).ok().filter(|_| !it.is_root());
+    let above = |it: &Generation| {
+        let key = hierarchy.issuer_key(it).ok().filter(|_| !it.is_root());
+        key.map(<[u8]>::to_vec)
+    };
     let own = above(own);
     own.is_some() && own == above(standby)
 }

@@ -131,6 +131,13 @@ impl Hierarchy {
             .collect()
     }
 
+    /// Returns how many authorities serve one below the other below the authority `name`.
+    pub fn depth_below(&self, name: &str) -> u8 {
+        let depth = |id: &GenerationId| self.upwards(*id).position(|it| it.authority == name);
+        let depths = self.serving.values().filter_map(depth);
+        u8::try_from(depths.max().unwrap_or(0)).unwrap_or(u8::MAX)
+    }
+
     /// This generation and all below it, whether they serve or not.
     pub fn subtree(&self, id: GenerationId) -> BTreeSet<GenerationId> {
         let mut below = BTreeSet::from([id]);
@@ -204,12 +211,14 @@ impl Hierarchy {
     /// for an authority.
     pub fn path_length_below(&self, id: GenerationId, wanted: Option<u8>) -> Option<Option<u8>> {
         let mut longest = wanted;
-        for (between, certificate) in self.certificates_above(id).enumerate() {
+        let mut below = 1;
+        for certificate in self.certificates_above(id) {
             if let Some(limit) = certificate.path_length() {
-                let left = usize::from(limit).checked_sub(between + 1)?;
+                let left = usize::from(limit).checked_sub(below)?;
                 let left = u8::try_from(left).unwrap_or(u8::MAX);
                 longest = Some(longest.map_or(left, |it| it.min(left)));
             }
+            below += usize::from(!certificate.is_self_issued());
         }
         Some(longest)
     }
@@ -252,25 +261,23 @@ impl Hierarchy {
         chain
     }
 
-    /// The key that signed a generation's certificate: its issuer's, here or elsewhere, or its own.
-    pub fn issuer_key(&self, generation: &Generation) -> Result<PublicKey, Error> {
+    /// The key that signed a generation's certificate, as DER SubjectPublicKeyInfo: its issuer's,
+    /// here or elsewhere, or its own.
+    pub fn issuer_key<'a>(&'a self, generation: &'a Generation) -> Result<&'a [u8], Error> {
         match (generation.parent, generation.foreign.first()) {
             (Some(parent), _) => match self.generations.get(&parent) {
-                Some(parent) => Ok(parent.public_key.clone()),
+                Some(parent) => Ok(parent.public_key.spki_der()),
                 None => Err(broken(generation, "its parent has no certificate")),
             },
-            (None, Some(issuer)) => issuer
-                .certificate
-                .public_key()
-                .map_err(|error| broken(generation, &error.to_string())),
-            (None, None) => Ok(generation.public_key.clone()),
+            (None, Some(issuer)) => Ok(issuer.certificate.spki_der()),
+            (None, None) => Ok(generation.public_key.spki_der()),
         }
     }
 
     fn verify(&self, generation: &Generation) -> Result<(), Error> {
         generation
             .certificate
-            .verify_issued_by(&self.issuer_key(generation)?)
+            .verify_issued_by_key_of(self.issuer_key(generation)?)
             .map_err(|_| broken(generation, "its parent's key did not sign it"))?;
         match generation.certificate.public_key() {
             Ok(key) if key == generation.public_key => Ok(()),

@@ -11,9 +11,10 @@ use super::ceremony::Ceremonies;
 use super::hierarchy::Generation;
 use super::profile::Role;
 use super::{Code, Error, crash_point};
+use crate::crl_number::CrlNumber;
 use crate::enrollment::id::RegistrationId;
 use crate::files;
-use crate::ids::{CrlNumber, GenerationNumber};
+use crate::ids::GenerationNumber;
 use crate::store::{AuditEntry, FormerCertificate, Imported, ImportedLeaf};
 use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_first};
 use crate::x509::certificate::Certificate;
@@ -61,7 +62,7 @@ pub struct ImportReport {
     /// Entries of the revocation list.
     pub listed: usize,
     /// The number of the list; the next one has a higher one.
-    pub crl_number: Option<u64>,
+    pub crl_number: Option<CrlNumber>,
     #[serde(flatten)]
     pub changed: Imported,
     /// The lines and entries that could not be taken over as they are.
@@ -148,10 +149,12 @@ impl Ceremonies {
         if more > 0 {
             report.remarks.push(format!("and {more} more remarks"));
         }
-        let number = report.crl_number.map(i64::try_from).transpose();
-        let number = number.map_err(|_| {
-            refused("the number of the revocation list is too large to count on from it")
-        })?;
+        let number = report.crl_number;
+        if number.is_some_and(|it| !it.leaves_room()) {
+            return Err(refused(
+                "the number of the revocation list is too large to count on from it",
+            ));
+        }
         let entry = AuditEntry {
             at: self.issuer.now(),
             actor: actor.to_owned(),
@@ -164,7 +167,6 @@ impl Ceremonies {
                 "changed": report.changed,
             }),
         };
-        let number = number.map(CrlNumber::new);
         self.issuer.store.end_import(generation.id, number, entry)?;
         // The next list has what was revoked.
         self.issuer.wake();

@@ -8,6 +8,7 @@ use super::alarm::{Alarm, AlarmCode};
 use super::{Code, Error, Issuer};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
+use crate::x509::path;
 use crate::x509::profile::ExtendedKeyUsage;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +36,9 @@ impl Issuer {
     pub(super) fn check_constraints(&self, issuer: &str, name: &str) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let id = hierarchy.signing(issuer)?.id;
-        let limit = self.constraint(name, hierarchy.certificates_above(id));
+        // RFC 5280 6.1.4 (m): path lengths count along the whole chain, and this one is below.
+        let limit = path::objection(hierarchy.certificates_above(id), 1)
+            .or_else(|| self.constraint(name, hierarchy.certificates_above(id)));
         limit.map_or(Ok(()), |limit| {
             let message = format!("authority {name} cannot be below {issuer}: {limit}");
             Err(Error::invalid(Code::AuthorityLimited, message))
@@ -51,7 +54,8 @@ impl Issuer {
             if purposes.is_empty() {
                 continue;
             }
-            let limit = first_constraint(hierarchy.certificates_above(it.id), &purposes);
+            let limit = first_constraint(hierarchy.certificates_above(it.id), &purposes)
+                .or_else(|| path::objection(hierarchy.certificates_above(it.id), 0));
             if let Some(limit) = limit {
                 limited.entry(limit).or_default().push(&it.authority);
             }

@@ -11,9 +11,10 @@ use super::generation::{
     PlannedGeneration, certify, insert_with_label, newest, record_chain, with_key,
 };
 use super::{Constraint, Store, StoreError, UnixSeconds, certified_key};
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::error_code::Code;
-use crate::ids::{CrlNumber, GenerationId, GenerationNumber, IntentId};
+use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::certificate::Certificate;
 
 /// A generation to adopt.

@@ -7,8 +7,9 @@ use super::audit::{self, AuditEntry};
 use super::digest::sha256;
 use super::engine::{Row, Tx, params};
 use super::{Recorded, Store, StoreError, UnixSeconds};
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
-use crate::ids::{CrlId, CrlNumber, GenerationId};
+use crate::ids::{CrlId, GenerationId};
 use crate::x509::crl::Entry;
 use crate::x509::serial::SerialNumber;
 use serde_json::json;
@@ -112,15 +113,19 @@ impl Store {
                 params![generation],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
-            let (newest, last_update): (CrlNumber, UnixSeconds) = tx.query_one(
-                "SELECT coalesce(max(number), 0),
+            let (newest, last_update): (Option<CrlNumber>, UnixSeconds) = tx.query_one(
+                "SELECT max(number),
                         coalesce(max(this_update) FILTER (WHERE der IS NOT NULL), 0)
                  FROM crl WHERE generation = ?1",
                 params![generation],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             Ok(CrlDraft {
-                number: newest.max(before_us).next().max(CrlNumber::new(now.get())),
+                number: newest
+                    .unwrap_or(before_us)
+                    .max(before_us)
+                    .next()
+                    .max(CrlNumber::new(now.get())),
                 entries: tx.query_all(ENTRIES, params![generation, last_update], entry_from_row)?,
                 revocations,
             })

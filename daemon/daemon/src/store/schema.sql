@@ -28,8 +28,8 @@ CREATE TABLE generation (
     -- How often a revocation list of this generation had to change: triggers count it.
     revocations INTEGER NOT NULL DEFAULT 0,
     -- The number of the last list before the authority was adopted; new lists have higher ones.
-    crl_number  INTEGER NOT NULL DEFAULT 0
-                CONSTRAINT generation_crl_number_valid CHECK (crl_number >= 0),
+    crl_number  BLOB    NOT NULL DEFAULT (zeroblob(20))
+                CONSTRAINT generation_crl_number_valid CHECK (length(crl_number) = 20),
     -- 1 from a restore until a list is signed that is newer than the restored one: the restored
     -- list lacks what was revoked after the backup, so it is not served.
     crl_withheld INTEGER NOT NULL DEFAULT 0
@@ -247,7 +247,8 @@ END;
 CREATE TABLE crl (
     id          INTEGER PRIMARY KEY,
     generation  INTEGER NOT NULL REFERENCES generation (id),
-    number      INTEGER NOT NULL CONSTRAINT crl_number_valid CHECK (number >= 1),
+    number      BLOB    NOT NULL
+                CONSTRAINT crl_number_valid CHECK (length(number) = 20 AND number > zeroblob(20)),
     tbs         BLOB    NOT NULL,
     der         BLOB,
     this_update INTEGER NOT NULL,

@@ -4,20 +4,20 @@
 //! path validation (RFC 5280 6): nothing here authenticates a peer.
 
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
+use super::read_extensions::{ReadExtensions, unreadable};
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
 use super::subject::Subject;
-use super::{oid, pem, wire};
+use super::{foreign_key, pem, wire};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest;
-use der::asn1::{AnyRef, BitStringRef, OctetString};
+use der::asn1::{AnyRef, BitStringRef};
 use der::{Decode, Encode, Tag, Tagged};
 use spki::AlgorithmIdentifierRef;
 use std::fmt;
 use std::ops::Range;
-use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage};
+use x509_cert::certificate::Version;
 use x509_cert::name::Name;
 
 /// Longest certificate that is accepted.
@@ -41,16 +41,8 @@ pub struct Certificate {
     not_before: UnixSeconds,
     not_after: UnixSeconds,
     spki_der: Der,
+    version: Version,
     extensions: ReadExtensions,
-}
-
-/// The extensions that decide what a certificate may be used for.
-#[derive(Clone, PartialEq, Eq)]
-struct ReadExtensions {
-    subject_key_identifier: Option<Vec<u8>>,
-    authority_key_identifier: Option<Vec<u8>>,
-    basic_constraints: Option<BasicConstraints>,
-    key_usage: Option<KeyUsage>,
 }
 
 /// The reason why bytes are no certificate.
@@ -99,6 +91,13 @@ impl Certificate {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateRefusal::TooLarge { bytes: der.len() });
         }
+        Certificate::read(der).map_err(|refusal| match refusal {
+            CertificateRefusal::Malformed(_) => CertificateRefusal::Malformed(unreadable(der)),
+            other => other,
+        })
+    }
+
+    fn read(der: &[u8]) -> Result<Certificate, CertificateRefusal> {
         let outer = wire::Signed::from_der(der)?;
         let tbs_der = outer.to_be_signed.to_der()?;
         let tbs = wire::TbsCertificate::from_der(&tbs_der)?;
@@ -119,7 +118,9 @@ impl Certificate {
             not_before: unix_seconds(tbs.validity.not_before),
             not_after: unix_seconds(tbs.validity.not_after),
             spki_der: tbs.subject_public_key_info.to_der()?.into(),
-            extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default())?,
+            version: tbs.version,
+            extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default())
+                .map_err(|field| CertificateRefusal::Malformed(field.to_owned()))?,
         })
     }
 
@@ -196,35 +197,55 @@ impl Certificate {
 
     /// Returns the authority key identifier.
     pub fn authority_key_identifier(&self) -> Option<&[u8]> {
-        self.extensions.authority_key_identifier.as_deref()
+        self.extensions.authority_key.key_identifier.as_deref()
+    }
+
+    /// Returns the part of the authority key identifier (RFC 5280 4.2.1.1) that names another
+    /// certificate than `issuer`, if one does.
+    pub fn names_another_issuer_than(&self, issuer: &Certificate) -> Option<&'static str> {
+        let named = &self.extensions.authority_key;
+        let key = issuer.subject_key_identifier();
+        let differs = |named: Option<&[u8]>, is: &[u8]| named.is_some_and(|named| named != is);
+        if key.is_some_and(|key| differs(named.key_identifier.as_deref(), key)) {
+            Some("key identifier")
+        } else if differs(named.serial.as_deref(), &issuer.serial.der_contents()) {
+            Some("serial number")
+        } else if differs(named.issuer_der.as_deref(), &issuer.issuer_der) {
+            Some("issuer")
+        } else {
+            None
+        }
     }
 
     /// Returns true if basicConstraints has cA.
     pub fn is_ca(&self) -> bool {
-        let constraints = self.extensions.basic_constraints.as_ref();
-        constraints.is_some_and(|constraints| constraints.ca)
+        self.extensions.basic_constraints.is_some_and(|it| it.ca)
     }
 
-    /// Returns pathLenConstraint; `None` if unlimited.
+    /// Returns pathLenConstraint; `None` if unlimited. A greater one than 255 is 255.
     pub fn path_length(&self) -> Option<u8> {
-        let constraints = self.extensions.basic_constraints.as_ref();
-        constraints.and_then(|constraints| constraints.path_len_constraint)
+        self.extensions.basic_constraints?.path_length
     }
 
     /// Returns true if the key may sign certificates.
     pub fn may_sign_certificates(&self) -> bool {
-        self.is_ca()
-            && self
-                .extensions
-                .key_usage
-                .is_some_and(|usage| usage.key_cert_sign())
+        self.is_ca() && self.extensions.key_usage.is_some_and(|it| it.key_cert_sign)
+    }
+
+    /// Returns true if the key may sign certificates, or if keyUsage does not say: RFC 5280 6.1.4
+    /// (n) lets a relying party accept both.
+    pub fn does_not_deny_signing_certificates(&self) -> bool {
+        self.extensions.key_usage.is_none_or(|it| it.key_cert_sign)
     }
 
     /// Returns true if the key may sign revocation lists.
     pub fn may_sign_crls(&self) -> bool {
-        self.extensions
-            .key_usage
-            .is_some_and(|usage| usage.crl_sign())
+        self.extensions.key_usage.is_some_and(|it| it.crl_sign)
+    }
+
+    /// Returns true if it is of version 1 or 2, which have no extensions.
+    pub fn has_no_extensions_by_its_version(&self) -> bool {
+        self.version != Version::V3
     }
 
     /// Returns true if issuer and subject are the same name.
@@ -244,6 +265,23 @@ impl Certificate {
         signature::verify(issuer, algorithm, self.tbs_bytes(), &self.signature)
     }
 
+    /// Verifies the signature with the key of the issuer's certificate, which may be of a kind that
+    /// only outside authorities have. Names and validity are not checked.
+    pub fn verify_issued_by_key_of(&self, spki_der: &[u8]) -> Result<(), String> {
+        match PublicKey::from_spki_der(spki_der) {
+            Ok(key) => self
+                .verify_issued_by(&key)
+                .map_err(|refusal| refusal.to_string()),
+            Err(refusal) => foreign_key::verify(
+                spki_der,
+                &self.algorithm_der,
+                self.tbs_bytes(),
+                &self.signature,
+            )
+            .unwrap_or_else(|| Err(refusal.to_string())),
+        }
+    }
+
     /// Returns the certificate as one PEM block.
     pub fn to_pem(&self) -> String {
         render_pem(&self.der)
@@ -253,23 +291,6 @@ impl Certificate {
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate({} serial {})", self.subject, self.serial)
-    }
-}
-
-impl ReadExtensions {
-    fn read(extensions: &[Extension]) -> der::Result<ReadExtensions> {
-        let subject_key: Option<OctetString> =
-            wire::extension(extensions, oid::SUBJECT_KEY_IDENTIFIER)?;
-        let authority_key: Option<AuthorityKeyIdentifier> =
-            wire::extension(extensions, oid::AUTHORITY_KEY_IDENTIFIER)?;
-        Ok(ReadExtensions {
-            subject_key_identifier: subject_key.map(|octets| octets.as_bytes().to_vec()),
-            authority_key_identifier: authority_key
-                .and_then(|identifier| identifier.key_identifier)
-                .map(|octets| octets.as_bytes().to_vec()),
-            basic_constraints: wire::extension(extensions, oid::BASIC_CONSTRAINTS)?,
-            key_usage: wire::extension(extensions, oid::KEY_USAGE)?,
-        })
     }
 }
 
@@ -287,7 +308,7 @@ pub(super) fn signature_octets(bits: &BitStringRef<'_>) -> Result<Vec<u8>, Certi
 
 fn read_serial(integer: AnyRef<'_>) -> Result<SerialNumber, CertificateRefusal> {
     integer.tag().assert_eq(Tag::Integer)?;
-    Ok(SerialNumber::from_der_contents(integer.value())?)
+    Ok(SerialNumber::from_elsewhere(integer.value())?)
 }
 
 fn unix_seconds(time: x509_cert::time::Time) -> UnixSeconds {

@@ -16,9 +16,10 @@ use super::serial::SerialNumber;
 use super::signature::{self, SignatureRefusal};
 use super::tbs::{BuildRefusal, time};
 use super::{oid, wire};
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
-use der::asn1::{AnyRef, BitStringRef, Int};
+use der::asn1::{AnyRef, BitStringRef, Int, UintRef};
 use der::{Decode, Encode, Tag};
 use spki::AlgorithmIdentifierRef;
 use std::fmt;
@@ -40,7 +41,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Greater than the number of every earlier list of this issuer.
-    pub number: u64,
+    pub number: CrlNumber,
     /// The time of this update, in Unix seconds.
     pub this_update: UnixSeconds,
     /// The latest time of the next update, in Unix seconds.
@@ -68,7 +69,11 @@ pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, Build
         revoked_certificates: Some(entries).filter(|entries| !entries.is_empty()),
         extensions: vec![
             authority_key_identifier(issuer)?,
-            extension(oid::CRL_NUMBER, false, &request.number)?,
+            extension(
+                oid::CRL_NUMBER,
+                false,
+                &UintRef::new(request.number.as_octets())?,
+            )?,
         ],
     };
     let bytes = list.to_der()?.into();

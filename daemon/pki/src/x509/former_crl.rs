@@ -6,6 +6,7 @@ use super::key::PublicKey;
 use super::revocation::RevocationReason;
 use super::serial::SerialNumber;
 use super::{oid, pem};
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use x509_parser::prelude::FromDer;
@@ -20,7 +21,7 @@ const PEM_LABEL: &str = "X509 CRL";
 /// A list with all that is on record of it afterwards.
 #[derive(Clone, Debug)]
 pub struct FormerList {
-    pub number: Option<u64>,
+    pub number: Option<CrlNumber>,
     /// The revoked serial numbers.
     pub entries: Vec<Entry>,
     /// Remarks for the operator: what could not be taken over as it is.
@@ -78,7 +79,7 @@ impl FormerList {
             remarks: Vec::new(),
         };
         if let Some(number) = list.crl_number() {
-            former.number = u64::try_from(number).ok();
+            former.number = CrlNumber::from_magnitude(&number.to_bytes_be()).ok();
             if former.number.is_none() {
                 let remark = format!("the list's number {number} is too large, and is not kept");
                 former.remarks.push(remark);

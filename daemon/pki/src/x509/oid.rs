@@ -21,6 +21,8 @@ pub const EC_PUBLIC_KEY: ObjectIdentifier = oid("1.2.840.10045.2.1");
 pub const SECP256R1: ObjectIdentifier = oid("1.2.840.10045.3.1.7");
 /// The curve P-384.
 pub const SECP384R1: ObjectIdentifier = oid("1.3.132.0.34");
+/// The curve P-521.
+pub(super) const SECP521R1: ObjectIdentifier = oid("1.3.132.0.35");
 /// `rsaEncryption`.
 pub const RSA_ENCRYPTION: ObjectIdentifier = oid("1.2.840.113549.1.1.1");
 /// `id-Ed25519`.

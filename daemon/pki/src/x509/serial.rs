@@ -5,7 +5,9 @@
 //! begins with the time of issuance, which is no secret, so that the store's index stays compact.
 
 use crate::unix_seconds::UnixSeconds;
+use num_bigint::BigUint;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,12 +17,16 @@ const OCTETS_MAX: usize = 20;
 /// Random octets in a new serial number: 96 bits, where the Baseline Requirements ask for 64.
 pub const RANDOM_OCTETS: usize = 12;
 
-/// A positive serial number.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Longest serial number of a certificate from elsewhere that is read, in octets.
+const ELSEWHERE_OCTETS_MAX: usize = 64;
+
+/// A serial number. It is positive and has at most 20 octets, unless it is from a certificate of
+/// another organisation: see [`SerialNumber::check`].
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SerialNumber {
-    /// Big-endian octets without leading zeros, not empty.
-    octets: Vec<u8>,
+    /// The contents of its DER INTEGER, not empty.
+    contents: Vec<u8>,
 }
 
 /// The reason why octets or text are no serial number.
@@ -49,7 +55,7 @@ impl SerialNumber {
         let [.., a, b, c, d] = (now.get() >> 2).to_be_bytes();
         let moment = [a & 0x3f | 0x40, b, c, d];
         SerialNumber {
-            octets: [moment.as_slice(), &random].concat(),
+            contents: [moment.as_slice(), &random].concat(),
         }
     }
 
@@ -63,38 +69,75 @@ impl SerialNumber {
             [] | [0] => Err(SerialRefusal::NotPositive),
             _ if top_bit(0) => Err(SerialRefusal::NotPositive),
             [0, ..] if !top_bit(1) => Err(SerialRefusal::NotMinimal),
-            _ => SerialNumber::from_magnitude(contents),
+            _ => Ok(SerialNumber {
+                contents: contents.to_vec(),
+            }),
         }
+    }
+
+    /// Reads the contents octets of a DER INTEGER from any certificate: relying parties accept
+    /// numbers that RFC 5280 4.1.2.2 forbids, which are zero, negative or too long.
+    pub fn from_elsewhere(contents: &[u8]) -> Result<SerialNumber, SerialRefusal> {
+        match contents {
+            [] | [0, ..0x80, ..] | [0xff, 0x80..=0xff, ..] => Err(SerialRefusal::NotMinimal),
+            _ if contents.len() > ELSEWHERE_OCTETS_MAX => Err(SerialRefusal::TooLong),
+            _ => Ok(SerialNumber {
+                contents: contents.to_vec(),
+            }),
+        }
+    }
+
+    /// Fails unless the number is positive and has at most 20 octets, as that of an authority here
+    /// must.
+    pub fn check(&self) -> Result<(), SerialRefusal> {
+        SerialNumber::from_der_contents(&self.contents).map(drop)
     }
 
     /// Reads the big-endian octets that [`SerialNumber::as_bytes`] returns.
     pub fn from_magnitude(octets: &[u8]) -> Result<SerialNumber, SerialRefusal> {
         let start = octets.iter().position(|octet| *octet != 0);
-        let serial = SerialNumber {
-            octets: octets[start.ok_or(SerialRefusal::NotPositive)?..].to_vec(),
-        };
-        match serial.der_contents().len() {
-            ..=OCTETS_MAX => Ok(serial),
-            _ => Err(SerialRefusal::TooLong),
-        }
+        let octets = &octets[start.ok_or(SerialRefusal::NotPositive)?..];
+        let sign: &[u8] = if octets[0] >= 0x80 { &[0] } else { &[] };
+        SerialNumber::from_der_contents(&[sign, octets].concat())
     }
 
     /// Returns the contents octets of the DER INTEGER, with a leading zero if the top bit is set.
     pub fn der_contents(&self) -> Vec<u8> {
-        let negative_looking = self.octets.first().is_some_and(|first| *first >= 0x80);
-        let sign: &[u8] = if negative_looking { &[0] } else { &[] };
-        [sign, &self.octets].concat()
+        self.contents.clone()
     }
 
-    /// Returns the big-endian octets without leading zeros.
+    /// Returns the big-endian octets without the zero of the sign.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.octets
+        match &self.contents[..] {
+            [0, magnitude @ ..] if !magnitude.is_empty() => magnitude,
+            contents => contents,
+        }
+    }
+}
+
+/// As their octets sort in the store, without the zero of the sign.
+impl Ord for SerialNumber {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let octets = self.as_bytes().cmp(other.as_bytes());
+        octets.then_with(|| self.contents.cmp(&other.contents))
+    }
+}
+
+impl PartialOrd for SerialNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for SerialNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode_upper(&self.octets))
+        if self.contents[0] < 0x80 {
+            return f.write_str(&hex::encode_upper(self.as_bytes()));
+        }
+        // The magnitude is the two's complement, without leading zeros.
+        let inverted: Vec<u8> = self.contents.iter().map(|octet| !octet).collect();
+        let magnitude = BigUint::from_bytes_be(&inverted) + 1_u8;
+        write!(f, "-{}", hex::encode_upper(magnitude.to_bytes_be()))
     }
 }
 
@@ -174,6 +217,27 @@ mod tests {
             "00".parse::<SerialNumber>(),
             Err(SerialRefusal::NotPositive)
         );
+    }
+
+    #[test]
+    fn numbers_that_only_others_write_are_read_and_shown() {
+        for (contents, shown) in [
+            (&[0][..], "00"),
+            (&[0x80], "-80"),
+            (&[0xff], "-01"),
+            (&[0xff, 0x01], "-FF"),
+            (&[0x7f, 0, 1], "7F0001"),
+        ] {
+            let serial = SerialNumber::from_elsewhere(contents).expect("is a number");
+            assert_eq!(serial.to_string(), shown);
+            assert_eq!(serial.der_contents(), contents);
+            assert_eq!(serial.check().is_ok(), shown == "7F0001", "{shown}");
+        }
+        let long = SerialNumber::from_elsewhere(&[1; 21]).expect("is a number");
+        assert_eq!(long.check(), Err(SerialRefusal::TooLong));
+        for contents in [&[][..], &[0, 1], &[0xff, 0x80], &[1; 65]] {
+            assert!(SerialNumber::from_elsewhere(contents).is_err());
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ struct Room {
 /// Modules of the crates below the daemon, which its `lib.rs` re-exports. Cargo keeps these crates
 /// from using the daemon, so every module of the daemon may use them.
 const CRATES_BELOW: &[&str] = &[
+    "crl_number",
     "der_bytes",
     "enrollment",
     "error_code",
@@ -55,7 +56,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "pki/x509",
-        may_use: &["der_bytes", "error_code", "unix_seconds"],
+        may_use: &["crl_number", "der_bytes", "error_code", "unix_seconds"],
         libraries: &["der", "spki"],
     },
     Room {

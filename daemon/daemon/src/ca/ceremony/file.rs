@@ -3,6 +3,7 @@
 use crate::ca::adoption::{Adoption, REASON_CHARS_MAX};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error};
+use crate::crl_number::CrlNumber;
 use crate::toml_error::where_and_why;
 use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
@@ -88,7 +89,7 @@ struct Raw {
     key: Option<String>,
     certificate: Option<String>,
     accept: Option<String>,
-    crl_number: Option<u32>,
+    crl_number: Option<CrlNumber>,
 }
 
 impl TryFrom<Raw> for AuthoritySpecification {
@@ -160,11 +161,18 @@ impl Raw {
         if reason.is_some_and(|length| !(1..=REASON_CHARS_MAX).contains(&length)) {
             return Err(format!("`accept` has 1 to {REASON_CHARS_MAX} characters"));
         }
+        let crl_number = self.crl_number.unwrap_or(CrlNumber::START);
+        if !crl_number.leaves_room() {
+            return Err(format!(
+                "`crl_number` {crl_number} is so high that no later list could have a number within \
+                 the 20 octets of RFC 5280"
+            ));
+        }
         Ok(Adoption {
             key: key.parse().map_err(|error| format!("`key`: {error}"))?,
             certificate,
             accept: self.accept,
-            crl_number: self.crl_number.unwrap_or(0),
+            crl_number,
         })
     }
 }

@@ -1,9 +1,10 @@
 //! Values that go into the database and come out of it, and the types that hold them.
 
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::ids::{
-    BlockId, CaCertificateId, CrlId, CrlNumber, EnrollmentId, GenerationId, GenerationNumber,
-    HubJobId, HubTaskId, IntentId, MarkId, RollId,
+    BlockId, CaCertificateId, CrlId, EnrollmentId, GenerationId, GenerationNumber, HubJobId,
+    HubTaskId, IntentId, MarkId, RollId,
 };
 use crate::unix_seconds::UnixSeconds;
 
@@ -205,7 +206,6 @@ stored_as_integers![
     BlockId,
     CaCertificateId,
     CrlId,
-    CrlNumber,
     EnrollmentId,
     GenerationId,
     GenerationNumber,
@@ -216,3 +216,17 @@ stored_as_integers![
     RollId,
     UnixSeconds,
 ];
+
+/// All octets, so that the database compares numbers as it compares bytes.
+impl Parameter for CrlNumber {
+    fn value(&self) -> Value<'_> {
+        Value::Bytes(self.as_octets())
+    }
+}
+
+impl Column for CrlNumber {
+    fn read(value: Value<'_>) -> Result<Self, String> {
+        let octets = <[u8; 20]>::read(value)?;
+        Self::from_magnitude(&octets).map_err(|refusal| refusal.to_string())
+    }
+}

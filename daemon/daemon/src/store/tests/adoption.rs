@@ -1,7 +1,7 @@
 //! Tests what the store keeps apart of authorities that come from elsewhere.
 
 use super::*;
-use crate::ids::CrlNumber;
+use crate::crl_number::CrlNumber;
 use crate::x509::revocation::RevocationReason;
 
 #[test]

@@ -8,6 +8,7 @@ use super::canonical::{self, INTEGER, SEQUENCE, Value};
 use super::fields::{check_time_form, moment};
 use super::issuer::{Issuer, IssuerReading};
 use super::{Finding, Findings, LintFailures, finding};
+use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
@@ -28,7 +29,7 @@ const EXTENSION_SHAPES: &str = "a0(30(30(0604)30(0604)))";
 pub struct Expectation<'a> {
     /// The certificate of the generation whose key will sign.
     pub issuer: &'a Certificate,
-    pub number: u64,
+    pub number: CrlNumber,
     /// The time of this update, in Unix seconds.
     pub this_update: UnixSeconds,
     /// The latest time of the next update, in Unix seconds.

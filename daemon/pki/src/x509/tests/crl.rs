@@ -2,6 +2,7 @@
 //! anything in them differs from what was asked for.
 
 use super::{Authority, NOW, YEAR};
+use crate::crl_number::CrlNumber;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{Entry, Request, RevocationList, assemble, build};
@@ -20,7 +21,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 const WEEK: i64 = 7 * 86_400;
 
-fn request(number: u64, entries: &[Entry]) -> Request<'_> {
+fn request(number: CrlNumber, entries: &[Entry]) -> Request<'_> {
     Request {
         number,
         this_update: NOW,
@@ -40,7 +41,7 @@ fn expectation<'a>(issuer: &'a Certificate, request: &Request<'a>) -> Expectatio
 }
 
 impl Authority {
-    fn revocation_list(&self, number: u64, entries: &[Entry]) -> RevocationList {
+    fn revocation_list(&self, number: CrlNumber, entries: &[Entry]) -> RevocationList {
         let request = request(number, entries);
         let tbs = build(&self.issuer(), &request).expect("builds");
         let linted = lint(tbs, &expectation(&self.certificate, &request)).expect("passes the lint");
@@ -84,8 +85,12 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 proptest! {
     #[test]
     fn what_goes_in_is_read_back(
-        number in 1_u64.., entries in proptest::collection::vec(any_entry(), 0..40),
+        octets in proptest::collection::vec(any::<u8>(), 1..=20),
+        entries in proptest::collection::vec(any_entry(), 0..40),
     ) {
+        let number = CrlNumber::from_magnitude(&octets);
+        prop_assume!(number.is_ok_and(|it| it > CrlNumber::START));
+        let number = number.expect("is a number");
         let mut entries = entries;
         entries.sort_by(|a, b| a.serial.cmp(&b.serial));
         entries.dedup_by(|a, b| a.serial == b.serial);
@@ -119,7 +124,7 @@ fn a_hundred_thousand_entries_are_one_list() {
             )
         })
         .collect();
-    let list = INTERMEDIATE.revocation_list(7, &entries);
+    let list = INTERMEDIATE.revocation_list(CrlNumber::new(7), &entries);
     let (_, parsed) = CertificateRevocationList::from_der(list.der()).expect("parses");
     assert_eq!(parsed.iter_revoked_certificates().count(), entries.len());
 }
@@ -149,13 +154,19 @@ fn the_lint_finds_whatever_differs() {
         },
         entries[1].clone(),
     ];
-    let built = request(5, &entries);
+    let built = request(CrlNumber::new(5), &entries);
     let tbs = build(&issuer.issuer(), &built).expect("builds");
     let asked = expectation(&issuer.certificate, &built);
     lint(tbs.clone(), &asked).expect("passes as it was asked for");
     let with = |entries| Expectation { entries, ..asked };
     for (id, asked) in [
-        ("crl_number", Expectation { number: 6, ..asked }),
+        (
+            "crl_number",
+            Expectation {
+                number: CrlNumber::new(6),
+                ..asked
+            },
+        ),
         (
             "updates",
             Expectation {
@@ -255,13 +266,13 @@ fn openssl_refuses_the_revoked_leaf_and_accepts_the_other_in_every_kind_of_key()
         );
         let own = entry(leaf.serial(), RevocationReason::CertificateHold);
         let above = entry(line.certificate.serial(), RevocationReason::CaCompromise);
-        let nothing = root.revocation_list(1, &[]);
-        let good = line.revocation_list(1, std::slice::from_ref(&stranger));
+        let nothing = root.revocation_list(CrlNumber::new(1), &[]);
+        let good = line.revocation_list(CrlNumber::new(1), std::slice::from_ref(&stranger));
         assert_eq!(verify(&[nothing.clone(), good.clone()]), Ok(()));
-        let revoked = line.revocation_list(2, &[stranger, own]);
+        let revoked = line.revocation_list(CrlNumber::new(2), &[stranger, own]);
         let refusal = verify(&[nothing, revoked]).expect_err("the leaf is revoked");
         assert!(refusal.contains("certificate revoked"), "{refusal}");
-        let revoked = root.revocation_list(2, &[above]);
+        let revoked = root.revocation_list(CrlNumber::new(2), &[above]);
         let refusal = verify(&[revoked, good]).expect_err("its issuer is revoked");
         assert!(refusal.contains("certificate revoked"), "{refusal}");
     }

@@ -9,6 +9,7 @@ mod field_csr;
 mod kept_name;
 mod key;
 mod lint;
+mod path;
 mod profile;
 mod requested_names;
 mod weak;
