@@ -7,7 +7,7 @@ use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::read_extensions::{ReadExtensions, unreadable};
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
-use super::subject::Subject;
+use super::subject::SubjectValues;
 use super::{foreign_key, pem, wire};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
@@ -166,7 +166,7 @@ impl Certificate {
 
     /// Returns the common name of the subject, if there is exactly one and it is text.
     pub fn common_name(&self) -> Option<String> {
-        let subject = Subject::read(&self.subject_der).ok()?;
+        let subject = SubjectValues::read(&self.subject_der).ok()?;
         subject.common_name().ok().flatten()
     }
 

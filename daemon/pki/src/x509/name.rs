@@ -197,7 +197,7 @@ impl Subject {
         if name.iter_rdn().next().is_none() {
             return Err(NameRefusal::Empty);
         }
-        let common_name = super::subject::Subject::read(der)
+        let common_name = super::subject::SubjectValues::read(der)
             .ok()
             .and_then(|it| it.common_name().ok().flatten());
         Ok(Subject::Kept(KeptName {

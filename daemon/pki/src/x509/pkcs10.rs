@@ -5,7 +5,7 @@
 
 use super::csr::CsrRefusal;
 use super::oid;
-use super::subject::Subject;
+use super::subject::SubjectValues;
 use super::wire::{Element, elements};
 use der::asn1::{BitStringRef, ObjectIdentifier};
 use der::{Decode, ErrorKind, Length, Reader, SliceReader};
@@ -27,7 +27,7 @@ const EXTENSION_REQUESTS: [ObjectIdentifier; 2] =
 pub(super) struct Fields<'a> {
     /// The signature covers these bytes.
     pub(super) signed: &'a [u8],
-    pub(super) subject: Subject,
+    pub(super) subject: SubjectValues,
     pub(super) spki: &'a [u8],
     /// The extensions of every attribute, in their order.
     pub(super) extensions: Vec<Extension>,
@@ -63,7 +63,7 @@ impl<'a> Fields<'a> {
         let signature = BitStringRef::from_der(signature.whole).map_err(damaged("signature"))?;
         Ok(Fields {
             signed: info.whole,
-            subject: Subject::read(subject.whole).map_err(damaged("subject"))?,
+            subject: SubjectValues::read(subject.whole).map_err(damaged("subject"))?,
             spki: spki.whole,
             extensions: attributes.map_or_else(|| Ok(Vec::new()), extensions)?,
             algorithm: AlgorithmIdentifierRef::from_der(algorithm.whole)

@@ -9,7 +9,7 @@ use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
 use super::pkcs10::{self, Fields};
 use super::profile::{ExtendedKeyUsage, Profile, SubjectAlternativeNames};
 use super::san::{NAMES_MAX, SubjectAlternativeName};
-use super::subject::Subject;
+use super::subject::SubjectValues;
 use super::{oid, wire};
 use crate::der_bytes::Der;
 use der::Decode;
@@ -33,7 +33,7 @@ pub struct UnprovenCsr {
 /// Subject and subject alternative names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedNames {
-    subject: Subject,
+    subject: SubjectValues,
     common_name: Option<String>,
     /// Each once.
     alternative: Vec<AlternativeName>,
@@ -56,7 +56,7 @@ impl UnprovenCsr {
 
 impl RequestedNames {
     pub(super) fn read(
-        subject: Subject,
+        subject: SubjectValues,
         extensions: &[Extension],
     ) -> Result<RequestedNames, CsrRefusal> {
         let common_name = subject.common_name()?;
@@ -65,7 +65,7 @@ impl RequestedNames {
     }
 
     fn with_common_name(
-        subject: Subject,
+        subject: SubjectValues,
         common_name: Option<String>,
         extensions: &[Extension],
     ) -> der::Result<RequestedNames> {
@@ -101,7 +101,7 @@ impl RequestedNames {
 
     /// The names of a certificate.
     fn of(certificate: &Certificate) -> der::Result<RequestedNames> {
-        let subject = Subject::read(certificate.subject_der())?;
+        let subject = SubjectValues::read(certificate.subject_der())?;
         let tbs = wire::TbsCertificate::from_der(certificate.tbs_bytes())?;
         let common_name = certificate.common_name();
         Self::with_common_name(subject, common_name, &tbs.extensions.unwrap_or_default())
@@ -114,7 +114,7 @@ impl RequestedNames {
 
     /// Returns true if the subject is that of `certificate`.
     pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
-        Subject::read(certificate.subject_der()).is_ok_and(|it| it == self.subject)
+        SubjectValues::read(certificate.subject_der()).is_ok_and(|it| it == self.subject)
     }
 
     /// Returns the subject alternative names that a certificate by `profile` will have.

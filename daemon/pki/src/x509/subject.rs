@@ -24,7 +24,7 @@ const SET: u8 = 0x31;
 
 /// The relative distinguished names of a subject, each with its attributes in one order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Subject(Vec<Vec<Attribute>>);
+pub(super) struct SubjectValues(Vec<Vec<Attribute>>);
 
 /// One attribute. The string type of its value does not count, because libraries differ in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,9 +40,9 @@ enum Value {
     Other(Vec<u8>),
 }
 
-impl Subject {
+impl SubjectValues {
     /// Reads a DER `Name` (RFC 5280 4.1.2.4).
-    pub(super) fn read(der: &[u8]) -> der::Result<Subject> {
+    pub(super) fn read(der: &[u8]) -> der::Result<SubjectValues> {
         let [name] = elements(der)?[..] else {
             return Err(Tag::Sequence.value_error().into());
         };
@@ -50,7 +50,7 @@ impl Subject {
         sets.into_iter()
             .map(read_attributes)
             .collect::<der::Result<_>>()
-            .map(Subject)
+            .map(SubjectValues)
     }
 
     /// Returns the common name, if there is one.
@@ -187,7 +187,7 @@ mod tests {
 
     fn common_name(tag: u8, octets: &[u8]) -> Result<Option<String>, NameRefusal> {
         let der = name(&[(3, tag, octets)]);
-        Subject::read(&der).expect("is a name").common_name()
+        SubjectValues::read(&der).expect("is a name").common_name()
     }
 
     #[test]
@@ -245,18 +245,20 @@ mod tests {
             (3, BMP_STRING, b"\0a"),
             (99, 0x04, b"\x01"),
         ]);
-        let subject = Subject::read(&der).expect("is a name");
+        let subject = SubjectValues::read(&der).expect("is a name");
         let others: Vec<String> = subject.others().map(ToString::to_string).collect();
         assert_eq!(others, ["O=Example", "2.5.4.99=#01"]);
         let twice = name(&[(3, UTF8_STRING, b"a"), (3, UTF8_STRING, b"a")]);
-        let twice = Subject::read(&twice).expect("is a name").common_name();
+        let twice = SubjectValues::read(&twice)
+            .expect("is a name")
+            .common_name();
         assert_eq!(twice, Err(NameRefusal::ManyCommonNames));
     }
 
     proptest! {
         #[test]
         fn no_octets_make_it_panic(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Subject::read(&octets).map(|it| it.common_name());
+            let _ = SubjectValues::read(&octets).map(|it| it.common_name());
         }
 
         #[test]
