@@ -14,7 +14,8 @@ pub(crate) fn create(env: &TestEnv) -> PathBuf {
     let made = until("a backup is made", || {
         // Two backups of one second would have one name.
         let output = env.hallmark(&["--json", "backup", "create"]);
-        serde_json::from_str::<Value>(&output.out).ok()
+        let answer = serde_json::from_str::<Value>(&output.out).ok();
+        answer.filter(|_| output.code == Some(0))
     });
     made["file"].as_str().unwrap().into()
 }

@@ -437,7 +437,9 @@ impl TestEnv {
         let command = self.issue(request);
         let command = command.each_ref().map(String::as_str);
         let output = self.hallmark(&[&["--json"], &command[..]].concat());
-        let answer = serde_json::from_str(&output.out).ok()?;
+        // A command that failed prints its error as JSON, too.
+        let answer = serde_json::from_str(&output.out).ok();
+        let answer = answer.filter(|_| output.code == Some(0))?;
         Some(request.holder(&answer))
     }
 
