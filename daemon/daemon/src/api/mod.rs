@@ -2,10 +2,10 @@
 //! and CA certificates over plain HTTP, too.
 //!
 //! A handler turns bytes into a request, gets the caller's permission as a value, and passes both
-//! to the application on a thread of its own ([`application`]); a client that hangs up cancels
-//! nothing. No decision is made here. Both listeners with callers have the same routes: the
-//! permission says what a caller may do, not the socket. Plain HTTP has no callers, and serves
-//! published files only.
+//! to the application: issuance is awaited, and other calls run on a thread of their own
+//! ([`application`]). A client that hangs up cancels nothing. No decision is made here. Both
+//! listeners with callers have the same routes: the permission says what a caller may do, not the
+//! socket. Plain HTTP has no callers, and serves published files only.
 
 mod asks;
 mod audit;

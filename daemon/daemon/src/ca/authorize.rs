@@ -10,7 +10,7 @@ use std::fmt;
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A local user of the admin socket, by the kernel's word.
+    /// A local user of the admin socket, as the kernel reports it.
     Local {
         /// Effective user id of the peer.
         uid: u32,
@@ -140,7 +140,7 @@ impl Authorized<Issue> {
 
     /// Step 4: returns from which other profiles a device may be moved to this one, if the
     /// permission covers this profile and this name. `moves` says that an operator wants the
-    /// device moved; stations need no word for that, but a policy that allows it.
+    /// device moved; stations do not say so, but need a policy that allows it.
     pub(super) fn covers(
         &self,
         stations: &StationPolicy,

@@ -1,7 +1,8 @@
 //! The machine's clock, and whether it is believed.
 //!
-//! A gateway without a battery boots in 1970, or where it was switched off; a broken one boots in
-//! 2106. With such a clock a certificate would get a wrong date, or expire wrongly. So:
+//! A gateway without a battery starts with a clock at 1970, or at the time of its last shutdown; a
+//! broken one starts at 2106. With such a clock a certificate would get a wrong date, or expire
+//! wrongly. So:
 //!
 //! * Nothing is signed while the clock is not believed ([`Issuer::signing_time`]).
 //! * During that time [`Issuer::now`] goes on from the last believed time, or from the newest date

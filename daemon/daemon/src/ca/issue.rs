@@ -6,8 +6,8 @@
 //!
 //! The cycle is a future because it waits three times (store, token, store), each time for a batch
 //! that shares one commit or one system call; a waiting future costs no thread. It uses no
-//! executor. The caller runs it to its end outside any HTTP handler: a client that disconnects
-//! cancels nothing.
+//! executor. `api::refusals` runs each request to its end in a task of its own: a client that
+//! disconnects cancels nothing.
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::{ChainLink, Generation};

@@ -2,7 +2,7 @@
 //!
 //! A ceremony, a staging, a cut-over and a finished roll say that an authority can sign. That is
 //! only true if its key has just made a test signature that verifies with the public key on record:
-//! half a key pair looks like a key until it has to sign.
+//! half a key pair is detected only when it has to sign.
 
 use super::hierarchy::Generation;
 use super::{Error, Issuer};

@@ -2,8 +2,8 @@
 //! admin socket exists.
 //!
 //! The listeners are above the application and know what became of their certificates and sockets.
-//! The application has to tell it: an HTTPS listener without a certificate cuts every connection,
-//! and so can tell nothing itself.
+//! The application raises the alarm, because an HTTPS listener without a certificate closes every
+//! connection, and so cannot report anything.
 
 use super::alarm::{Alarm, AlarmCode};
 use super::{CertificateAuthority, lock, rfc3339};

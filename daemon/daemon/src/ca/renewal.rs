@@ -1,7 +1,7 @@
-//! Self-renewal: the holder of a certificate that is no device's asks for its next one.
+//! Renews the certificate of a station, an auditor or a server at its holder's request.
 //!
-//! Lets a station, an auditor or a server obtain what it has once more: the same name, profile and
-//! alternative names, with a new key, near the end of the present certificate. Devices renew by
+//! The next certificate has the same name, profile and
+//! alternative names, and a new key; it is issued near the end of the present one. Devices renew by
 //! rules of their own ([`super::station`], `store::leaf`), and operators may ask for anything. It
 //! must never let a holder obtain a role, a name or a profile that the present certificate has not.
 

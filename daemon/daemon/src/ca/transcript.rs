@@ -1,4 +1,4 @@
-//! The transcript of a ceremony: JSON for machines, a page for a safe.
+//! Writes the transcript of a ceremony: JSON for machines, and a page to print and archive.
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;

@@ -1,4 +1,4 @@
-//! Rolls of authorities: started, given up, approved, and taken one step further.
+//! Starts, aborts, approves and advances the rollovers of authorities.
 //!
 //! The decisions are those of `enrollment::authority_roll`; [`super::evidence`] gathers what they
 //! need, and here they are recorded. An authority that was rolled brings about the rolls of those

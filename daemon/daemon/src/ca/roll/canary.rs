@@ -1,8 +1,8 @@
 //! Tests the next generation with a canary: a leaf of our own, which registers as a device would,
 //! before any device needs it.
 //!
-//! The registering is the reconciler's; here it learns which canaries are due, gets their leaves
-//! and brings back what became of them. A canary is no device: it has no row and no slot. Its leaf
+//! The reconciler registers canaries. This module gives it the due canaries and their leaves, and
+//! records the results. A canary is no device: it has no row and no slot. Its leaf
 //! ends within the hour, and never after the generation that it tests.
 
 use super::{AuthorityDetail, CanaryFailure, Rollovers};

@@ -84,13 +84,13 @@ pub struct Reconciler {
     pub drift: DriftPolicy,
     /// How often the whole service is compared with what is on record.
     pub scan_interval: Duration,
-    /// Rung when there may be something to do.
+    /// Notified when there may be something to do.
     pub wake: Arc<Notify>,
-    /// Rung when there may be something to do at its hub.
+    /// Notified when there may be something to do at its hub.
     pub hub_wake: Arc<Notify>,
-    /// Rung when something was observed that others wait for.
+    /// Notified when something was observed that others wait for.
     pub observed: Arc<Notify>,
-    /// Rung when a canary may be due.
+    /// Notified when a canary may be due.
     pub canary_wake: Arc<Notify>,
 }
 
@@ -388,7 +388,8 @@ fn judge(failure: Failure) -> Outcome {
     }
 }
 
-/// The service's own word, or a pause that doubles; a little more, so that not all come at once.
+/// Returns the pause that the service asked for, or one that doubles; with a random addition, so
+/// that not all retries come at once.
 fn pause_seconds(attempts: i64, asked: Option<Duration>) -> u64 {
     let doubled = PAUSE_SECONDS << attempts.clamp(0, 16);
     let seconds = match asked {
