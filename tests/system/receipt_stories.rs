@@ -440,9 +440,10 @@ fn a_service_without_room_never_delays_the_exclusion_of_an_authority() {
     let output = env.hallmark(&[&["--json"], &report[..]].concat());
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.error.contains("at most 2 groups"), "{output:?}");
-    let answer: Value = serde_json::from_str(&output.out).unwrap();
-    assert_eq!(answer["problems"][0]["code"], "service_limit", "{answer}");
-    assert_eq!(line(&answer, "crl")["code"], "crl_signed", "{answer}");
+    let failure: Value = serde_json::from_str(&output.out).unwrap();
+    let answer = &failure["answer"];
+    assert_eq!(answer["problems"][0]["code"], "service_limit", "{failure}");
+    assert_eq!(line(answer, "crl")["code"], "crl_signed", "{answer}");
     let roll = answer["rolls"][0]["id"].to_string();
     until("the receipt names the group", || {
         let shown = env.json(&["roll", "show", &roll]);

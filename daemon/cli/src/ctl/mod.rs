@@ -498,8 +498,12 @@ impl Show {
         written(printable::out().write_all(text.as_bytes()))
     }
 
+    /// Keeps an answer back until the command ends. Prints the one before it, if there is one.
     fn exact(&self, value: &Value) -> Result<(), Failure> {
-        written(writeln!(printable::exact_out(), "{value:#}"))
+        let earlier = self.answer.replace(Some(value.clone()));
+        earlier.map_or(Ok(()), |earlier| {
+            written(writeln!(printable::exact_out(), "{earlier:#}"))
+        })
     }
 
     /// Prints JSON unchanged on one line.
