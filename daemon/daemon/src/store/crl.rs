@@ -76,6 +76,9 @@ pub struct CrlRow {
     pub withheld: bool,
 }
 
+/// Numbers of lists for each second of the clock: more than a token can sign.
+const NUMBERS_EACH_SECOND: i64 = 1_000;
+
 const SELECT: &str = "SELECT generation, number, der, this_update, next_update, revocations, \
      entries, (SELECT crl_withheld FROM generation g WHERE g.id = crl.generation)
      FROM crl WHERE der IS NOT NULL";
@@ -99,8 +102,10 @@ const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
 
 impl Store {
     /// Returns what the next revocation list of `generation` is made from. Its number is one more
-    /// than the last, and never less than `now`: a database that was restored from a backup does
-    /// not know the last numbers and must use none of them again (RFC 5280, section 5.2.3).
+    /// than the last, and never less than [`NUMBERS_EACH_SECOND`] times `now`: a database that was
+    /// restored from a backup does not know the last numbers and must use none of them again (RFC
+    /// 5280, section 5.2.3). The first number after a restore is that of the next second, since
+    /// lists may have been signed in this one.
     pub fn draft_crl(
         &self,
         generation: GenerationId,
@@ -108,11 +113,12 @@ impl Store {
     ) -> Result<CrlDraft, StoreError> {
         self.read(|tx| {
             // Read first: a change counted after this makes another list necessary.
-            let (revocations, before_us): (_, CrlNumber) = tx.query_one(
-                "SELECT revocations, crl_number FROM generation WHERE id = ?1",
+            let (revocations, before_us, restored): (_, CrlNumber, i64) = tx.query_one(
+                "SELECT revocations, crl_number, crl_withheld FROM generation WHERE id = ?1",
                 params![generation],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )?;
+            let least = (now.get() + restored).saturating_mul(NUMBERS_EACH_SECOND);
             let (newest, last_update): (Option<CrlNumber>, UnixSeconds) = tx.query_one(
                 "SELECT max(number),
                         coalesce(max(this_update) FILTER (WHERE der IS NOT NULL), 0)
@@ -125,7 +131,7 @@ impl Store {
                     .unwrap_or(before_us)
                     .max(before_us)
                     .next()
-                    .max(CrlNumber::new(now.get())),
+                    .max(CrlNumber::new(least)),
                 entries: tx.query_all(ENTRIES, params![generation, last_update], entry_from_row)?,
                 revocations,
             })

@@ -188,9 +188,9 @@ fn a_restored_database_uses_no_number_again() {
         let number = stage.store.draft_crl(stage.root, now).unwrap().number;
         number.to_string().parse::<i64>().unwrap()
     };
-    assert_eq!(next(unix(1_000)), 1_000);
-    stage.sign(1_000, unix(1_000));
-    assert_eq!(next(unix(1_000)), 1_001, "two lists in one second");
+    assert_eq!(next(unix(1_000)), 1_000_000);
+    stage.sign(1_000_000, unix(1_000));
+    assert_eq!(next(unix(1_000)), 1_000_001, "two lists in one second");
     let backup = stage.folder.path().join("backup.db");
     let backup_file = backup.to_str().unwrap().to_owned();
     stage
@@ -199,14 +199,16 @@ fn a_restored_database_uses_no_number_again() {
         .unwrap();
     stage.sign(next(unix(1_000)), unix(1_000));
     stage.sign(next(unix(1_005)), unix(1_005));
-    assert_eq!(next(unix(1_003)), 1_006, "the clock was set back");
+    assert_eq!(next(unix(1_003)), 1_005_001, "the clock was set back");
     let restored = Store::open(&backup).unwrap();
-    let number = restored
-        .draft_crl(stage.root, unix(1_006))
-        .unwrap()
-        .number
-        .to_string()
-        .parse::<i64>()
-        .unwrap();
-    assert_eq!(number, 1_006, "1001 and 1005 were used after the backup");
+    let number = |now| {
+        let number = restored.draft_crl(stage.root, now).unwrap().number;
+        number.to_string().parse::<i64>().unwrap()
+    };
+    let used = "1000001 and 1005000 were used after the backup";
+    assert_eq!(number(unix(1_006)), 1_006_000, "{used}");
+    let withheld = "UPDATE generation SET crl_withheld = 1";
+    let raw = Connection::open(&backup).unwrap();
+    raw.execute(withheld, []).unwrap();
+    assert_eq!(number(unix(1_005)), 1_006_000, "restored in one second");
 }
