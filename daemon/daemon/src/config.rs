@@ -13,14 +13,11 @@ mod tests;
 
 pub use listen::{HttpsListener, UNIDENTIFIED_CONNECTIONS_MAX};
 
-use crate::ca::clock::ClockPolicy;
+use crate::ca::IssuerSettings;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::est::EstSettings;
-use crate::ca::failover::FailoverPolicy;
-use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RolloverSettings;
 use crate::ca::services::Services;
-use crate::ca::station::StationPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::files;
 use crate::provisioning::configuration::Provisioning;
@@ -55,21 +52,14 @@ pub struct Configuration {
     pub est: EstSettings,
     /// Serves CRLs and CA certificates over plain HTTP; port 0 takes a free one.
     pub http: Option<SocketAddr>,
-    /// How relying parties reach it, `http://host`: issued certificates point there.
-    pub public_http: Option<String>,
     pub admin: PathBuf,
     /// Users who may use the admin socket, besides root and the daemon's own.
     pub admin_users: Vec<u32>,
     /// How many unidentified connections one address may have at each listener.
     pub connections_per_address: usize,
     pub tokens: BTreeMap<String, TokenSettings>,
-    /// The token of each authority.
-    pub authorities: BTreeMap<String, String>,
-    /// The standbys that sign while a token is unavailable.
-    pub failover: FailoverPolicy,
-    pub profiles: BTreeMap<String, IssuanceProfile>,
-    /// The permissions of stations.
-    pub stations: StationPolicy,
+    /// The settings of the issuer.
+    pub issuer: IssuerSettings,
     /// Provisioning services by name.
     pub provisioning: BTreeMap<String, Provisioning>,
     /// Whether drift is repaired or reported.
@@ -82,8 +72,6 @@ pub struct Configuration {
     pub rollovers: RolloverSettings,
     /// When CRLs are signed.
     pub crl_schedule: CrlSchedule,
-    /// When the machine's clock is believed.
-    pub clock: ClockPolicy,
     /// How many backups are kept.
     pub backups_kept: usize,
 }
@@ -105,7 +93,7 @@ pub enum ConfigurationError {
 impl Configuration {
     /// Returns why an authority whose key is on `token` is not served by this configuration.
     pub fn misplaced(&self, authority: &str, token: &str) -> Option<String> {
-        match self.authorities.get(authority) {
+        match self.issuer.authorities.get(authority) {
             None => Some("it exists, and the configuration has no such [[authority]]".into()),
             Some(configured) if configured != token => Some(format!(
                 "its key is on token {token:?}, and the configuration says {configured:?}"

@@ -20,7 +20,8 @@
 //! `hallmark-protocol` has what the daemon and a token's worker agree on. No token library is
 //! below: the worker is a program of its own.
 //!
-//! The dangerous path, the issuance cycle, is `ca::issue`; `docs/issuance-cycle.md` explains it.
+//! The dangerous path, the issuance cycle, is `ca::issuer::issue`; `docs/issuance-cycle.md`
+//! explains it.
 
 pub mod api;
 pub mod ca;

@@ -100,6 +100,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
     .expect("a configuration");
     let ca = CertificateAuthority::start(Config {
         store,
+        tokens: std::collections::BTreeMap::new(),
         issuer: IssuerSettings::default(),
         callbacks: Callbacks {
             desired_changed: Box::new(|| {}),

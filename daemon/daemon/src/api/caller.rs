@@ -1,14 +1,14 @@
 //! Identifies callers: by peer credentials on the admin socket, by client certificate over TLS.
 //!
-//! A client certificate is not verified by its chain: `ca::client` looks up its record, with its
-//! role, and checks that the generation on record signed it. TLS has proven that the client has the
-//! key. So a stolen intermediate of another authority is useless, and every refusal is an HTTP
-//! answer with a reason.
+//! A client certificate is not verified by its chain: `ca::issuer::client` looks up its record,
+//! with its role, and checks that the generation on record signed it. TLS has proven that the
+//! client has the key. So a stolen intermediate of another authority is useless, and every refusal
+//! is an HTTP answer with a reason.
 
 use super::Api;
 use super::problem::Problem;
 use crate::ca::authorize::Caller;
-use crate::ca::client::Client;
+use crate::ca::issuer::client::Client;
 use crate::ca::{Advice, CertificateAuthority, Code, Error};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::{Api, Edge};
 use crate::ca::authorize::Issue;
 use crate::ca::est::EstRequest;
-use crate::ca::issue::IssueRequest;
+use crate::ca::issuer::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::UnprovenCsr;

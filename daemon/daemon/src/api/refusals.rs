@@ -7,7 +7,7 @@
 use super::client::{Class, Client};
 use super::problem::{About, Problem, Refusal};
 use super::{Api, Edge};
-use crate::ca::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
+use crate::ca::issuer::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
 use crate::ca::{Advice, Code, Error};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};

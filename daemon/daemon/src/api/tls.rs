@@ -12,7 +12,7 @@
 //! a reason.
 
 use crate::ca::authorize::{Authorized, Caller, Issue};
-use crate::ca::issue::IssueRequest;
+use crate::ca::issuer::issue::IssueRequest;
 use crate::ca::listeners::HttpsState;
 use crate::ca::roll::canary;
 use crate::ca::{Advice, CertificateAuthority, Code, Error};

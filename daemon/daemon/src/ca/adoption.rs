@@ -8,8 +8,8 @@
 
 use super::ceremony::{AuthoritySpecification, Ceremonies};
 use super::external::chain_above;
-use super::generation::Shape;
 use super::hierarchy::Generation;
+use super::issuer::generation::Shape;
 use super::signing_request::Signer;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
 use super::{Code, Error, rfc3339};
@@ -110,7 +110,7 @@ impl Ceremonies {
         };
         let mut adopted = adoption.generation(plan, &certificate, &found);
         adopted.above = (!above.is_empty()).then(|| render_chain(&above));
-        self.issuer.store.adopt_generation(adopted, entry)?;
+        self.issuer.store().adopt_generation(adopted, entry)?;
         self.issuer.reload_hierarchy()?;
         self.adopted_entry(name, found)
     }

@@ -119,7 +119,7 @@ impl Backups {
     }
 
     fn folder(&self) -> PathBuf {
-        self.issuer.store.path().with_file_name("backup")
+        self.issuer.store().path().with_file_name("backup")
     }
 
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
@@ -143,7 +143,7 @@ impl Backups {
             return Err(Error::later(1, Code::BackupExists, message));
         }
         let partial = file.with_extension("partial");
-        let made = self.issuer.store.copy_to(&partial).map_err(Error::from);
+        let made = self.issuer.store().copy_to(&partial).map_err(Error::from);
         let made = made.and_then(|()| {
             crash_point("backup-copied");
             let manifest = manifest(&partial, now).map_err(|error| {
@@ -164,7 +164,7 @@ impl Backups {
             subject: file.display().to_string(),
             detail: json!({ "sha256": manifest.sha256, "audit_hash": manifest.contents.audit_hash }),
         };
-        pollster::block_on(self.issuer.store.record_audit(entry))?;
+        pollster::block_on(self.issuer.store().record_audit(entry))?;
         let deleted = delete_oldest(kept, self.kept.saturating_sub(1));
         Ok(Backup {
             deleted: deleted.map_err(|error| failed(&error))?,

@@ -125,7 +125,7 @@ impl CertificateAuthority {
 impl Issuer {
     /// Returns what keeps a CA certificate from being verified, or deleted, at its service.
     pub(super) fn verification_waits_for(&self, row: &CaCertificateRow) -> Option<String> {
-        let unsigned = self.shared.unsigned_proofs.reason(row.id);
+        let unsigned = self.unsigned_proofs().reason(row.id);
         let unsigned = unsigned.map(|it| format!("the proof of possession is not signed: {it}"));
         let failed = || row.mark.as_ref()?.last_error.clone();
         let drift = || row.drift.as_ref().map(ToString::to_string);

@@ -8,8 +8,8 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
-use super::issue::sign_and_verify;
-use super::pace::Source;
+use super::issuer::issue::sign_and_verify;
+use super::issuer::pace::Source;
 use super::signing_request::Signer;
 use super::{Advice, Code, Error, Issuer, crash_point, rfc3339};
 use crate::crl_number::CrlNumber;
@@ -331,7 +331,7 @@ impl CrlPublisher {
 
     fn sign(&self, generation: &Generation) -> Result<CrlRow, Error> {
         let now = self.issuer.signing_time()?;
-        let draft = self.issuer.store.draft_crl(generation.id, now)?;
+        let draft = self.issuer.store().draft_crl(generation.id, now)?;
         let recorded = self.record(generation, &draft, now)?;
         crash_point("crl-recorded");
         let token = self.issuer.signing_token(generation)?;
@@ -341,7 +341,7 @@ impl CrlPublisher {
         let entry = self.entry(generation, "crl.signed", &draft);
         Ok(self
             .issuer
-            .store
+            .store()
             .record_signed_crl(&recorded, list.der().clone(), entry)?)
     }
 
@@ -382,7 +382,7 @@ impl CrlPublisher {
             entries: entries.len(),
         };
         let entry = self.entry(generation, "crl.recorded", draft);
-        Ok(self.issuer.store.record_crl(new, entry)?)
+        Ok(self.issuer.store().record_crl(new, entry)?)
     }
 
     fn entry(&self, generation: &Generation, action: &'static str, draft: &CrlDraft) -> AuditEntry {
@@ -406,7 +406,12 @@ impl CrlPublisher {
     }
 
     fn revocation_counts(&self) -> Result<BTreeMap<GenerationId, i64>, Error> {
-        Ok(self.issuer.store.revocation_counts()?.into_iter().collect())
+        Ok(self
+            .issuer
+            .store()
+            .revocation_counts()?
+            .into_iter()
+            .collect())
     }
 }
 

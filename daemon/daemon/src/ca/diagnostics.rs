@@ -147,7 +147,7 @@ impl TokenDiagnostics {
             subject: name.to_owned(),
             detail: json!({ "good": good, "left_behind": left_behind }),
         };
-        Ok(pollster::block_on(self.issuer.store.record_audit(entry))?)
+        Ok(pollster::block_on(self.issuer.store().record_audit(entry))?)
     }
 
     fn report(

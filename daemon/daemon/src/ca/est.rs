@@ -9,9 +9,9 @@
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::ChainLink;
-use super::issue::IssueRequest;
+use super::issuer::issue::IssueRequest;
+use super::issuer::repeat::request_digest;
 use super::profile::{IssuanceProfile, Role};
-use super::repeat::request_digest;
 use super::{Code, Error, Issuer};
 use crate::ids::GenerationId;
 use crate::store::{CertificateRow, PriorRequest};
@@ -88,7 +88,7 @@ impl Est {
         let profile = self.asked_profile(permission, request, &name)?;
         // Checked before an answer could reveal a property of the device.
         if !permission.renews_itself(profile, &name) {
-            permission.covers(&self.issuer.settings.stations, profile, &name, false)?;
+            permission.covers(self.issuer.stations(), profile, &name, false)?;
         }
         if request.renews {
             let renewed = self.renewed(caller, profile, &name, request.presented)?;
@@ -129,12 +129,12 @@ impl Est {
         }
         if request.label.is_none()
             && request.renews
-            && let Some(device) = self.issuer.store.device(name)?
+            && let Some(device) = self.issuer.store().device(name)?
         {
             let profile = self.issuer.profile(&device.profile);
             let may_know = match (&profile, permission.caller()) {
                 (Ok(profile), _) => permission
-                    .covers(&self.issuer.settings.stations, profile, name, false)
+                    .covers(self.issuer.stations(), profile, name, false)
                     .is_ok(),
                 (
                     Err(_),
@@ -175,7 +175,7 @@ impl Est {
     pub fn authorities(&self, profile: &IssuanceProfile) -> Result<Vec<Arc<ChainLink>>, Error> {
         let hierarchy = self.issuer.hierarchy();
         let serving = hierarchy.signing(&profile.authority)?;
-        let standby = self.issuer.settings.failover.standby(&hierarchy, serving);
+        let standby = self.issuer.failover_standby(&hierarchy, serving);
         let names: BTreeSet<_> = hierarchy
             .upwards(serving.id)
             .map(|generation| generation.authority.as_str())
@@ -226,12 +226,12 @@ impl Est {
         let renewed = match presented.filter(|_| own) {
             Some(presented) => Some(presented),
             None => {
-                let device = self.issuer.store.device(name)?;
+                let device = self.issuer.store().device(name)?;
                 device.map(|device| *device.certificate.as_bytes())
             }
         };
         let row = match renewed {
-            Some(sha256) => self.issuer.store.certificate_by_sha256(&sha256)?,
+            Some(sha256) => self.issuer.store().certificate_by_sha256(&sha256)?,
             None => None,
         };
         let row = row.ok_or_else(|| {
@@ -254,7 +254,7 @@ impl Est {
         let request = hex::encode(request);
         for number in 1..=CERTIFICATES_PER_CSR_MAX {
             let key = format!("est-{number}-{request}");
-            match self.issuer.store.answered_request(&caller, &key)? {
+            match self.issuer.store().answered_request(&caller, &key)? {
                 Some(PriorRequest::Issued(row)) if !self.is_still_the_answer(&row, profile)? => {}
                 _ => return Ok(key),
             }
@@ -287,7 +287,7 @@ impl Est {
         if profile.role != Role::Device {
             return Ok(true);
         }
-        let device = self.issuer.store.device(&row.subject)?;
+        let device = self.issuer.store().device(&row.subject)?;
         Ok(device.is_none_or(|it| *it.certificate.as_bytes() == row.sha256))
     }
 }

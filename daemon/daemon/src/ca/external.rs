@@ -11,9 +11,9 @@ use super::adoption::may_be_an_authority;
 use super::alarm::{Alarm, AlarmCode};
 use super::authorize::{Authorized, Operate};
 use super::ceremony::Ceremonies;
-use super::generation::on_record;
-use super::issue::sign_and_verify;
-use super::pace::Source;
+use super::issuer::generation::on_record;
+use super::issuer::issue::sign_and_verify;
+use super::issuer::pace::Source;
 use super::{Code, Error, rfc3339};
 use crate::der_bytes::Der;
 use crate::ids::GenerationNumber;
@@ -113,7 +113,7 @@ impl Ceremonies {
             certificate: (&answer.certificate).into(),
             above: render_chain(&answer.above),
         };
-        self.issuer.store.install_certificate(installed, entry)?;
+        self.issuer.store().install_certificate(installed, entry)?;
         self.issuer.reload_hierarchy()?;
         self.issuer.wake();
         Ok(())
@@ -121,7 +121,7 @@ impl Ceremonies {
 
     /// Whether a certificate of this authority was asked for, and is not there yet.
     pub(super) fn is_requested(&self, authority: &str) -> Result<bool, Error> {
-        let rows = self.issuer.store.generations()?;
+        let rows = self.issuer.store().generations()?;
         let own = rows.iter().filter(|it| it.authority == authority);
         let mut waiting = own.filter(|it| PendingAuthority::of(it).is_some());
         Ok(waiting.any(|it| it.request.as_ref().is_some_and(|it| it.der.is_some())))
@@ -129,7 +129,7 @@ impl Ceremonies {
 
     /// Generations that wait for their certificate.
     pub fn pending(&self) -> Result<Vec<PendingAuthority>, Error> {
-        let rows = self.issuer.store.generations()?;
+        let rows = self.issuer.store().generations()?;
         Ok(rows.iter().filter_map(PendingAuthority::of).collect())
     }
 
@@ -145,7 +145,7 @@ impl Ceremonies {
     }
 
     fn pending_generation(&self, authority: &str) -> Result<GenerationRow, Error> {
-        let rows = self.issuer.store.generations()?;
+        let rows = self.issuer.store().generations()?;
         let mut own = rows.into_iter().filter(|it| it.authority == authority);
         own.find(|it| PendingAuthority::of(it).is_some()).ok_or_else(|| {
             let message = format!(
@@ -198,13 +198,13 @@ impl Ceremonies {
         self.issuer.may_have_signed(source)?;
         let recorded = self
             .issuer
-            .store
+            .store()
             .request_certificate(new, entry("request.recorded"))?;
         let signed = sign_and_verify(token, &key, &public_key, &recorded);
         let signed = pollster::block_on(signed);
         self.issuer.note_signature(source, signed.is_ok());
         let request: SignedRequest = signed.map_err(|unsigned| unsigned.error)?;
-        self.issuer.store.record_signed_request(
+        self.issuer.store().record_signed_request(
             &recorded,
             request.der().clone(),
             entry("request.signed"),

@@ -3,7 +3,7 @@
 //! Read from the store at start, after a ceremony and after a revocation; issuance only reads it. A
 //! chain that does not verify is refused here, once, and not for every certificate.
 
-use super::generation::on_record;
+use super::issuer::generation::on_record;
 use super::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};

@@ -107,7 +107,7 @@ impl Ceremonies {
         let mut record = |former: Vec<FormerCertificate>, report: &mut ImportReport| {
             recorded += former.len();
             let now = self.issuer.now();
-            let store = &self.issuer.store;
+            let store = self.issuer.store();
             let changed = store.import_certificates(generation.id, former, actor.clone(), now)?;
             report.changed.add(changed);
             crash_point("import-chunk");
@@ -167,7 +167,9 @@ impl Ceremonies {
                 "changed": report.changed,
             }),
         };
-        self.issuer.store.end_import(generation.id, number, entry)?;
+        self.issuer
+            .store()
+            .end_import(generation.id, number, entry)?;
         // The next list has what was revoked.
         self.issuer.wake();
         Ok(report)
@@ -182,7 +184,7 @@ impl Ceremonies {
                 format!("there is no authority {authority:?}; `hallmark authority list` shows all");
             return Err(Error::missing(Code::AuthorityUnknown, message));
         };
-        if !self.issuer.store.is_adopted(first.id)? {
+        if !self.issuer.store().is_adopted(first.id)? {
             let message = format!(
                 "authority {authority} was made here, and has issued nothing before: only what an \
                  adopted authority issued is imported"

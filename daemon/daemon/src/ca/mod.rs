@@ -14,8 +14,6 @@ pub mod authorize;
 pub mod backup;
 pub mod ca_certificates;
 pub mod ceremony;
-pub mod client;
-pub mod clock;
 pub mod coded;
 pub mod crl;
 pub mod diagnostics;
@@ -25,27 +23,14 @@ pub mod est;
 pub mod exclusion;
 pub mod expiry;
 pub mod external;
-pub mod failover;
-pub mod fetch;
-mod generation;
 pub mod hierarchy;
 pub mod import;
-pub mod issue;
 pub mod issuer;
-mod issuer_constraints;
-mod key_health;
-mod key_proof;
-mod key_use;
 pub mod listeners;
 pub mod liveness;
-mod open_intents;
-mod pace;
 pub mod profile;
 #[cfg(test)]
 mod reference_tests;
-pub mod refusals;
-mod renewal;
-pub mod repeat;
 pub mod retention;
 pub mod roll;
 pub mod services;
@@ -80,6 +65,7 @@ use liveness::Liveness;
 use roll::{RolloverSettings, Rollovers};
 use serde_json::json;
 use services::Services;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -131,6 +117,8 @@ impl Default for TokenTraits {
 /// The parts of the certificate authority.
 pub struct Config {
     pub store: Store,
+    /// Tokens by their names in the configuration.
+    pub tokens: BTreeMap<String, ConfiguredToken>,
     /// The settings of the issuer.
     pub issuer: IssuerSettings,
     /// The callback that wakes other parts of the daemon.
@@ -209,15 +197,16 @@ impl CertificateAuthority {
             retention_due: AtomicI64::default(),
             liveness: Liveness::default(),
         };
-        let issuer = Issuer::start(config.store, config.issuer, config.callbacks)?;
+        let issuer = Issuer::start(config.store, config.tokens, config.issuer, config.callbacks)?;
         Ok(Self::compose(issuer, config.settings, Arc::new(shared)))
     }
 
     /// Returns this authority under another configuration, on record as `entry`. On failure nothing
     /// has changed.
     pub fn reconfigured(&self, config: Config, entry: AuditEntry) -> Result<Self, Error> {
-        let issuer = &self.issuer;
-        let issuer = issuer.reconfigured(config.issuer, config.callbacks, entry)?;
+        let issuer =
+            self.issuer
+                .reconfigured(config.tokens, config.issuer, config.callbacks, entry)?;
         Ok(Self::compose(
             issuer,
             config.settings,
@@ -234,7 +223,7 @@ impl CertificateAuthority {
         let exclusions = Exclusions::new(its(), crls.clone(), Arc::new(settings.services));
         let exclusions = Arc::new(exclusions);
         Self {
-            store: issuer.store.clone(),
+            store: issuer.store().clone(),
             est: Est::new(its(), settings.est),
             enrollments: Enrollments::new(exclusions.clone()),
             rollovers: Rollovers::new(exclusions.clone(), ceremonies.clone(), settings.rollovers),

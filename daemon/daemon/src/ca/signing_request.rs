@@ -4,7 +4,7 @@
 //! a token.
 
 use super::hierarchy::Generation;
-use super::pace::Source;
+use super::issuer::pace::Source;
 use super::profile::Role;
 use super::{Code, Error};
 use crate::ids::GenerationId;

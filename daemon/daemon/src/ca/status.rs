@@ -202,7 +202,7 @@ impl CertificateAuthority {
             let text = "there is no authority yet; run `hallmark ceremony run`";
             missing.push(Coded::new(NotReady::NoAuthority, json!({}), text));
         }
-        for (name, token) in &self.issuer.settings.authorities {
+        for (name, token) in self.issuer.authorities() {
             if !self.issuer.can_sign(name, token) {
                 let text = format!("nothing can sign for authority {name}");
                 let parameters = json!({ "authority": name, "token": token });
@@ -214,7 +214,7 @@ impl CertificateAuthority {
 
     /// Whether something can sign for an authority of the configuration at this moment.
     pub fn can_sign_for(&self, authority: &str) -> bool {
-        let token = self.issuer.settings.authorities.get(authority);
+        let token = self.issuer.authorities().get(authority);
         token.is_some_and(|token| self.issuer.can_sign(authority, token))
     }
 
@@ -257,7 +257,7 @@ impl CertificateAuthority {
     }
 
     fn token_statuses(&self) -> BTreeMap<String, TokenStatus> {
-        let tokens = self.issuer.settings.tokens.iter();
+        let tokens = self.issuer.tokens().iter();
         tokens
             .map(|(name, token)| (name.clone(), token_status(token)))
             .collect()

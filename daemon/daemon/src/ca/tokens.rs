@@ -122,7 +122,7 @@ impl Tokens {
                 })
                 .collect()
         });
-        for (name, token) in &self.issuer.settings.tokens {
+        for (name, token) in self.issuer.tokens() {
             if !rows.iter().any(|row| row.token.as_ref() == Some(name)) {
                 rows.push(VisibleSlot::unseen(name, token));
             }
@@ -146,7 +146,7 @@ impl Tokens {
                 ..empty
             };
         };
-        let configured = self.issuer.settings.tokens.iter().find(|(_, configured)| {
+        let configured = self.issuer.tokens().iter().find(|(_, configured)| {
             // A module in front of another one shows the same token.
             let is_its_family = configured.traits.family == probe.family;
             is_its_family
@@ -185,11 +185,11 @@ impl Tokens {
             token,
             description,
             inventory,
-            &self.issuer.store.generations()?,
+            &self.issuer.store().generations()?,
         );
         // Also those that were made a moment ago.
         self.issuer.record_key_uses(true)?;
-        let proofs = self.issuer.store.key_proofs(name)?;
+        let proofs = self.issuer.store().key_proofs(name)?;
         for key in &mut report.keys {
             key.proofs = proofs.get(&key.spki_sha256).copied().unwrap_or_default();
         }

@@ -169,6 +169,7 @@ fn authority_verdict(
         .prove(&key, LOOKUP_DEADLINE)
         .map_err(|error| error.to_string())?;
     for name in configuration
+        .issuer
         .failover
         .also_on
         .get(&generation.authority)

@@ -17,8 +17,9 @@ impl Configuration {
         self.check_authorities()?;
         self.check_failover()?;
         self.check_profiles()?;
-        self.stations
-            .check(&self.profiles)
+        self.issuer
+            .stations
+            .check(&self.issuer.profiles)
             .map_err(ConfigurationError::Contradiction)?;
         self.check_provisioning()?;
         self.check_est_profile()?;
@@ -27,7 +28,7 @@ impl Configuration {
     }
 
     fn check_authorities(&self) -> Result<(), ConfigurationError> {
-        for (authority, token) in &self.authorities {
+        for (authority, token) in &self.issuer.authorities {
             if !self.tokens.contains_key(token) {
                 return contradiction(format!(
                     "authority {authority:?} keeps its key on token {token:?}, and there is no \
@@ -40,8 +41,8 @@ impl Configuration {
     }
 
     fn check_profiles(&self) -> Result<(), ConfigurationError> {
-        for profile in self.profiles.values() {
-            if !self.authorities.contains_key(&profile.authority) {
+        for profile in self.issuer.profiles.values() {
+            if !self.issuer.authorities.contains_key(&profile.authority) {
                 return contradiction(format!(
                     "profile {:?} is issued by authority {:?}, and there is no such [[authority]]",
                     profile.name, profile.authority
@@ -56,7 +57,7 @@ impl Configuration {
 
     fn check_provisioning(&self) -> Result<(), ConfigurationError> {
         for (name, service) in &self.provisioning {
-            let unknown = |it: &&String| !self.authorities.contains_key(*it);
+            let unknown = |it: &&String| !self.issuer.authorities.contains_key(*it);
             if let Some(authority) = service.verified.iter().find(unknown) {
                 return contradiction(format!(
                     "provisioning {name:?} is to verify authority {authority:?}, and there is no \
@@ -81,8 +82,8 @@ impl Configuration {
     }
 
     fn check_failover(&self) -> Result<(), ConfigurationError> {
-        for (authority, tokens) in &self.failover.also_on {
-            let own = self.authorities.get(authority);
+        for (authority, tokens) in &self.issuer.failover.also_on {
+            let own = self.issuer.authorities.get(authority);
             for token in tokens {
                 let known = self.tokens.get(token);
                 let keeps_keys = known.is_some_and(|it| it.interface.family().is_some());
@@ -94,8 +95,8 @@ impl Configuration {
                 }
             }
         }
-        for (authority, standby) in &self.failover.standby {
-            if !self.authorities.contains_key(standby) || standby == authority {
+        for (authority, standby) in &self.issuer.failover.standby {
+            if !self.issuer.authorities.contains_key(standby) || standby == authority {
                 return contradiction(format!(
                     "authority {authority:?} has the standby {standby:?}; name another [[authority]]"
                 ));
@@ -108,6 +109,7 @@ impl Configuration {
     fn check_authority_name(&self, name: &str) -> Result<(), ConfigurationError> {
         let number = |rest: &str| rest.strip_prefix('-')?.parse::<u32>().ok();
         let namesake = self
+            .issuer
             .authorities
             .keys()
             .find(|other| name.strip_prefix(other.as_str()).and_then(number).is_some());
@@ -141,7 +143,7 @@ impl Configuration {
 
     fn check_est_profile(&self) -> Result<(), ConfigurationError> {
         match &self.est.profile {
-            Some(name) if !self.profiles.contains_key(name) => contradiction(format!(
+            Some(name) if !self.issuer.profiles.contains_key(name) => contradiction(format!(
                 "[listen] est_profile is {name:?}, and there is no such [[profile]]"
             )),
             _ => Ok(()),
@@ -152,7 +154,7 @@ impl Configuration {
         let Some(https) = &self.https else {
             return Ok(());
         };
-        match self.profiles.get(&https.profile) {
+        match self.issuer.profiles.get(&https.profile) {
             Some(profile) if profile.role != Role::Server => contradiction(format!(
                 "[listen] profile {:?} must have role \"server\"",
                 https.profile

@@ -2,8 +2,8 @@
 
 use super::ConfigurationError;
 use crate::ca::authority_policy::{ApprovalStep, AuthorityPolicy};
-use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
+use crate::ca::issuer::clock::ClockPolicy;
 use crate::ca::roll::{DeviceNotification, NotifyBy, RollPolicy};
 use crate::enrollment::plan::DriftPolicy;
 use crate::unix_seconds::UnixSeconds;

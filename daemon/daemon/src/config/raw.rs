@@ -3,9 +3,10 @@
 use super::listen::Listen;
 use super::policy::Policy;
 use super::{Configuration, ConfigurationError};
+use crate::ca::IssuerSettings;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
 use crate::ca::est::EstSettings;
-use crate::ca::failover::FailoverPolicy;
+use crate::ca::issuer::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RolloverSettings;
 use crate::ca::station::{StationPolicy, StationRule};
@@ -75,22 +76,38 @@ impl Raw {
         let token_state_dir = self.token_state_dir.unwrap_or_else(|| state_dir.clone());
         let listen = self.listen;
         let policy = self.policy;
+        let windows = signing_windows(&authorities);
+        let issuer = IssuerSettings {
+            signing_windows: windows.clone(),
+            failover: failover(&authorities, policy.failover_after),
+            authorities: authorities
+                .into_iter()
+                .map(|(name, it)| (name, it.token))
+                .collect(),
+            profiles,
+            stations,
+            verified: provisioning
+                .values()
+                .flat_map(|it| it.verified.iter().cloned())
+                .collect(),
+            public_http: listen.public_http()?,
+            clock: policy.clock(),
+        };
         Ok(Configuration {
+            issuer,
             rollovers: RolloverSettings {
                 leaves: policy.rolling()?,
                 authorities: AuthorityPolicy {
-                    signing_windows: signing_windows(&authorities),
+                    signing_windows: windows,
                     limits: limits(&provisioning),
                     ..policy.authorities()
                 },
             },
-            failover: failover(&authorities, policy.failover_after),
             https: listen.https_listener()?,
             est: EstSettings {
                 profile: listen.est_profile()?,
                 line_breaks: listen.est_line_breaks.unwrap_or(true),
             },
-            public_http: listen.public_http()?,
             http: listen.http,
             admin_users: listen.admin_users()?,
             connections_per_address: listen.connections_per_address()?,
@@ -101,17 +118,10 @@ impl Raw {
             token_state_dir,
             state_dir,
             tokens,
-            authorities: authorities
-                .into_iter()
-                .map(|(name, it)| (name, it.token))
-                .collect(),
-            profiles,
-            stations,
             provisioning,
             drift: policy.drift,
             scan_interval: Duration::from_secs(policy.scan_interval.max(1)),
             crl_schedule: policy.crl_schedule()?,
-            clock: policy.clock(),
             backups_kept: usize::from(policy.backups_kept.get()),
             push_age_alarm_seconds: i64::try_from(policy.push_age_alarm).unwrap_or(i64::MAX),
             text: text.to_owned(),

@@ -16,7 +16,7 @@ fn parse(text: &str) -> Result<Configuration, String> {
 #[test]
 fn the_example_that_ships_is_a_configuration() {
     let configuration = parse(EXAMPLE).unwrap();
-    assert_eq!(configuration.profiles["device"].role, Role::Device);
+    assert_eq!(configuration.issuer.profiles["device"].role, Role::Device);
     assert_eq!(
         configuration.services().verified["dps"],
         BTreeSet::from(["root".to_owned()])
@@ -28,7 +28,7 @@ fn the_example_that_ships_is_a_configuration() {
 #[test]
 fn the_gateway_that_ships_is_a_configuration() {
     let configuration = parse(include_str!("../../../../docs/gateway.toml")).unwrap();
-    assert!(configuration.clock.must_be_synchronised);
+    assert!(configuration.issuer.clock.must_be_synchronised);
     let tokens: Vec<_> = configuration.tokens.values().collect();
     assert!(matches!(&tokens[..], [tpm] if tpm.interface.family().is_none()));
 }

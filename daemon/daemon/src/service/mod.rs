@@ -23,8 +23,7 @@ use crate::api::server::serve_behind;
 use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
 use crate::ca::{
-    Callbacks, CertificateAuthority, Config, ConfiguredToken, CurrentAuthority, IssuerSettings,
-    Settings,
+    Callbacks, CertificateAuthority, Config, ConfiguredToken, CurrentAuthority, Settings,
 };
 use crate::config::Configuration;
 use crate::files;
@@ -296,27 +295,17 @@ fn ca_config(
 ) -> Config {
     let records = wakers.records.clone();
     let wakers = wakers.clone();
-    let services = configuration.services();
     Config {
         store: store.clone(),
-        issuer: IssuerSettings {
-            tokens,
-            authorities: configuration.authorities.clone(),
-            failover: configuration.failover.clone(),
-            profiles: configuration.profiles.clone(),
-            stations: configuration.stations.clone(),
-            verified: services.verified.values().flatten().cloned().collect(),
-            signing_windows: configuration.rollovers.authorities.signing_windows.clone(),
-            public_http: configuration.public_http.clone(),
-            clock: configuration.clock.clone(),
-        },
+        tokens,
+        issuer: configuration.issuer.clone(),
         callbacks: Callbacks {
             desired_changed: Box::new(move || wakers.wake_all()),
             crl_due: Box::new(move || records.notify_one()),
         },
         settings: Settings {
             est: configuration.est.clone(),
-            services,
+            services: configuration.services(),
             rollovers: configuration.rollovers.clone(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             probes: probes(configuration.tokens.values()),

@@ -12,8 +12,8 @@ pub use file::{
 };
 
 use super::authorize::{Authorized, Operate};
-use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
+use super::issuer::generation::{Shape, new_key_id};
 use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
 use super::{Code, Error, Issuer, crash_point, rfc3339};
 use crate::store::{GenerationRow, PlannedGeneration};
@@ -87,7 +87,7 @@ impl Ceremonies {
             authorities,
         };
         let entry = transcript.audit_entry(permission, self.issuer.now());
-        pollster::block_on(self.issuer.store.record_audit(entry))?;
+        pollster::block_on(self.issuer.store().record_audit(entry))?;
         self.issuer.wake();
         Ok(transcript)
     }
@@ -175,7 +175,7 @@ impl Ceremonies {
             Some(issuer) => Some(self.issuer.hierarchy().signing(issuer)?.id),
             None => None,
         };
-        let row = self.issuer.store.plan_generation(PlannedGeneration {
+        let row = self.issuer.store().plan_generation(PlannedGeneration {
             authority: name.clone(),
             parent,
             token: token.to_owned(),
@@ -214,7 +214,7 @@ impl Ceremonies {
         progress: &dyn Fn(String),
     ) -> Result<TranscriptEntry, Error> {
         progress(format!("authority {name}: key on token {token}"));
-        let row = self.issuer.store.plan_generation(PlannedGeneration {
+        let row = self.issuer.store().plan_generation(PlannedGeneration {
             authority: name.to_owned(),
             parent: None,
             token: token.to_owned(),
@@ -222,7 +222,7 @@ impl Ceremonies {
             key_id: new_key_id()?,
         })?;
         if row.request.is_none()
-            && (row.parent.is_some() || self.issuer.store.has_signed(row.id)?)
+            && (row.parent.is_some() || self.issuer.store().has_signed(row.id)?)
         {
             return Err(begun_otherwise(name));
         }

@@ -57,8 +57,8 @@ impl Scene {
         let on_it = |name: &str| (name.to_owned(), "memory".to_owned());
         let ca = CertificateAuthority::start(Config {
             store: Store::open(&folder.path().join("hallmark.db")).unwrap(),
+            tokens: BTreeMap::from([("memory".to_owned(), token)]),
             issuer: IssuerSettings {
-                tokens: BTreeMap::from([("memory".to_owned(), token)]),
                 authorities: BTreeMap::from([on_it("root"), on_it("line")]),
                 profiles,
                 ..IssuerSettings::default()

@@ -58,7 +58,7 @@ impl Enrollments {
             slots,
         };
         let row = self.store.adopt_enrollment(adopted, entry)?;
-        self.wake();
+        self.issuer.wake();
         Ok(row)
     }
 
@@ -81,7 +81,7 @@ impl Enrollments {
         let history = sent_before(&found)?;
         self.store
             .remove_unknown_enrollment(found, history, entry)?;
-        self.wake();
+        self.issuer.wake();
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl Enrollments {
         group: &str,
         record: &Record,
     ) -> Result<(Option<String>, bool, Slots), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let unreadable = || {
             let what = "holds a CA certificate that is not on record, so its authority is unknown";
             not_adoptable(group, what)
@@ -185,7 +185,7 @@ impl Enrollments {
         overriding: serde_json::Value,
     ) -> AuditEntry {
         AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action,
             subject: found.name.clone(),

@@ -7,7 +7,6 @@ pub(super) use possession::UnsignedProofs;
 
 use super::authorize::{Authorized, Operate};
 use super::exclusion::Exclusions;
-use super::hierarchy::Hierarchy;
 use super::roll::canary;
 use super::services::Services;
 use super::{Code, Error, Issuer, rfc3339};
@@ -16,8 +15,6 @@ use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{AuditEntry, BlockKind, EnrollmentKind, EnrollmentRow, NewEnrollment, Store};
-use crate::unix_seconds::UnixSeconds;
-use arc_swap::Guard;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -50,23 +47,11 @@ impl Enrollments {
     pub(super) fn new(exclusions: Arc<Exclusions>) -> Self {
         let issuer = exclusions.issuer();
         Self {
-            store: issuer.store.clone(),
+            store: issuer.store().clone(),
             issuer,
             services: exclusions.services(),
             exclusions,
         }
-    }
-
-    fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
-        self.issuer.hierarchy()
-    }
-
-    fn now(&self) -> UnixSeconds {
-        self.issuer.now()
-    }
-
-    fn wake(&self) {
-        self.issuer.wake();
     }
 
     /// Adds an enrollment. A group holds the authority's serving certificate; an individual one
@@ -88,7 +73,7 @@ impl Enrollments {
             None => false,
         };
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action: "enrollment.added",
             subject: request.name.clone(),
@@ -105,7 +90,7 @@ impl Enrollments {
             slots,
         };
         let row = self.store.add_enrollment(new, entry)?;
-        self.wake();
+        self.issuer.wake();
         Ok(row)
     }
 
@@ -135,7 +120,7 @@ impl Enrollments {
             self.refuse_return_of_compromised(&row)?;
         }
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action: "enrollment.removed",
             subject: name.to_owned(),
@@ -144,7 +129,7 @@ impl Enrollments {
             }),
         };
         self.store.remove_enrollment(&row, entry)?;
-        self.wake();
+        self.issuer.wake();
         Ok(())
     }
 
@@ -193,7 +178,7 @@ impl Enrollments {
             );
             return Err(Error::conflict(Code::DeviceBlocked, message));
         }
-        match self.store.compromised_until(device, self.now())? {
+        match self.store.compromised_until(device, self.issuer.now())? {
             None if self.store.has_lost_compromise(device)? => {
                 let message = format!(
                     "this enrollment excludes a compromised leaf of {device}, which may not be on \
@@ -222,7 +207,7 @@ impl Enrollments {
         if row.enabled || (row.overlay_of.is_none() && !self.is_below_another_group(row)?) {
             return Ok(());
         }
-        let now = self.now();
+        let now = self.issuer.now();
         for held in row.slots.held() {
             let held = self.store.certificate_by_sha256(held.as_bytes())?;
             let Some(held) = held.filter(|it| it.not_after >= now) else {
@@ -241,7 +226,7 @@ impl Enrollments {
 
     /// Returns whether a group of an authority above this group's is at the same service.
     fn is_below_another_group(&self, row: &EnrollmentRow) -> Result<bool, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let above: BTreeSet<&str> = row
             .slots
             .held()
@@ -299,7 +284,7 @@ impl Enrollments {
     }
 
     fn group_by_reference(&self, row: &EnrollmentRow) -> Result<Option<Kind>, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let name = |slot| {
             let Some(thumbprint) = row.slots.in_slot(slot) else {
                 return Ok(None);
@@ -374,7 +359,7 @@ impl Enrollments {
             let message = "a group is the devices below an authority; name it";
             return Err(Error::invalid(Code::EnrollmentInvalid, message));
         };
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let generation = hierarchy.serving(authority).ok_or_else(|| {
             let message = format!(
                 "there is no authority {authority:?} with a certificate; `hallmark authority list` \

@@ -10,7 +10,7 @@ use super::Enrollments;
 use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
-use crate::ca::pace::Source;
+use crate::ca::issuer::pace::Source;
 use crate::ca::signing_request::{Holder, Signer, SigningRequest};
 use crate::ca::{Advice, Code, Error, lock, rfc3339};
 use crate::enrollment::ca_certificate::VerificationCode;
@@ -116,7 +116,7 @@ impl Enrollments {
     /// Wants the certificates of verified authorities at each provisioning service: that of the
     /// generation that serves, and of the one that will; what is revoked is wanted nowhere.
     pub fn want_verified(&self) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         for (provisioning, authorities) in &self.services.verified {
             let serving = authorities.iter().filter_map(|it| hierarchy.serving(it));
             let staged = authorities.iter().filter_map(|it| hierarchy.staged(it));
@@ -133,7 +133,7 @@ impl Enrollments {
     fn want_at(&self, provisioning: &str, generation: &Generation) -> Result<(), Error> {
         let name = generation.name();
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: Caller::Daemon.to_string(),
             action: "ca_certificate.wanted",
             subject: name.clone(),
@@ -144,7 +144,7 @@ impl Enrollments {
             .store
             .want_ca_certificate(provisioning, name, generation.id, entry)?
         {
-            self.wake();
+            self.issuer.wake();
         }
         Ok(())
     }
@@ -153,9 +153,9 @@ impl Enrollments {
     /// due again, in Unix seconds.
     pub fn prove_possession(&self) -> Result<Option<UnixSeconds>, Error> {
         let open = self.store.codes_to_sign()?;
-        let proofs = &self.issuer.shared.unsigned_proofs;
+        let proofs = self.issuer.unsigned_proofs();
         proofs.keep_only(&open);
-        let now = self.now();
+        let now = self.issuer.now();
         let due = open.iter().filter(|(row, _)| proofs.is_due(row.id, now));
         std::thread::scope(|scope| {
             for (row, code) in due {
@@ -167,14 +167,14 @@ impl Enrollments {
 
     /// Signs one code, or records why it cannot be signed.
     fn prove(&self, row: &CaCertificateRow, code: &VerificationCode) {
-        let proofs = &self.issuer.shared.unsigned_proofs;
+        let proofs = self.issuer.unsigned_proofs();
         match self.sign_code(row, code) {
             Ok(()) => {
                 proofs.signed(row.id);
-                self.wake();
+                self.issuer.wake();
             }
             Err(error) => {
-                if proofs.failed(row.id, &error, self.now()) {
+                if proofs.failed(row.id, &error, self.issuer.now()) {
                     let service = &row.provisioning;
                     let certificate = &row.name;
                     tracing::warn!(service, certificate, code = error.code.name(), %error,
@@ -194,7 +194,7 @@ impl Enrollments {
             }
         };
         let alarms = open.iter().filter_map(|(row, _)| {
-            let reason = self.issuer.shared.unsigned_proofs.reason(row.id)?;
+            let reason = self.issuer.unsigned_proofs().reason(row.id)?;
             let name = &row.name;
             let service = &row.provisioning;
             let text = format!(
@@ -209,7 +209,7 @@ impl Enrollments {
     }
 
     fn sign_code(&self, row: &CaCertificateRow, code: &VerificationCode) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let generation = hierarchy.generation(row.generation).cloned();
         drop(hierarchy);
         let generation = generation.ok_or_else(|| {
@@ -224,7 +224,7 @@ impl Enrollments {
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Possession,
                 profile_name: "possession",
-                profile: &proof_profile(&generation, self.now())?,
+                profile: &proof_profile(&generation, self.issuer.now())?,
                 subject: DistinguishedName::from_common_name(code.as_str())
                     .map_err(|error| Error::stop(Code::VerificationCode, error.to_string()))?
                     .into(),

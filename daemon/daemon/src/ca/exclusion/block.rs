@@ -95,7 +95,7 @@ impl Exclusions {
         };
         let recorded = self.store.exclude(exclusion, entry)?;
         crash_point(recorded_point);
-        self.wake();
+        self.issuer.wake();
         self.follow_revocation(&recorded.revoked)?;
         Ok(recorded)
     }
@@ -112,7 +112,7 @@ impl Exclusions {
         let entry = self.block_entry(permission, "block.lifted", subject, reason);
         let revoked = self.store.readmit(block.id, entry)?;
         crash_point("roll-block-lifted");
-        self.wake();
+        self.issuer.wake();
         self.follow_revocation(&revoked)?;
         Ok(self.store.block(block.id)?)
     }
@@ -249,8 +249,8 @@ impl Exclusions {
         match block.generation {
             Some(number) => {
                 let blocked = self.generation_named(&block.name, number)?;
-                let below = self.hierarchy().subtree(blocked.id);
-                Ok(self.store.individuals_below(&below, self.now())?)
+                let below = self.issuer.hierarchy().subtree(blocked.id);
+                Ok(self.store.individuals_below(&below, self.issuer.now())?)
             }
             None if block.kind == BlockKind::Group => {
                 let groups = self.groups_named(&block.name)?;
@@ -276,7 +276,7 @@ impl Exclusions {
             .into_iter()
             .filter_map(|group| group.authority)
             .collect();
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let of_group = hierarchy.iter().filter(|generation| {
             let mut above = hierarchy.upwards(generation.id);
             above.any(|it| authorities.contains(&it.authority))
@@ -320,7 +320,7 @@ impl Exclusions {
         authority: &str,
         number: GenerationNumber,
     ) -> Result<Arc<Generation>, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let found = hierarchy
             .iter()
             .find(|it| it.authority == authority && it.number == number);
@@ -342,7 +342,7 @@ impl Exclusions {
     ) -> AuditEntry {
         let (kind, name, generation) = subject.key();
         AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action,
             subject: name.to_owned(),

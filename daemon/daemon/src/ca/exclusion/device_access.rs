@@ -19,7 +19,7 @@ impl Exclusions {
     /// Returns a device's leaves that have not expired, newest first, and none of a station with
     /// the same name.
     pub(in crate::ca) fn living_leaves(&self, device: &str) -> Result<Vec<CertificateRow>, Error> {
-        let now = self.now();
+        let now = self.issuer.now();
         let mut leaves = self.store.certificates_of(device, LEAVES_MAX)?;
         leaves.retain(|leaf| leaf.role == Some(Role::Device) && leaf.not_after >= now);
         Ok(leaves)
@@ -27,7 +27,7 @@ impl Exclusions {
 
     /// Returns the groups that accept one of the device's leaves that have not expired.
     pub(in crate::ca) fn groups_of(&self, device: &str) -> Result<Vec<EnrollmentRow>, Error> {
-        Ok(self.store.groups_admitting(device, self.now())?)
+        Ok(self.store.groups_admitting(device, self.issuer.now())?)
     }
 
     /// Returns the registration id of a device to be excluded, in the spelling on record. After a
@@ -68,7 +68,7 @@ impl Exclusions {
     /// Returns true if an authority above has groups: they accept every leaf below it that is not
     /// blocked.
     pub(in crate::ca) fn has_groups_above(&self, generation: GenerationId) -> Result<bool, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         for generation in hierarchy.upwards(generation).skip(1) {
             if !self.store.groups_of(&generation.authority)?.is_empty() {
                 return Ok(true);

@@ -80,9 +80,9 @@ impl Exclusions {
 
     /// Returns true if neither the leaf nor a generation above it is revoked, and it has not ended.
     fn is_good(&self, leaf: &CertificateRow) -> bool {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         leaf.revoked_at.is_none()
-            && leaf.not_after >= self.now()
+            && leaf.not_after >= self.issuer.now()
             && hierarchy.revoked_above(leaf.issuer).is_none()
     }
 }

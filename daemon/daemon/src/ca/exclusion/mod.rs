@@ -14,11 +14,8 @@ mod sweep;
 
 use super::Issuer;
 use super::crl::CrlPublisher;
-use super::hierarchy::Hierarchy;
 use super::services::Services;
 use crate::store::Store;
-use crate::unix_seconds::UnixSeconds;
-use arc_swap::Guard;
 use std::sync::Arc;
 
 /// Blocks, excludes, revokes and readmits.
@@ -37,7 +34,7 @@ impl Exclusions {
         services: Arc<Services>,
     ) -> Self {
         Self {
-            store: issuer.store.clone(),
+            store: issuer.store().clone(),
             issuer,
             crls,
             services,
@@ -50,17 +47,5 @@ impl Exclusions {
 
     pub(super) fn services(&self) -> Arc<Services> {
         Arc::clone(&self.services)
-    }
-
-    fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
-        self.issuer.hierarchy()
-    }
-
-    fn now(&self) -> UnixSeconds {
-        self.issuer.now()
-    }
-
-    fn wake(&self) {
-        self.issuer.wake();
     }
 }

@@ -93,7 +93,7 @@ impl Exclusions {
     /// Returns the open place of a generation whose issuer is elsewhere: its certificate is revoked
     /// there, which cannot be observed here.
     pub(super) fn elsewhere_place(&self, generation: GenerationId) -> Option<Place> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let generation = hierarchy.generation(generation)?;
         let issuer = generation.foreign.first()?.certificate.subject();
         let serial = generation.certificate.serial().to_string();
@@ -138,14 +138,15 @@ impl Exclusions {
         generations: impl Iterator<Item = GenerationId>,
         says: &str,
     ) -> Result<Place, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let mut lists = Vec::new();
         let mut names = Vec::new();
         for id in generations.collect::<BTreeSet<GenerationId>>() {
             // An issuer that has expired or is revoked signs no more lists, and none of its leaves
             // is valid.
             let living = |it: &&Arc<Generation>| {
-                it.certificate.not_after() >= self.now() && hierarchy.revoked_above(it.id).is_none()
+                it.certificate.not_after() >= self.issuer.now()
+                    && hierarchy.revoked_above(it.id).is_none()
             };
             let Some(generation) = hierarchy.generation(id).filter(living) else {
                 continue;

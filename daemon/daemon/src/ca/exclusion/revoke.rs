@@ -158,7 +158,7 @@ impl Exclusions {
                 "a certificate is not revoked although it was",
             )
         })?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(row.issuer);
         Ok(RevokedLeaf {
             authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
@@ -197,7 +197,7 @@ impl Exclusions {
     }
 
     fn refuse_authority(&self, row: &CertificateRow) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let thumbprint = Thumbprint::from_bytes(row.sha256);
         let Some(generation) = hierarchy.with_certificate(thumbprint) else {
             return Ok(());
@@ -215,7 +215,7 @@ impl Exclusions {
 
     fn revocation_notices(&self, row: &CertificateRow) -> Result<Vec<String>, Error> {
         let mut notices = Vec::new();
-        let has_expired = row.not_after < self.now();
+        let has_expired = row.not_after < self.issuer.now();
         if has_expired {
             notices.push(format!(
                 "it expired at {}, so nothing accepts it in any case",
@@ -285,7 +285,7 @@ impl Exclusions {
             }
         }
         let is_authority = |revoked: &RevokedCertificate| {
-            self.hierarchy().iter().any(|it| {
+            self.issuer.hierarchy().iter().any(|it| {
                 it.parent.unwrap_or(it.id) == revoked.issuer
                     && it.certificate.serial().as_bytes() == revoked.serial
             })
@@ -293,7 +293,7 @@ impl Exclusions {
         if revoked.changed.iter().any(is_authority) {
             self.issuer.reload_hierarchy()?;
         }
-        self.wake();
+        self.issuer.wake();
         Ok(())
     }
 
@@ -305,7 +305,7 @@ impl Exclusions {
     ) -> Revocation {
         Revocation {
             target,
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             cause: cause.to_owned(),
         }

@@ -6,9 +6,9 @@
 
 use super::super::authority_policy::ApprovalStep;
 use super::super::authorize::{Authorized, Caller, Operate};
-use super::super::generation::new_key_id;
 use super::super::hierarchy::Generation;
-use super::super::pace::Source;
+use super::super::issuer::generation::new_key_id;
+use super::super::issuer::pace::Source;
 use super::super::{Code, Error, crash_point};
 use super::evidence::{Approval, AuthorityDetail};
 use super::{RETRY_SECONDS, Rollovers, earlier};
@@ -47,7 +47,7 @@ impl Rollovers {
         detail: &AuthorityDetail,
         parent: Option<RollId>,
     ) -> Result<RollRow, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let old = hierarchy.signing(authority)?;
         self.check_successor(old, detail, RollReason::Expiry)?;
         self.within_limits(authority)?;
@@ -60,7 +60,7 @@ impl Rollovers {
         let detail = json!({ "reason": "expiry", "generation": old.number, "parent": parent });
         let entry = self.roll_entry(caller, "roll.started", authority, detail);
         let row = self.store.start_authority_roll(new, parent, entry)?;
-        self.wake();
+        self.issuer.wake();
         Ok(row)
     }
 
@@ -123,7 +123,7 @@ impl Rollovers {
         let entry = self.roll_entry(caller, "roll.approved", row.subject.name(), asked);
         let approval = Approval {
             by: caller.to_string(),
-            at: self.now(),
+            at: self.issuer.now(),
             overriding,
         };
         detail.approved.insert(step, approval);
@@ -134,7 +134,7 @@ impl Rollovers {
             let message = "the roll has changed in between; look at it and decide again";
             return Err(Error::conflict(Code::StateConflict, message));
         }
-        self.wake();
+        self.issuer.wake();
         Ok(self.store.roll(roll)?)
     }
 
@@ -191,7 +191,7 @@ impl Rollovers {
             if serves {
                 self.issuer.reload_hierarchy()?;
             }
-            self.wake();
+            self.issuer.wake();
         }
         Ok(None)
     }
@@ -210,7 +210,7 @@ impl Rollovers {
             Step::Enter(RollState::Done) => roll.reason == RollReason::Compromise,
             _ => false,
         };
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let next = evidence.next.and_then(|it| hierarchy.with_certificate(it));
         match next.filter(|_| needs_it).cloned() {
             Some(next) => self.issuer.prove_generation(&next).map(drop),
@@ -297,7 +297,7 @@ impl Rollovers {
     }
 
     fn number_of(&self, generation: GenerationId) -> Option<GenerationNumber> {
-        Some(self.hierarchy().generation(generation)?.number)
+        Some(self.issuer.hierarchy().generation(generation)?.number)
     }
 
     /// A failure is no error of the roll: it is written down, and tried again.
@@ -338,12 +338,12 @@ impl Rollovers {
             tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "next generation not made, retrying");
             return Ok(Some(now + RETRY_SECONDS));
         }
-        self.wake();
+        self.issuer.wake();
         Ok(None)
     }
 
     fn next_generation(&self, roll: &RollRow, old: Thumbprint) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let Some(old) = hierarchy.with_certificate(old).cloned() else {
             return Err(Error::stop(
                 Code::HierarchyBroken,
@@ -366,7 +366,7 @@ impl Rollovers {
         };
         let row = self
             .store
-            .plan_rolled_generation(roll.id, plan, self.now())?;
+            .plan_rolled_generation(roll.id, plan, self.issuer.now())?;
         crash_point("roll-generation-planned");
         if row.certificate.is_some() {
             return Ok(());
@@ -376,7 +376,7 @@ impl Rollovers {
         if !old.foreign.is_empty() {
             return self.request_next_certificate(&old, row.id);
         }
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let shape = self.next_shape(&hierarchy, &old, parent.as_deref(), &detail, roll.reason)?;
         drop(hierarchy);
         self.issuer

@@ -54,7 +54,7 @@ impl Rollovers {
         }
         let compromised = self.compromised(authority, generation)?;
         let mut names = vec![authority.to_owned()];
-        list_those_below(&self.hierarchy(), &compromised, &mut names);
+        list_those_below(&self.issuer.hierarchy(), &compromised, &mut names);
         let problems = Vec::from_iter(self.groups_within_limits(&names).err());
         let number = compromised.number;
         let detail_of_entry = json!({
@@ -81,13 +81,13 @@ impl Rollovers {
             return Ok(());
         };
         let is_over = matches!(last.state, RollState::Done | RollState::Aborted);
-        if is_over && last.started_at < self.now() - RECENT_SECONDS {
+        if is_over && last.started_at < self.issuer.now() - RECENT_SECONDS {
             return Ok(());
         }
         let RollSubject::Authority { old_generation, .. } = last.subject else {
             return Ok(());
         };
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let number =
             |it: Option<&Arc<Generation>>| it.map_or(GenerationNumber::START, |it| it.number);
         let excluded = number(hierarchy.generation(old_generation));
@@ -110,7 +110,7 @@ impl Rollovers {
         if let Some(number) = number {
             return self.exclusions.generation_named(authority, number);
         }
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         hierarchy.serving(authority).cloned().ok_or_else(|| {
             let message = format!(
                 "nothing is excluded: there is no authority {authority:?} that signs; `hallmark \
@@ -146,13 +146,14 @@ impl Rollovers {
                 }));
             }
             let cause = HubCause::Roll(roll.id);
-            self.store.queue_hub_tasks(cause, tasks, self.now())?;
+            self.store
+                .queue_hub_tasks(cause, tasks, self.issuer.now())?;
         }
         if strangers {
             let services = self.services.hubs.keys().cloned().collect();
             let cause = HubCause::Roll(roll.id);
             self.store
-                .queue_group_registrations(cause, services, self.now())?;
+                .queue_group_registrations(cause, services, self.issuer.now())?;
         }
         Ok(())
     }
@@ -162,7 +163,7 @@ impl Rollovers {
     /// clear, unless groups above admitted devices further below before the blocking group was in
     /// place.
     fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<GenerationId>, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let name = roll.subject.name();
         let own = hierarchy.iter().filter(|it| it.authority == name);
         let mut generations: BTreeSet<GenerationId> =

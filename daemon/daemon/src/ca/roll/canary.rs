@@ -7,8 +7,8 @@
 
 use super::{AuthorityDetail, CanaryFailure, Rollovers};
 use crate::ca::authorize::Caller;
-use crate::ca::issue::Issued;
-use crate::ca::pace::Source;
+use crate::ca::issuer::issue::Issued;
+use crate::ca::issuer::pace::Source;
 use crate::ca::profile::Role;
 use crate::ca::signing_request::{Holder, Signer, SigningRequest};
 use crate::ca::{Code, Error, rfc3339};
@@ -65,7 +65,7 @@ pub struct CanaryRequest {
 impl Rollovers {
     /// Canaries that a roll waits for, and whose service holds what they need.
     pub fn canaries_due(&self, provisioning: &str) -> Result<Vec<CanaryRequest>, Error> {
-        let now = self.now();
+        let now = self.issuer.now();
         let mut due = Vec::new();
         for roll in self.store.open_authority_rolls()? {
             let RollSubject::Authority {
@@ -106,12 +106,12 @@ impl Rollovers {
     /// any other.
     pub fn issue_canary(&self, canary: &CanaryRequest, csr: &[u8]) -> Result<Issued, Error> {
         let csr = Csr::parse(csr).map_err(|r| Error::invalid(r.code(), r.to_string()))?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let generation = hierarchy.generation(canary.generation).cloned();
         drop(hierarchy);
         let generation = generation
             .ok_or_else(|| Error::conflict(Code::StateConflict, "the generation is gone"))?;
-        let left = generation.certificate.not_after() - self.now();
+        let left = generation.certificate.not_after() - self.issuer.now();
         if left < VALIDITY_SECONDS_MIN {
             let message = format!(
                 "the next certificate of {} ends at {}, too early for a canary: abort the roll, and \
@@ -146,7 +146,7 @@ impl Rollovers {
     /// The profile of a device below the authority, but for at most `validity` seconds and for any
     /// key.
     fn canary_profile(&self, authority: &str, validity: u64) -> Profile {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let below = |name: &str| {
             let serving = hierarchy.serving(name);
             serving.is_some_and(|it| hierarchy.upwards(it.id).any(|it| it.authority == authority))
@@ -184,7 +184,7 @@ impl Rollovers {
             return Ok(());
         }
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: Caller::Daemon.to_string(),
             action: "roll.canary",
             subject: roll.subject.name().to_owned(),
@@ -195,7 +195,7 @@ impl Rollovers {
         };
         self.store
             .amend_roll(&roll, detail.to_value()?, Some(entry))?;
-        self.wake();
+        self.issuer.wake();
         Ok(())
     }
 }
@@ -214,13 +214,13 @@ impl Rollovers {
         if known.is_some_and(|it| it.reason == reason) {
             return Ok(());
         }
-        let since = known.map_or(self.now(), |it| it.since);
+        let since = known.map_or(self.issuer.now(), |it| it.since);
         let failure = CanaryFailure { reason, since };
         detail
             .canary_failures
             .insert(provisioning.to_owned(), failure);
         self.store.amend_roll(&roll, detail.to_value()?, None)?;
-        self.wake();
+        self.issuer.wake();
         Ok(())
     }
 }

@@ -114,7 +114,7 @@ impl Rollovers {
             ));
         };
         let detail = AuthorityDetail::of(roll)?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let next = next_generation(&hierarchy, name, *old_generation, *new_generation);
         let mut certificates = self.store.ca_certificates()?;
         // Nothing is deleted at a service that is not configured.
@@ -186,7 +186,7 @@ impl Rollovers {
         if roll.reason != RollReason::Compromise {
             return Ok(Vec::new());
         }
-        let below = self.hierarchy().subtree(old_generation);
+        let below = self.issuer.hierarchy().subtree(old_generation);
         let open = self.store.individuals_below(&below, now)?.into_iter();
         Ok(open
             .filter(|it| it.open > 0 && self.services.names.contains(&it.provisioning))
@@ -208,7 +208,7 @@ impl Rollovers {
         if roll.reason != RollReason::Compromise {
             return Ok(vec![*old_generation]);
         }
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let mut generations = hierarchy.subtree(*old_generation);
         let own = hierarchy.iter().filter(|it| it.authority == *name);
         let excluded = own.filter(|it| hierarchy.revoked_above(it.id).is_some());
@@ -247,7 +247,7 @@ impl Rollovers {
         {
             return Ok(0);
         }
-        let below: Vec<GenerationId> = self.hierarchy().subtree(old).into_iter().collect();
+        let below: Vec<GenerationId> = self.issuer.hierarchy().subtree(old).into_iter().collect();
         Ok(self.store.devices_needing(&below, now)?)
     }
 
@@ -282,7 +282,7 @@ impl Rollovers {
         if now > roll.old_not_after || !(self.rolling.retire_proven || overridden) {
             return Ok(expiry(roll, now));
         }
-        let below: Vec<GenerationId> = self.hierarchy().subtree(old).into_iter().collect();
+        let below: Vec<GenerationId> = self.issuer.hierarchy().subtree(old).into_iter().collect();
         Ok(RetireEvidence::DevicesProven {
             unproven: if overridden {
                 0

@@ -42,7 +42,7 @@ impl Rollovers {
         };
         let groups = self.exclusions.groups_of(&device.registration_id)?;
         let profile = self.issuer.profile(&device.profile)?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.serving(&profile.authority);
         let chain = issuer.into_iter().flat_map(|it| hierarchy.upwards(it.id));
         let above: Vec<(Thumbprint, String)> = chain

@@ -38,7 +38,7 @@ impl Rollovers {
             .map(|row| {
                 let entry = self.leaf_entry(permission.caller(), "roll.started", row);
                 let roll = self.store.request_roll(row.id, json!({}), entry)?;
-                self.wake();
+                self.issuer.wake();
                 Ok(roll)
             })
             .collect()
@@ -84,7 +84,7 @@ impl Rollovers {
         let old = self
             .store
             .certificate_by_sha256(roll.old_certificate.as_bytes())?;
-        let now = self.now();
+        let now = self.issuer.now();
         if old.is_some_and(|old| old.not_after > now && old.revoked_at.is_none()) {
             return Ok(());
         }
@@ -136,7 +136,7 @@ impl Rollovers {
             state: next.state,
         };
         if self.store.advance_roll(step, entry)? {
-            self.wake();
+            self.issuer.wake();
         }
         Ok(())
     }

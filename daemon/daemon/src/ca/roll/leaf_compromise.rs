@@ -2,7 +2,7 @@
 
 use super::Rollovers;
 use crate::ca::authorize::{Authorized, Issue, Operate};
-use crate::ca::issue::{IssueRequest, Issued};
+use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::{Code, Error};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;

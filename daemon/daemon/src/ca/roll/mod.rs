@@ -32,14 +32,12 @@ pub use waits::{WaitCode, Waits};
 use super::authorize::{Authorized, Caller, Operate};
 use super::ceremony::Ceremonies;
 use super::exclusion::Exclusions;
-use super::hierarchy::Hierarchy;
 use super::services::Services;
 use super::{Error, Issuer};
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ids::RollId;
 use crate::store::{AuditEntry, RollRow, RollSubject, Store};
 use crate::unix_seconds::UnixSeconds;
-use arc_swap::Guard;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -75,7 +73,7 @@ impl Rollovers {
     ) -> Self {
         let issuer = exclusions.issuer();
         Self {
-            store: issuer.store.clone(),
+            store: issuer.store().clone(),
             issuer,
             ceremonies,
             services: exclusions.services(),
@@ -83,18 +81,6 @@ impl Rollovers {
             rolling: settings.leaves,
             authority_policy: settings.authorities,
         }
-    }
-
-    fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
-        self.issuer.hierarchy()
-    }
-
-    fn now(&self) -> UnixSeconds {
-        self.issuer.now()
-    }
-
-    fn wake(&self) {
-        self.issuer.wake();
     }
 
     /// Aborts a roll: the certificate that serves stays. `overriding` says why a guard is
@@ -114,13 +100,13 @@ impl Rollovers {
                 self.abort_authority_roll(permission.caller(), &row)?;
             }
         }
-        self.wake();
+        self.issuer.wake();
         Ok(self.store.roll(roll)?)
     }
 
     /// Makes every step whose time has come. Returns when the next one can come, in Unix seconds.
     pub fn advance_rolls(&self) -> Result<Option<UnixSeconds>, Error> {
-        let now = self.now();
+        let now = self.issuer.now();
         let mut next_due = earlier(self.start_due_rolls(now)?, self.roll_due_authorities()?);
         let retirement = self.store.next_retirement()?;
         next_due = earlier(next_due, retirement.map(|end| end.saturating_add(1)));
@@ -147,7 +133,7 @@ impl Rollovers {
         detail: Value,
     ) -> AuditEntry {
         AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: caller.to_string(),
             action,
             subject: subject.to_owned(),

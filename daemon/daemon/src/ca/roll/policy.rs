@@ -82,7 +82,7 @@ impl Rollovers {
                 ) => {}
                 Err(error) => return Err(error.into()),
             }
-            self.wake();
+            self.issuer.wake();
         }
         Ok(next_due)
     }
@@ -115,7 +115,7 @@ impl Rollovers {
         }
         let devices =
             self.store
-                .devices_to_reissue(&[generation], self.now(), DEVICES_LISTED_MAX)?;
+                .devices_to_reissue(&[generation], self.issuer.now(), DEVICES_LISTED_MAX)?;
         let tasks = devices.iter().flat_map(|device| {
             self.services
                 .hubs
@@ -134,7 +134,10 @@ impl Rollovers {
     /// `queued_at`; `None` when the time for that is over.
     pub fn next_notification_at(&self, queued_at: UnixSeconds) -> Option<UnixSeconds> {
         let notification = self.rolling.notification.as_ref()?;
-        let next = self.now().saturating_add(notification.interval_seconds);
+        let next = self
+            .issuer
+            .now()
+            .saturating_add(notification.interval_seconds);
         (next <= queued_at.saturating_add(notification.for_seconds)).then_some(next)
     }
 }

@@ -125,7 +125,7 @@ impl Rollovers {
     }
 
     fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<Waits, Error> {
-        let evidence = self.authority_evidence(roll, self.now())?;
+        let evidence = self.authority_evidence(roll, self.issuer.now())?;
         let detail = AuthorityDetail::of(roll)?;
         let failure = detail.failure.clone();
         let replacement = evidence.replacement();
@@ -160,7 +160,7 @@ impl Rollovers {
 
     /// Appends why an authority below cannot be rolled, and what to do.
     fn and_obstacles_below(&self, mut waits: Waits, evidence: &Evidence) -> Result<Waits, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         for name in &evidence.behind {
             let is_rolled = self.store.open_authority_roll(name)?.is_some();
             let Some(old) = hierarchy.serving(name).filter(|_| !is_rolled) else {
@@ -242,7 +242,7 @@ impl Rollovers {
         else {
             return Ok(None);
         };
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let generations = |id: GenerationId| {
             hierarchy
                 .subtree(id)
@@ -252,7 +252,7 @@ impl Rollovers {
         let new = new_generation.or_else(|| Some(hierarchy.serving(name)?.id));
         let new = new.filter(|id| id != old_generation);
         let new = new.map(generations).unwrap_or_default();
-        let now = self.now();
+        let now = self.issuer.now();
         let mut old = generations(*old_generation);
         old.extend(self.to_replace(roll)?);
         let silent = now - self.authority_policy.silent_seconds;
@@ -268,7 +268,7 @@ impl Rollovers {
         let generations = self.to_replace(roll)?;
         let devices = self
             .store
-            .devices_to_reissue(&generations, self.now(), limit)?;
+            .devices_to_reissue(&generations, self.issuer.now(), limit)?;
         let devices = devices.into_iter().map(|device| Reissue {
             registration_id: device.registration_id,
             not_after: rfc3339(device.not_after),

@@ -50,7 +50,7 @@ impl Rollovers {
     }
 
     fn ca_certificates_added(&self, provisioning: &str, authority: &str) -> i64 {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let own = i64::from(self.services.verifies(provisioning, authority));
         let below = hierarchy.children(authority).into_iter();
         own + below

@@ -5,8 +5,8 @@
 //! at once, with what to do instead. After a compromise the exclusion comes first, so there the
 //! same is reported.
 
-use super::super::generation::Shape;
 use super::super::hierarchy::{Generation, Hierarchy};
+use super::super::issuer::generation::Shape;
 use super::super::{Code, Error, rfc3339};
 use super::Rollovers;
 use super::evidence::AuthorityDetail;
@@ -47,7 +47,7 @@ impl Rollovers {
         if !old.foreign.is_empty() {
             return Ok(());
         }
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let above = hierarchy.parent_authority(old);
         let signer = above.map(|it| hierarchy.signing(it)).transpose()?;
         let shape = self.next_shape(&hierarchy, old, signer.map(AsRef::as_ref), detail, reason)?;
@@ -80,7 +80,7 @@ impl Rollovers {
             return Ok(shape);
         };
         if reason == RollReason::Compromise {
-            shape.validity = shape.validity.min(left(signer, self.now()));
+            shape.validity = shape.validity.min(left(signer, self.issuer.now()));
         }
         shape.path_length = hierarchy
             .path_length_below(signer.id, shape.path_length)
@@ -115,7 +115,7 @@ impl Rollovers {
             let RollSubject::Authority { old_generation, .. } = roll.subject else {
                 continue;
             };
-            let hierarchy = self.hierarchy();
+            let hierarchy = self.issuer.hierarchy();
             let Some(old) = hierarchy.generation(old_generation).cloned() else {
                 continue;
             };

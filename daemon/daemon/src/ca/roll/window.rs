@@ -21,8 +21,8 @@ impl Rollovers {
 
     /// Generations that serve and near the end of their window, with no roll under way.
     fn near_their_end(&self) -> Result<Vec<Arc<Generation>>, Error> {
-        let now = self.now();
-        let hierarchy = self.hierarchy();
+        let now = self.issuer.now();
+        let hierarchy = self.issuer.hierarchy();
         let serving = hierarchy.iter().filter(|it| it.serving);
         let near: Vec<_> = serving
             .filter(|it| now >= self.notice_begins(it))
@@ -127,7 +127,7 @@ impl Rollovers {
             let parameters = json!({ "provisioning": service, "reason": reason });
             raise(AlarmCode::CanaryRefused, parameters, text);
         }
-        let late = self.now() - canary::ALARM_SECONDS;
+        let late = self.issuer.now() - canary::ALARM_SECONDS;
         for (service, failure) in &detail.canary_failures {
             if failure.since > late {
                 continue;
@@ -155,8 +155,8 @@ impl Rollovers {
                 tracing::warn!(authority = name, code = error.code.name(), %error, "rollover not started, retrying");
             }
         }
-        let now = self.now();
-        let hierarchy = self.hierarchy();
+        let now = self.issuer.now();
+        let hierarchy = self.issuer.hierarchy();
         let serving = hierarchy.iter().filter(|it| it.serving);
         Ok(serving
             .map(|it| self.notice_begins(it))

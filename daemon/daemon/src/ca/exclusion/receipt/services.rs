@@ -105,7 +105,7 @@ impl Exclusions {
         let mut groups = self.store.groups()?;
         groups.retain(|it| it.provisioning == service);
         let certificates = self.store.ca_certificates()?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         for above in hierarchy.upwards(generation) {
             let named = certificates
                 .iter()
@@ -135,7 +135,7 @@ impl Exclusions {
         else {
             return Ok(None);
         };
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let generation = hierarchy.generation(*old_generation);
         let parameters = json!({ "authority": name });
         Ok(Some(match generation.and_then(|it| it.parent) {
@@ -183,14 +183,14 @@ impl Exclusions {
     /// Adds the services that do not follow yet in the individual enrollments of devices below,
     /// which take precedence over every group.
     fn add_late_individuals(&self, late: &mut Late, rolls: &[RollRow]) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let mut below = BTreeSet::new();
         for roll in rolls {
             if let RollSubject::Authority { old_generation, .. } = roll.subject {
                 below.extend(hierarchy.subtree(old_generation));
             }
         }
-        for it in self.store.individuals_below(&below, self.now())? {
+        for it in self.store.individuals_below(&below, self.issuer.now())? {
             if it.open > 0 || !self.services.names.contains(&it.provisioning) {
                 add(late, self.individuals_place(&it));
             }

@@ -5,7 +5,8 @@
 //! One entry has all new counts of a token, and each token gets [`ENTRIES_PER_MINUTE_MAX`] of them
 //! at most. Counts in between are in the next entry.
 
-use super::{Error, Issuer, lock};
+use super::Issuer;
+use crate::ca::{Error, lock};
 use crate::store::{KeyCount, KeyUse};
 use crate::token::client::KeyCounts;
 use crate::unix_seconds::UnixSeconds;
@@ -42,7 +43,7 @@ impl Issuer {
     /// again, in Unix seconds, if something had to wait.
     pub fn record_key_uses(&self, at_once: bool) -> Result<Option<UnixSeconds>, Error> {
         let mut due = None;
-        for name in self.settings.tokens.keys() {
+        for name in self.tokens.keys() {
             if !self.record_key_uses_of(name, at_once)? {
                 due = Some(self.now() + PAUSE_SECONDS);
             }

@@ -2,9 +2,10 @@
 //! minute are entries; the others are counted, and the count is one entry. Unauthenticated callers
 //! share one budget.
 
-use super::authorize::{Authorized, Caller, Issue};
+use super::Issuer;
 use super::issue::{IssueRequest, Issued};
-use super::{Code, Error, Issuer, lock};
+use crate::ca::authorize::{Authorized, Caller, Issue};
+use crate::ca::{Code, Error, lock};
 use crate::store::AuditEntry;
 use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};

@@ -4,9 +4,10 @@
 //! belong together. Only a test signature shows that. So each key makes one when its token is
 //! there, and an authority whose key has made none cannot sign.
 
-use super::alarm::{Alarm, AlarmCode};
-use super::hierarchy::Generation;
-use super::{ConfiguredToken, Issuer, lock};
+use super::Issuer;
+use crate::ca::alarm::{Alarm, AlarmCode};
+use crate::ca::hierarchy::Generation;
+use crate::ca::{ConfiguredToken, lock};
 use crate::ids::GenerationId;
 use crate::token::TokenError;
 use crate::unix_seconds::UnixSeconds;
@@ -76,7 +77,7 @@ impl Issuer {
     }
 
     /// Keys that do not sign although their token is there, in words.
-    pub(super) fn key_alarms(&self) -> Vec<Alarm> {
+    pub(in crate::ca) fn key_alarms(&self) -> Vec<Alarm> {
         let faults = lock(&self.shared.key_faults.0).clone();
         let alarms = self.signing_generations().into_iter().filter_map(|it| {
             let fault = faults.get(&it.id)?;

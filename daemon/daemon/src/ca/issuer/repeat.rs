@@ -3,9 +3,10 @@
 //! The store compares at step 7, in the transaction that would record a new intent; a request that
 //! is refused earlier is compared here. RFC 7030 has no idempotency key, so `est` makes one.
 
-use super::authorize::Caller;
+use super::Issuer;
 use super::issue::{IssueRequest, Issued};
-use super::{Code, Error, Issuer};
+use crate::ca::authorize::Caller;
+use crate::ca::{Code, Error};
 use crate::store::{Idempotency, PriorRequest};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::{RequestedNames, UnprovenCsr};
@@ -109,7 +110,7 @@ pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>,
 
 /// Returns the SHA-256 of a request's fields. Each field's length is part of it, so no two requests
 /// have the same input.
-pub(super) fn request_digest(fields: [&[u8]; 3]) -> [u8; 32] {
+pub(in crate::ca) fn request_digest(fields: [&[u8]; 3]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for field in fields {
         context.update(&(field.len() as u64).to_be_bytes());

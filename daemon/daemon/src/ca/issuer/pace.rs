@@ -7,7 +7,8 @@
 //! requests, and a key whose signature failed must prove that it signs
 //! (`TokenClient::ready_to_sign`).
 
-use super::{Code, Error, Issuer, lock};
+use super::Issuer;
+use crate::ca::{Code, Error, lock};
 use crate::ids::{CaCertificateId, GenerationId, RollId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -23,7 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A source of signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(in crate::ca) enum Source {
     /// A caller of the API, of EST or of the admin socket.
     Caller,
     /// The certificate of the daemon's own listener.
@@ -119,7 +120,7 @@ impl Pace {
 
 impl Issuer {
     /// To be asked right before something is recorded that is to be signed.
-    pub(super) fn may_have_signed(&self, source: Source) -> Result<(), Error> {
+    pub(in crate::ca) fn may_have_signed(&self, source: Source) -> Result<(), Error> {
         let admitted = self.shared.pace.admit(source, Instant::now());
         admitted.map_err(|wait| {
             let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
@@ -132,7 +133,7 @@ impl Issuer {
     }
 
     /// Records the result of a signature of `source` that a token was asked for.
-    pub(super) fn note_signature(&self, source: Source, is_good: bool) {
+    pub(in crate::ca) fn note_signature(&self, source: Source, is_good: bool) {
         if is_good {
             self.shared.pace.succeeded(source);
         } else {

@@ -4,8 +4,9 @@
 //! An authority with such an issuer is refused when it is made, adopted or installed. If a later
 //! configuration causes it, it is an alarm: verifiers reject those leaves, the daemon does not.
 
-use super::alarm::{Alarm, AlarmCode};
-use super::{Code, Error, Issuer};
+use super::Issuer;
+use crate::ca::alarm::{Alarm, AlarmCode};
+use crate::ca::{Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::path;
@@ -17,7 +18,7 @@ impl Issuer {
     /// Returns why verifiers would reject leaves of `authority` and of the authorities below it,
     /// for `certificates`: its own and all above. The self-signed one counts, because some
     /// verifiers apply its constraints, too (RFC 5280, section 6.2).
-    pub(super) fn constraint<'a>(
+    pub(in crate::ca) fn constraint<'a>(
         &self,
         authority: &str,
         certificates: impl IntoIterator<Item = &'a Certificate>,
@@ -33,7 +34,7 @@ impl Issuer {
     }
 
     /// Refuses the authority `name` below `issuer` if verifiers would reject its leaves.
-    pub(super) fn check_constraints(&self, issuer: &str, name: &str) -> Result<(), Error> {
+    pub(in crate::ca) fn check_constraints(&self, issuer: &str, name: &str) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let id = hierarchy.signing(issuer)?.id;
         // RFC 5280 6.1.4 (m): path lengths count along the whole chain, and this one is below.
@@ -46,7 +47,7 @@ impl Issuer {
     }
 
     /// Returns an alarm for each constraint that makes verifiers reject leaves.
-    pub(super) fn constraint_alarms(&self) -> Vec<Alarm> {
+    pub(in crate::ca) fn constraint_alarms(&self) -> Vec<Alarm> {
         let hierarchy = self.hierarchy();
         let mut limited: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for it in hierarchy.iter().filter(|it| it.serving) {

@@ -1,9 +1,10 @@
 //! Finds issued certificates again, with their chains, for callers that may fetch them.
 
-use super::authorize::{Authorized, Fetch};
-use super::exclusion::revoke::CertificateName;
-use super::hierarchy::ChainLink;
-use super::{Code, Error, Issuer};
+use super::Issuer;
+use crate::ca::authorize::{Authorized, Fetch};
+use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::hierarchy::ChainLink;
+use crate::ca::{Code, Error};
 use crate::ids::GenerationNumber;
 use crate::store::CertificateRow;
 use std::sync::Arc;

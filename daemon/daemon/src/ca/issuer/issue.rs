@@ -9,15 +9,16 @@
 //! executor. `api::refusals` runs each request to its end in a task of its own: a client that
 //! disconnects cancels nothing.
 
-use super::authorize::{Authorized, Caller, Issue};
-use super::hierarchy::{ChainLink, Generation};
+use super::Issuer;
 use super::pace::Source;
-use super::profile::{IssuanceProfile, Role, refuse_shape};
 use super::repeat::idempotency;
-use super::roll::canary;
-use super::signed::Signed;
-use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{Code, ConfiguredToken, Error, Issuer, crash_point, rfc3339};
+use crate::ca::authorize::{Authorized, Caller, Issue};
+use crate::ca::hierarchy::{ChainLink, Generation};
+use crate::ca::profile::{IssuanceProfile, Role, refuse_shape};
+use crate::ca::roll::canary;
+use crate::ca::signed::Signed;
+use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::{Code, ConfiguredToken, Error, crash_point, rfc3339};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
 use crate::store::{Idempotency, IntentRefusal, Moves, OnIssued, Purpose, Recorded, StoreError};
@@ -67,8 +68,8 @@ impl Issued {
 }
 
 /// Why there is no certificate although its intent is on record.
-pub(super) struct Unsigned {
-    pub(super) error: Error,
+pub(in crate::ca) struct Unsigned {
+    pub(in crate::ca) error: Error,
     /// The token may have signed all the same.
     pub(super) may_be_done: bool,
 }
@@ -180,7 +181,10 @@ impl Issuer {
     }
 
     /// Steps 6 to 10: the only code that has a token sign a certificate, of whatever kind.
-    pub(super) async fn certify(&self, request: SigningRequest<'_>) -> Result<Issued, Error> {
+    pub(in crate::ca) async fn certify(
+        &self,
+        request: SigningRequest<'_>,
+    ) -> Result<Issued, Error> {
         refuse_shape(request.purpose, request.profile)?;
         let now = self.signing_time()?;
         // Nothing is recorded unless the token can sign with exactly this key now.
@@ -303,7 +307,7 @@ impl Issuer {
 }
 
 /// Steps 8 and 9, for everything that is signed: certificates, revocation lists, requests.
-pub(super) async fn sign_and_verify<T: Signed>(
+pub(in crate::ca) async fn sign_and_verify<T: Signed>(
     token: &ConfiguredToken,
     key: &KeyReference,
     public_key: &PublicKey,

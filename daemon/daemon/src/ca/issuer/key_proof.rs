@@ -4,14 +4,15 @@
 //! only true if its key has just made a test signature that verifies with the public key on record:
 //! half a key pair is detected only when it has to sign.
 
-use super::hierarchy::Generation;
-use super::{Error, Issuer};
+use super::Issuer;
+use crate::ca::Error;
+use crate::ca::hierarchy::Generation;
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::{KeyDescription, KeyReference};
 
 impl Issuer {
     /// Finds the key on its token, and has it sign a test message.
-    pub(super) fn prove_key(
+    pub(in crate::ca) fn prove_key(
         &self,
         token: &str,
         key: &KeyReference,
@@ -23,7 +24,7 @@ impl Issuer {
     }
 
     /// The same for the key of a generation.
-    pub(super) fn prove_generation(
+    pub(in crate::ca) fn prove_generation(
         &self,
         generation: &Generation,
     ) -> Result<KeyDescription, Error> {

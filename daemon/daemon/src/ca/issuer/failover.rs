@@ -7,10 +7,11 @@
 //!
 //! MUST NOT sign in place of a revoked authority.
 
-use super::alarm::{Alarm, AlarmCode};
-use super::hierarchy::{Generation, Hierarchy};
-use super::signing_request::Signer;
-use super::{ConfiguredToken, Error, Issuer, lock};
+use super::Issuer;
+use crate::ca::alarm::{Alarm, AlarmCode};
+use crate::ca::hierarchy::{Generation, Hierarchy};
+use crate::ca::signing_request::Signer;
+use crate::ca::{ConfiguredToken, Error, lock};
 use crate::ids::GenerationId;
 use crate::store::AuditEntry;
 use crate::token::client::LOOKUP_DEADLINE;
@@ -54,13 +55,6 @@ impl FailoverPolicy {
     /// Other tokens that hold the key of `authority`.
     fn also_on(&self, authority: &str) -> &[String] {
         self.also_on.get(authority).map_or(&[], Vec::as_slice)
-    }
-
-    /// Returns the authority that may sign in place of the one of `own`.
-    pub(super) fn standby(&self, hierarchy: &Hierarchy, own: &Generation) -> Option<&str> {
-        let name = self.standby.get(&own.authority)?;
-        let standby = hierarchy.serving(name)?;
-        below_the_same(hierarchy, own, standby).then_some(name)
     }
 }
 
@@ -106,7 +100,10 @@ impl Failover {
 impl Issuer {
     /// Returns the token that signs by `generation`: its own, unless that is out and another one
     /// that has shown the key is ready.
-    pub(super) fn signing_token(&self, generation: &Generation) -> Result<&ConfiguredToken, Error> {
+    pub(in crate::ca) fn signing_token(
+        &self,
+        generation: &Generation,
+    ) -> Result<&ConfiguredToken, Error> {
         let signer = Signer::from(generation);
         self.token_of_signer(&signer)
     }
@@ -130,7 +127,10 @@ impl Issuer {
 
     /// Returns the token that signs for `signer`, if it can sign with exactly that key now. Callers
     /// ask before they record anything that is to be signed.
-    pub(super) async fn ready_token(&self, signer: &Signer<'_>) -> Result<&ConfiguredToken, Error> {
+    pub(in crate::ca) async fn ready_token(
+        &self,
+        signer: &Signer<'_>,
+    ) -> Result<&ConfiguredToken, Error> {
         let token = self.token_of_signer(signer)?;
         token
             .client
@@ -229,6 +229,17 @@ impl Issuer {
         Ok(can_sign.then(|| Arc::clone(standby)))
     }
 
+    /// Returns the authority that may sign in place of the one of `own`.
+    pub(in crate::ca) fn failover_standby(
+        &self,
+        hierarchy: &Hierarchy,
+        own: &Generation,
+    ) -> Option<&str> {
+        let name = self.settings.failover.standby.get(&own.authority)?;
+        let standby = hierarchy.serving(name)?;
+        below_the_same(hierarchy, own, standby).then_some(name)
+    }
+
     fn has_alternatives(&self, authority: &str) -> bool {
         let policy = &self.settings.failover;
         // An override by an earlier configuration has yet to be ended.
@@ -265,7 +276,7 @@ impl Issuer {
     }
 
     /// Returns true if a token can sign for `authority` now; `own` is the token of its key.
-    pub(super) fn can_sign(&self, authority: &str, own: &str) -> bool {
+    pub(in crate::ca) fn can_sign(&self, authority: &str, own: &str) -> bool {
         let hierarchy = self.hierarchy();
         let Ok(generation) = hierarchy.signing(authority) else {
             // It has no key yet, or is revoked: only the state of its token is known.
@@ -279,7 +290,7 @@ impl Issuer {
     }
 
     /// Returns alarms of authorities that are in failover, or whose failover would not work.
-    pub(super) fn failover_alarms(&self) -> Vec<Alarm> {
+    pub(in crate::ca) fn failover_alarms(&self) -> Vec<Alarm> {
         let policy = &self.settings.failover;
         let configured = policy.also_on.keys().chain(policy.standby.keys());
         let authorities: BTreeSet<_> = configured.collect();

@@ -6,9 +6,10 @@
 //! is one whose role differs from the audit journal's. `docs/threats.md` has the remaining effects
 //! of a changed row.
 
-use super::authorize::Caller;
-use super::profile::Role;
-use super::{Advice, Code, Error, Issuer, rfc3339};
+use super::Issuer;
+use crate::ca::authorize::Caller;
+use crate::ca::profile::Role;
+use crate::ca::{Advice, Code, Error, rfc3339};
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{ClientRow, Requester};
 use crate::unix_seconds::UnixSeconds;

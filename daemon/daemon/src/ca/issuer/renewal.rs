@@ -5,9 +5,10 @@
 //! rules of their own ([`super::station`], `store::leaf`), and operators may ask for anything. It
 //! must never let a holder obtain a role, a name or a profile that the present certificate has not.
 
-use super::authorize::Caller;
-use super::profile::IssuanceProfile;
-use super::{Code, Error, Issuer, rfc3339};
+use super::Issuer;
+use crate::ca::authorize::Caller;
+use crate::ca::profile::IssuanceProfile;
+use crate::ca::{Code, Error, rfc3339};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;

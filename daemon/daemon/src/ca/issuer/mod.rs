@@ -1,39 +1,56 @@
 //! Holds what signing needs: the store, tokens, hierarchy, profiles, clock and failover.
 //!
-//! The methods are in the files of their subjects: `issue` has the issuance cycle, `generation` the
-//! keys and certificates of authorities. An issuer belongs to one configuration and never changes;
-//! its state is shared with the issuers of later configurations.
+//! The methods are in the files of their subjects: [`issue`] has the issuance cycle, [`generation`]
+//! the keys and certificates of authorities. An issuer belongs to one configuration and never
+//! changes; its state is shared with the issuers of later configurations. Its fields are private:
+//! the other parts of the application use it by its methods only.
 
-use super::clock::{Clock, ClockPolicy};
-use super::enroll::UnsignedProofs;
-use super::failover::{Failover, FailoverPolicy};
-use super::hierarchy::Hierarchy;
-use super::key_health::KeyFaults;
-use super::key_use::RecordedKeyUses;
-use super::open_intents::OpenIntent;
-use super::pace::Pace;
-use super::profile::IssuanceProfile;
-use super::refusals::RefusalCounts;
-use super::station::StationPolicy;
-use super::{Code, ConfiguredToken, Error, lock};
+pub mod client;
+pub mod clock;
+mod constraints;
+pub mod failover;
+pub mod fetch;
+pub(super) mod generation;
+pub mod issue;
+mod key_health;
+mod key_proof;
+mod key_use;
+mod open_intents;
+pub(super) mod pace;
+pub mod refusals;
+pub(super) mod renewal;
+pub mod repeat;
+
+use crate::ca::enroll::UnsignedProofs;
+use crate::ca::hierarchy::Hierarchy;
+use crate::ca::profile::IssuanceProfile;
+use crate::ca::station::StationPolicy;
+use crate::ca::{Code, ConfiguredToken, Error, lock};
 use crate::store::{AuditEntry, Store};
 use arc_swap::{ArcSwap, Guard};
+use clock::{Clock, ClockPolicy};
+use failover::{Failover, FailoverPolicy};
+use key_health::KeyFaults;
+use key_use::RecordedKeyUses;
+use open_intents::OpenIntent;
+use pace::Pace;
+use refusals::RefusalCounts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 /// Signs certificates, revocation lists and requests, after it has recorded them.
 pub struct Issuer {
-    pub(super) store: Store,
-    pub(super) settings: IssuerSettings,
-    pub(super) callbacks: Callbacks,
-    pub(super) shared: Arc<IssuerState>,
+    store: Store,
+    /// Tokens by their names in the configuration.
+    tokens: BTreeMap<String, ConfiguredToken>,
+    settings: IssuerSettings,
+    callbacks: Callbacks,
+    shared: Arc<IssuerState>,
 }
 
 /// The settings of an issuer.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct IssuerSettings {
-    /// Tokens by their names in the configuration.
-    pub tokens: BTreeMap<String, ConfiguredToken>,
     /// The token that holds each authority's key.
     pub authorities: BTreeMap<String, String>,
     /// Other tokens and authorities that sign while a token is unavailable.
@@ -60,24 +77,24 @@ pub struct Callbacks {
 }
 
 /// State that all issuers of this process share.
-pub(super) struct IssuerState {
-    pub(super) clock: Clock,
-    pub(super) hierarchy: ArcSwap<Hierarchy>,
+struct IssuerState {
+    clock: Clock,
+    hierarchy: ArcSwap<Hierarchy>,
     /// The present `public_http`. A thread that loads the hierarchy holds this lock, so that an
     /// older hierarchy replaces no newer one.
     public_http: Mutex<Option<String>>,
-    pub(super) failover: Failover,
+    failover: Failover,
     /// Intents whose end could not be recorded yet.
-    pub(super) open_intents: Mutex<Vec<OpenIntent>>,
+    open_intents: Mutex<Vec<OpenIntent>>,
     /// How often the daemon's own work may have something signed.
-    pub(super) pace: Pace,
-    pub(super) unsigned_proofs: UnsignedProofs,
+    pace: Pace,
+    unsigned_proofs: UnsignedProofs,
     /// The recorded uses of keys.
-    pub(super) key_uses: Mutex<RecordedKeyUses>,
+    key_uses: Mutex<RecordedKeyUses>,
     /// Keys that do not sign.
-    pub(super) key_faults: KeyFaults,
+    key_faults: KeyFaults,
     /// Refusals of the present minute.
-    pub(super) refusals: Mutex<RefusalCounts>,
+    refusals: Mutex<RefusalCounts>,
 }
 
 impl Issuer {
@@ -85,6 +102,7 @@ impl Issuer {
     /// before anything new is signed.
     pub(super) fn start(
         store: Store,
+        tokens: BTreeMap<String, ConfiguredToken>,
         settings: IssuerSettings,
         callbacks: Callbacks,
     ) -> Result<Self, Error> {
@@ -103,6 +121,7 @@ impl Issuer {
         };
         let issuer = Self {
             store,
+            tokens,
             settings,
             callbacks,
             shared: Arc::new(shared),
@@ -115,6 +134,7 @@ impl Issuer {
     /// running requests, which end them. On failure nothing has changed.
     pub(super) fn reconfigured(
         &self,
+        tokens: BTreeMap<String, ConfiguredToken>,
         settings: IssuerSettings,
         callbacks: Callbacks,
         entry: AuditEntry,
@@ -127,18 +147,23 @@ impl Issuer {
         shared.hierarchy.store(Arc::new(hierarchy));
         public_http.clone_from(&settings.public_http);
         drop(public_http);
-        for (name, token) in &settings.tokens {
-            let before = self.settings.tokens.get(name);
+        for (name, token) in &tokens {
+            let before = self.tokens.get(name);
             if !before.is_some_and(|it| it.client.is_same(&token.client)) {
                 shared.failover.forget_token(name);
             }
         }
         Ok(Self {
             store: self.store.clone(),
+            tokens,
             settings,
             callbacks,
             shared: Arc::clone(shared),
         })
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Returns the present authorities.
@@ -167,13 +192,31 @@ impl Issuer {
         })
     }
 
+    /// Returns the configured tokens by name.
+    pub(super) fn tokens(&self) -> &BTreeMap<String, ConfiguredToken> {
+        &self.tokens
+    }
+
+    /// Returns the token that holds each configured authority's key.
+    pub(super) fn authorities(&self) -> &BTreeMap<String, String> {
+        &self.settings.authorities
+    }
+
+    pub(super) fn stations(&self) -> &StationPolicy {
+        &self.settings.stations
+    }
+
+    pub(super) fn unsigned_proofs(&self) -> &UnsignedProofs {
+        &self.shared.unsigned_proofs
+    }
+
     /// Returns all profiles by name.
     pub fn profiles(&self) -> &BTreeMap<String, IssuanceProfile> {
         &self.settings.profiles
     }
 
     pub(super) fn token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
-        self.settings.tokens.get(name).ok_or_else(|| {
+        self.tokens.get(name).ok_or_else(|| {
             let message = format!("the configuration names no token {name:?}; add it");
             Error::stop(Code::TokenUnknown, message)
         })
@@ -181,8 +224,8 @@ impl Issuer {
 
     /// Returns the token that a caller named.
     pub(super) fn known_token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
-        self.settings.tokens.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.settings.tokens.keys().map(String::as_str).collect();
+        self.tokens.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.tokens.keys().map(String::as_str).collect();
             let known = known.join(", ");
             let message = format!("there is no token {name:?}; configured are {known}");
             Error::missing(Code::TokenUnknown, message)

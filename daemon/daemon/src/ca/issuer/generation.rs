@@ -4,11 +4,12 @@
 //! ceremony finds exactly that key again, and makes no second one. This module must never certify a
 //! key that could leave its token.
 
-use super::authorize::Caller;
-use super::hierarchy::Generation;
+use super::Issuer;
 use super::pace::Source;
-use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{Code, Error, Issuer, crash_point};
+use crate::ca::authorize::Caller;
+use crate::ca::hierarchy::Generation;
+use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::{Code, Error, crash_point};
 use crate::store::{GenerationRow, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
@@ -20,7 +21,7 @@ use crate::x509::profile::{Profile, VALIDITY_SECONDS_MAX};
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 
 /// The contents of a generation's certificate.
-pub(super) struct Shape {
+pub(in crate::ca) struct Shape {
     pub subject: Subject,
     pub path_length: Option<u8>,
     pub validity: u64,
@@ -29,7 +30,7 @@ pub(super) struct Shape {
 impl Shape {
     /// The contents of the previous generation's certificate: the same name, octet by octet, path
     /// length and validity, but no longer than one that is made here.
-    pub(super) fn like(predecessor: &Generation) -> Result<Self, Error> {
+    pub(in crate::ca) fn like(predecessor: &Generation) -> Result<Self, Error> {
         let certificate = &predecessor.certificate;
         let validity = certificate.not_after() - predecessor.certified_at;
         let validity = u64::try_from(validity).unwrap_or_default();
@@ -38,7 +39,7 @@ impl Shape {
     }
 
     /// The name and the path length of a certificate.
-    pub(super) fn of(certificate: &Certificate, validity: u64) -> Result<Self, String> {
+    pub(in crate::ca) fn of(certificate: &Certificate, validity: u64) -> Result<Self, String> {
         let subject = Subject::of_predecessor(certificate.subject_der());
         Ok(Self {
             subject: subject.map_err(|error| error.to_string())?,
@@ -51,7 +52,7 @@ impl Shape {
 impl Issuer {
     /// The generation's key: made now, or found again by the id that an interrupted run recorded.
     /// It has just signed: only such a key goes on record, and is certified.
-    pub(super) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
+    pub(in crate::ca) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
         let token = self.token(&row.token)?;
         let key = match on_record(row) {
             Some(reference) => self.prove_key(&row.token, &reference)?,
@@ -70,7 +71,7 @@ impl Issuer {
 
     /// Builds the certificate that would follow that of `old`, by `parent` or, for a root, by
     /// itself, and lints it. Nothing is recorded or signed.
-    pub(super) fn try_shape(
+    pub(in crate::ca) fn try_shape(
         &self,
         shape: &Shape,
         old: &Generation,
@@ -91,7 +92,7 @@ impl Issuer {
     }
 
     /// Builds and lints a certificate of this shape. Nothing is recorded or signed.
-    pub(super) fn try_certificate(
+    pub(in crate::ca) fn try_certificate(
         &self,
         shape: &Shape,
         public_key: &PublicKey,
@@ -116,7 +117,7 @@ impl Issuer {
 
     /// The generation's certificate, by its parent or, for a root, by itself. The first generation
     /// of an authority serves from then on, any other one is staged.
-    pub(super) fn make_certificate(
+    pub(in crate::ca) fn make_certificate(
         &self,
         shape: &Shape,
         row: &GenerationRow,
@@ -170,7 +171,7 @@ impl Issuer {
 }
 
 /// Where the generation's key is, once it is on record.
-pub(super) fn on_record(row: &GenerationRow) -> Option<KeyReference> {
+pub(in crate::ca) fn on_record(row: &GenerationRow) -> Option<KeyReference> {
     Some(KeyReference {
         spki: row.spki.clone()?,
         label: row.key_label.clone(),
@@ -198,7 +199,7 @@ fn find_or_generate(
 }
 
 /// `CKA_ID` of a key that is to be made.
-pub(super) fn new_key_id() -> Result<Vec<u8>, Error> {
+pub(in crate::ca) fn new_key_id() -> Result<Vec<u8>, Error> {
     let mut key_id = [0; 16];
     aws_lc_rs::rand::fill(&mut key_id)
         .map_err(|_| Error::stop(Code::RandomSource, "the system's random source failed"))?;

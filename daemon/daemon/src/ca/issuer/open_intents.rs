@@ -3,8 +3,9 @@
 //! An intent stays open until its end is on record; until then its device gets no certificate. At
 //! every start all open intents are abandoned before anything new is signed.
 
+use super::Issuer;
 use super::issue::Unsigned;
-use super::{Error, Issuer, lock};
+use crate::ca::{Error, lock};
 use crate::ids::IntentId;
 use crate::store::{FOUND_AT_START, Recorded, StoreError};
 

@@ -15,8 +15,9 @@
 //! module must never set the clock, and it believes a date before the record only if an operator
 //! confirms it.
 
-use super::authorize::{Authorized, Operate};
-use super::{Code, Error, Issuer, clock_offset, rfc3339, wall_offset};
+use super::Issuer;
+use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::{Code, Error, clock_offset, rfc3339, wall_offset};
 use crate::store::AuditEntry;
 use crate::unix_seconds::UnixSeconds;
 use rustix::time::{ClockId, clock_gettime};
@@ -181,7 +182,7 @@ impl Issuer {
 
     /// The time for something that is signed now, in Unix seconds. Nothing is believed before it
     /// any more.
-    pub(super) fn signing_time(&self) -> Result<UnixSeconds, Error> {
+    pub(in crate::ca) fn signing_time(&self) -> Result<UnixSeconds, Error> {
         match self.look_at_clock() {
             Reading::Believed(now) => {
                 let mut known = self.shared.clock.known();
