@@ -8,7 +8,7 @@ use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::external::PendingAuthority;
 use crate::ca::hierarchy::{ChainLink, Generation};
-use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
+use crate::ca::{CertificateAuthority, Code, Error};
 use crate::crl_number::CrlNumber;
 use crate::ids::GenerationNumber;
 use crate::store::{BlockKind, GenerationState};
@@ -70,7 +70,7 @@ impl From<&Arc<ChainLink>> for Foreign {
         Self {
             subject: certificate.subject(),
             thumbprint: hex::encode_upper(certificate.sha256()),
-            not_after: rfc3339(certificate.not_after()),
+            not_after: certificate.not_after().to_string(),
             certificate: link.pem.clone(),
         }
     }
@@ -96,16 +96,16 @@ impl Authority {
             issuer: certificate.issuer(),
             serial: certificate.serial().to_string(),
             thumbprint: hex::encode_upper(certificate.sha256()),
-            not_before: rfc3339(certificate.not_before()),
-            not_after: rfc3339(certificate.not_after()),
+            not_before: certificate.not_before().to_string(),
+            not_after: certificate.not_after().to_string(),
             path_length: certificate.path_length(),
             key_type: generation.public_key.key_type(),
             token: generation.token.clone(),
             key_label: generation.key.label.clone(),
             spki_sha256: hex::encode(generation.public_key.sha256()),
-            revoked_at: generation.revoked_at.map(rfc3339),
+            revoked_at: generation.revoked_at.map(|it| it.to_string()),
             crl_number: list.map(|list| list.number),
-            crl_next_update: list.map(|list| rfc3339(list.next_update)),
+            crl_next_update: list.map(|list| list.next_update.to_string()),
             crl_entries: list.map(|list| list.entries),
             certificate: generation.link.pem.clone(),
             foreign: generation.foreign.iter().map(Foreign::from).collect(),

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::ids::{BlockId, GenerationNumber};
 use crate::store::{BlockKind, BlockRow, Excluded};
 use axum::Json;
@@ -42,9 +42,9 @@ impl From<BlockRow> for Block {
             generation: row.generation,
             reason: row.reason,
             blocked_by: row.blocked_by,
-            blocked_at: rfc3339(row.blocked_at),
+            blocked_at: row.blocked_at.to_string(),
             lifted_by: row.lifted_by,
-            lifted_at: row.lifted_at.map(rfc3339),
+            lifted_at: row.lifted_at.map(|it| it.to_string()),
             receipt: None,
         }
     }

@@ -11,7 +11,7 @@ use crate::ca::hierarchy::ChainLink;
 use crate::ca::issuer::fetch::Fetched;
 use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::profile::Role;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::ids::GenerationNumber;
 use crate::x509::certificate::render_pem;
 use crate::x509::revocation::RevocationReason;
@@ -66,8 +66,8 @@ impl From<Issued> for Answer {
             profile: issued.profile,
             serial: certificate.serial().to_string(),
             thumbprint: hex::encode_upper(certificate.sha256()),
-            not_before: rfc3339(certificate.not_before()),
-            not_after: rfc3339(certificate.not_after()),
+            not_before: certificate.not_before().to_string(),
+            not_after: certificate.not_after().to_string(),
             certificate: certificate.to_pem(),
             chain: issued.chain,
             pending: issued.pending,
@@ -109,9 +109,9 @@ impl From<Fetched> for Found {
             thumbprint: hex::encode_upper(row.sha256),
             authority,
             generation,
-            not_before: rfc3339(row.not_before),
-            not_after: rfc3339(row.not_after),
-            revoked_at: row.revoked_at.map(rfc3339),
+            not_before: row.not_before.to_string(),
+            not_after: row.not_after.to_string(),
+            revoked_at: row.revoked_at.map(|it| it.to_string()),
             revocation_reason: row.revocation_reason.map(RevocationReason::name),
             certificate: render_pem(&row.der),
             chain: fetched.chain,

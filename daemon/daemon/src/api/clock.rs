@@ -3,7 +3,6 @@
 use super::asks::Asks;
 use super::problem::Problem;
 use crate::ca::authorize::Operate;
-use crate::ca::rfc3339;
 use axum::Json;
 use serde::Serialize;
 
@@ -20,5 +19,7 @@ pub(super) async fn accept(
     let now = api
         .application(move |ca| ca.issuer().accept_clock(&permission))
         .await?;
-    Ok(Json(Accepted { now: rfc3339(now) }))
+    Ok(Json(Accepted {
+        now: now.to_string(),
+    }))
 }

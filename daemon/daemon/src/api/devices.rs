@@ -8,7 +8,7 @@ use super::problem::Problem;
 use crate::ca::authorize::Inspect;
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::profile::Role;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
@@ -61,8 +61,8 @@ impl From<DeviceRow> for Device {
             profile: row.profile,
             serial: row.serial,
             thumbprint: row.certificate.to_string(),
-            not_after: rfc3339(row.not_after),
-            created_at: rfc3339(row.created_at),
+            not_after: row.not_after.to_string(),
+            created_at: row.created_at.to_string(),
         }
     }
 }
@@ -72,9 +72,9 @@ impl From<CertificateRow> for Leaf {
         Self {
             serial: hex::encode_upper(&row.serial),
             thumbprint: hex::encode_upper(row.sha256),
-            not_before: rfc3339(row.not_before),
-            not_after: rfc3339(row.not_after),
-            revoked_at: row.revoked_at.map(rfc3339),
+            not_before: row.not_before.to_string(),
+            not_after: row.not_after.to_string(),
+            revoked_at: row.revoked_at.map(|it| it.to_string()),
             revocation_reason: row.revocation_reason.map(RevocationReason::name),
         }
     }

@@ -8,7 +8,7 @@ use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::enroll::EnrollmentRequest;
 use crate::ca::exclusion::block::ActiveBlock;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::enrollment::record::Record;
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::ids::EnrollmentId;
@@ -63,8 +63,8 @@ impl From<MarkRow> for Pending {
     fn from(mark: MarkRow) -> Self {
         Self {
             cause: mark.cause,
-            since: rfc3339(mark.since),
-            due_at: rfc3339(mark.due_at),
+            since: mark.since.to_string(),
+            due_at: mark.due_at.to_string(),
             attempts: mark.attempts,
             last_error: mark.last_error,
             parked: mark.parked,
@@ -99,7 +99,7 @@ impl From<EnrollmentRow> for Enrollment {
             overlay_of: row.overlay_of,
             slots: row.slots,
             pending: row.mark.map(Pending::from),
-            observed_at: row.observed_at.map(rfc3339),
+            observed_at: row.observed_at.map(|it| it.to_string()),
             observed: row.observed,
             drift: row.drift,
         }
@@ -134,7 +134,7 @@ impl From<UnknownEnrollment> for Unknown {
             status: if found.enabled { "enabled" } else { "disabled" },
             primary: primary.map(|it| it.to_string()),
             secondary: secondary.map(|it| it.to_string()),
-            observed_at: rfc3339(row.observed_at),
+            observed_at: row.observed_at.to_string(),
             observed: found.record,
         }
     }

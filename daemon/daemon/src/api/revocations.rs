@@ -7,7 +7,7 @@ use crate::ca::authorize::Operate;
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::exclusion::revoke::{CertificateName, RevokedLeaf};
 use crate::ca::profile::Role;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::ids::GenerationNumber;
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
@@ -89,8 +89,8 @@ impl Revoked {
             role: row.role,
             authority: revoked.authority,
             generation: revoked.generation,
-            not_after: rfc3339(row.not_after),
-            revoked_at: rfc3339(revoked.since),
+            not_after: row.not_after.to_string(),
+            revoked_at: revoked.since.to_string(),
             reason: revoked.reason.name(),
             already_revoked: revoked.was_revoked,
             notices: revoked.notices,

@@ -9,7 +9,7 @@ use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
-use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
+use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
 use crate::ids::RollId;
@@ -81,11 +81,11 @@ impl Roll {
             detail: row.detail,
             state: row.state,
             old_certificate: row.old_certificate.to_string(),
-            old_not_after: rfc3339(row.old_not_after),
+            old_not_after: row.old_not_after.to_string(),
             new_certificate: row.new_certificate.map(|thumbprint| thumbprint.to_string()),
             started_by: row.started_by,
-            started_at: rfc3339(row.started_at),
-            changed_at: rfc3339(row.changed_at),
+            started_at: row.started_at.to_string(),
+            changed_at: row.changed_at.to_string(),
             receipt: None,
         })
     }

@@ -12,7 +12,7 @@ use super::hierarchy::Generation;
 use super::issuer::generation::Shape;
 use super::signing_request::Signer;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
-use super::{Code, Error, rfc3339};
+use super::{Code, Error};
 use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::files;
@@ -267,7 +267,7 @@ fn outlived(certificate: &Certificate, above: &[Certificate]) -> Option<String> 
         format!(
             "WARNING: the certificate of {:?}, above it, ends first, at {}",
             first.subject(),
-            rfc3339(first.not_after())
+            first.not_after()
         )
     })
 }

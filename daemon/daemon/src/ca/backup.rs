@@ -11,7 +11,7 @@ mod folder;
 pub(crate) use folder::remove_unfinished;
 
 use super::authorize::{Authorized, Operate};
-use super::{Code, Error, Issuer, crash_point, rfc3339};
+use super::{Code, Error, Issuer, crash_point};
 use crate::files;
 use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
@@ -279,7 +279,7 @@ fn manifest(copy: &Path, now: UnixSeconds) -> Result<Manifest, BackupInvalid> {
     let (bytes, sha256) = digested.map_err(|error| unreadable(copy, &error))?;
     Ok(Manifest {
         hallmark: env!("CARGO_PKG_VERSION").into(),
-        made_at: rfc3339(now),
+        made_at: now.to_string(),
         bytes,
         sha256,
         contents,
@@ -322,7 +322,7 @@ fn digest(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<(u64, Stri
 
 /// RFC 3339 without the marks that a file's name is better without.
 pub fn compact(moment: UnixSeconds) -> String {
-    rfc3339(moment).replace(['-', ':'], "")
+    moment.to_string().replace(['-', ':'], "")
 }
 
 /// Splits the name of a backup's file into its time, as [`compact`] writes it, and its extension.

@@ -4,7 +4,7 @@
 //! each difference from what is desired is an alarm until it is repaired.
 
 use super::alarm::{Alarm, AlarmCode, unreadable};
-use super::{CertificateAuthority, Error, Issuer, rfc3339};
+use super::{CertificateAuthority, Error, Issuer};
 use crate::enrollment::ca_drift::CaCertificateDrift;
 use crate::ids::GenerationNumber;
 use crate::store::CaCertificateRow;
@@ -51,7 +51,7 @@ impl CertificateAuthority {
             generation: generation.map(|it| it.number),
             state: state(&row),
             verified: row.is_verified(),
-            observed_at: row.observed_at.map(rfc3339),
+            observed_at: row.observed_at.map(|it| it.to_string()),
             observed_seconds: row.observed_at,
             reason: self.issuer.verification_waits_for(&row),
             drift: row.drift,

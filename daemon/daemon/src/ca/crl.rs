@@ -11,7 +11,7 @@ use super::hierarchy::Generation;
 use super::issuer::issue::sign_and_verify;
 use super::issuer::pace::Source;
 use super::signing_request::Signer;
-use super::{Advice, Code, Error, Issuer, crash_point, rfc3339};
+use super::{Advice, Code, Error, Issuer, crash_point};
 use crate::crl_number::CrlNumber;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
@@ -197,8 +197,8 @@ impl CrlPublisher {
                 authority: generation.authority.clone(),
                 generation: generation.number,
                 number: list.number,
-                this_update: rfc3339(list.this_update),
-                next_update: rfc3339(list.next_update),
+                this_update: list.this_update.to_string(),
+                next_update: list.next_update.to_string(),
                 next_update_seconds: list.next_update,
                 entries: list.entries,
                 up_to_date: self.is_up_to_date(generation.id, &counts),
@@ -256,7 +256,7 @@ impl CrlPublisher {
                 .current(generation.id)
                 .filter(|it| it.next_update < now)
             {
-                let ended_at = rfc3339(list.next_update);
+                let ended_at = list.next_update.to_string();
                 let text = format!(
                     "the revocation list of {name} has ended at {ended_at}: verifiers refuse all that \
                      it signed until token {} signs the next one",

@@ -4,7 +4,7 @@
 //! them runs at a time, beside issuance.
 
 use super::authorize::{Authorized, Operate};
-use super::{Code, Error, Issuer, rfc3339};
+use super::{Code, Error, Issuer};
 use crate::printable::Page;
 use crate::store::AuditEntry;
 use crate::token::TokenDescription;
@@ -159,7 +159,7 @@ impl TokenDiagnostics {
     ) -> DiagnosticsReport {
         DiagnosticsReport {
             token: name.to_owned(),
-            at: rfc3339(self.issuer.now()),
+            at: self.issuer.now().to_string(),
             hallmark: env!("CARGO_PKG_VERSION"),
             description,
             good,

@@ -7,7 +7,7 @@
 
 use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::profile::{IssuanceProfile, Role};
-use super::{CertificateAuthority, Error, lock, rfc3339};
+use super::{CertificateAuthority, Error, lock};
 use crate::store::{Ending, WINDOWS};
 use crate::unix_seconds::UnixSeconds;
 use serde::Serialize;
@@ -185,7 +185,7 @@ impl ExpiryStatus {
             within_1d,
             within_7d,
             within_30d,
-            next: ending.next.as_ref().map(|it| rfc3339(it.0)),
+            next: ending.next.as_ref().map(|it| it.0.to_string()),
             next_seconds: ending.next.as_ref().map(|it| it.0),
             next_subject: ending.next.map(|it| it.1),
         }

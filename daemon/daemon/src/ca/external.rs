@@ -14,7 +14,7 @@ use super::ceremony::Ceremonies;
 use super::issuer::generation::on_record;
 use super::issuer::issue::sign_and_verify;
 use super::issuer::pace::Source;
-use super::{Code, Error, rfc3339};
+use super::{Code, Error};
 use crate::der_bytes::Der;
 use crate::ids::GenerationNumber;
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
@@ -333,7 +333,7 @@ fn outlives_none(certificate: &Certificate, above: &Certificate) -> Result<(), R
     let reason = format!(
         "it would outlive {:?}, which signed it or stands above; have it end by {}",
         above.subject(),
-        rfc3339(above.not_after())
+        above.not_after()
     );
     Err((Code::InstallOutlivesIssuer, reason))
 }

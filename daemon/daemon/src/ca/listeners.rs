@@ -6,7 +6,7 @@
 //! connection, and so cannot report anything.
 
 use super::alarm::{Alarm, AlarmCode};
-use super::{CertificateAuthority, lock, rfc3339};
+use super::{CertificateAuthority, lock};
 use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 use std::sync::Mutex;
@@ -78,7 +78,7 @@ impl CertificateAuthority {
             return None;
         };
         let has_ended = not_after.is_some_and(|end| self.now() > end);
-        let not_after = not_after.map(rfc3339);
+        let not_after = not_after.map(|it| it.to_string());
         let certificate = match &not_after {
             None => "has no certificate and cuts every connection".to_owned(),
             Some(end) if has_ended => format!("has a certificate that ended at {end}"),

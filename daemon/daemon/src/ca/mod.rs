@@ -391,8 +391,3 @@ fn seconds_in(file: Option<String>) -> i64 {
     let said = std::fs::read_to_string(file.unwrap_or_default());
     said.ok().and_then(|said| said.parse().ok()).unwrap_or(0)
 }
-
-/// Returns a moment as RFC 3339, for answers and messages.
-pub fn rfc3339(moment: UnixSeconds) -> String {
-    moment.to_string()
-}

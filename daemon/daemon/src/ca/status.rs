@@ -6,7 +6,7 @@ use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
 use super::expiry::ExpiryStatus;
-use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
+use super::{CertificateAuthority, ConfiguredToken, Error};
 use crate::error_code::codes;
 use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
 use crate::unix_seconds::UnixSeconds;
@@ -135,7 +135,7 @@ impl CertificateAuthority {
         let not_ready = self.not_ready();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
-            now: rfc3339(self.now()),
+            now: self.now().to_string(),
             ready: not_ready.is_empty(),
             not_ready,
             alarms: alarms.iter().map(|it| it.text.clone()).collect(),
@@ -239,7 +239,7 @@ impl CertificateAuthority {
         StoreStatus {
             writable: fault.is_none(),
             reason_code: fault.as_ref().map(|_| AlarmCode::StoreNotWritable),
-            since: fault.as_ref().map(|it| rfc3339(unix_seconds(it.since))),
+            since: fault.as_ref().map(|it| unix_seconds(it.since).to_string()),
             reason: fault.map(|it| it.reason),
             failures: self.store.write_failures(),
         }
@@ -247,7 +247,7 @@ impl CertificateAuthority {
 
     fn store_alarm(&self) -> Option<Alarm> {
         let fault = self.store.write_fault()?;
-        let since = rfc3339(unix_seconds(fault.since));
+        let since = unix_seconds(fault.since).to_string();
         let text = format!(
             "the store cannot write since {since}, and nothing is issued: {}",
             fault.reason
@@ -269,7 +269,7 @@ impl CertificateAuthority {
         Ok(PushStatus {
             waiting,
             parked,
-            since: since.map(rfc3339),
+            since: since.map(|it| it.to_string()),
             age_seconds,
         })
     }

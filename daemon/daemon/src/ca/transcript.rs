@@ -2,7 +2,6 @@
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
-use super::rfc3339;
 use crate::ids::GenerationNumber;
 use crate::printable::Page;
 use crate::store::{AuditEntry, GenerationRow};
@@ -106,8 +105,8 @@ impl TranscriptEntry {
                 issuer: certificate.issuer(),
                 serial: certificate.serial().to_string(),
                 sha256: hex::encode_upper(certificate.sha256()),
-                not_before: rfc3339(certificate.not_before()),
-                not_after: rfc3339(certificate.not_after()),
+                not_before: certificate.not_before().to_string(),
+                not_after: certificate.not_after().to_string(),
                 path_length: certificate.path_length(),
                 pem: certificate.to_pem(),
             }),

@@ -15,7 +15,7 @@ use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
 use super::issuer::generation::{Shape, new_key_id};
 use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
-use super::{Code, Error, Issuer, crash_point, rfc3339};
+use super::{Code, Error, Issuer, crash_point};
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use aws_lc_rs::digest;
@@ -79,8 +79,8 @@ impl Ceremonies {
         let transcript = Transcript {
             ceremony: ceremony.name,
             input_sha256: hex::encode(digest::digest(&digest::SHA256, file.as_bytes())),
-            started_at: rfc3339(started_at),
-            finished_at: rfc3339(self.issuer.now()),
+            started_at: started_at.to_string(),
+            finished_at: self.issuer.now().to_string(),
             operator: permission.caller().to_string(),
             hallmark: env!("CARGO_PKG_VERSION"),
             tokens,

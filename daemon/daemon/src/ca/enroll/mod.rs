@@ -9,7 +9,7 @@ use super::authorize::{Authorized, Operate};
 use super::exclusion::Exclusions;
 use super::roll::canary;
 use super::services::Services;
-use super::{Code, Error, Issuer, rfc3339};
+use super::{Code, Error, Issuer};
 use crate::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -194,8 +194,7 @@ impl Enrollments {
                 format!(
                     "this enrollment excludes a compromised leaf of {device}, which its group {} \
                      would admit until {}; wait until then, or say why not with --override",
-                    group.name,
-                    rfc3339(until)
+                    group.name, until
                 ),
             )),
         }
@@ -216,8 +215,7 @@ impl Enrollments {
             let message = format!(
                 "this group excludes a certificate of {} until {}; lift its block, wait until \
                  then, or say why not with --override",
-                held.subject,
-                rfc3339(held.not_after)
+                held.subject, held.not_after
             );
             return Err(Error::conflict(Code::EnrollmentExcludes, message));
         }

@@ -12,7 +12,7 @@ use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
 use crate::ca::issuer::pace::Source;
 use crate::ca::signing_request::{Holder, Signer, SigningRequest};
-use crate::ca::{Advice, Code, Error, lock, rfc3339};
+use crate::ca::{Advice, Code, Error, lock};
 use crate::enrollment::ca_certificate::VerificationCode;
 use crate::ids::CaCertificateId;
 use crate::store::{AuditEntry, CaCertificateRow, OnIssued, Purpose};
@@ -254,7 +254,7 @@ fn proof_profile(generation: &Generation, now: UnixSeconds) -> Result<Profile, E
             "the certificate of {} ends at {}, too soon for a proof of possession: roll authority \
              {name} (`hallmark roll start --authority {name} --reason expiry`)",
             generation.name(),
-            rfc3339(not_after)
+            not_after
         );
         return Err(Error::invalid(Code::OutlivesIssuer, message));
     };

@@ -9,7 +9,7 @@ use super::place::{Place, PlaceCode, PlaceState};
 use super::receipt::Receipt;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::hierarchy::Generation;
-use crate::ca::{Code, Error, crash_point, rfc3339};
+use crate::ca::{Code, Error, crash_point};
 use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
@@ -41,7 +41,7 @@ impl From<BlockRow> for ActiveBlock {
             generation: row.generation,
             reason: row.reason,
             by: row.blocked_by,
-            since: rfc3339(row.blocked_at),
+            since: row.blocked_at.to_string(),
         }
     }
 }

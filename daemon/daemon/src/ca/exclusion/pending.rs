@@ -4,8 +4,8 @@
 //! have closed the receipt.
 
 use super::Exclusions;
+use crate::ca::Error;
 use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
-use crate::ca::{Error, rfc3339};
 use crate::store::{BlockRow, RollRow};
 use serde_json::json;
 
@@ -28,7 +28,7 @@ impl Exclusions {
 fn of_compromise(roll: &RollRow) -> Alarm {
     let id = roll.id;
     let subject = roll.subject.name();
-    let since = rfc3339(roll.started_at);
+    let since = roll.started_at.to_string();
     let text = format!(
         "the compromise of {subject} is not excluded at every place since {since}: `hallmark roll \
          show {id}` names the places"
@@ -40,7 +40,7 @@ fn of_compromise(roll: &RollRow) -> Alarm {
 fn of_block(block: &BlockRow) -> Alarm {
     let kind = block.kind.name();
     let subject = &block.name;
-    let since = rfc3339(block.blocked_at);
+    let since = block.blocked_at.to_string();
     let generation = block
         .generation
         .map_or(String::new(), |number| format!(" --generation {number}"));

@@ -3,7 +3,6 @@
 //! The code decides the state, so no answer can call a place done under a code that means
 //! something else. docs/operations.md has the cause and the remedy of each code.
 
-use crate::ca::rfc3339;
 use crate::error_code::codes;
 use crate::store::{EnrollmentRow, RestrictedEnrollment};
 use serde::Serialize;
@@ -211,7 +210,7 @@ impl Place {
             );
             return Self::service(service, PlaceCode::EnrollmentDrifted, parameters, answer);
         }
-        let observed = row.observed_at.map(rfc3339).unwrap_or_default();
+        let observed = row.observed_at.map(|it| it.to_string()).unwrap_or_default();
         parameters["observed_at"] = json!(observed);
         if row.enabled {
             let answer = format!(

@@ -9,7 +9,7 @@ use super::Exclusions;
 use super::receipt::Receipt;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::profile::Role;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{
@@ -178,7 +178,7 @@ impl Exclusions {
         issuer: GenerationId,
         since: UnixSeconds,
     ) -> Result<Receipt, Error> {
-        let says = format!("revoked since {}", rfc3339(since));
+        let says = format!("revoked since {}", since);
         Ok(vec![self.listed_place([issuer].into_iter(), &says)?].into())
     }
 
@@ -219,7 +219,7 @@ impl Exclusions {
         if has_expired {
             notices.push(format!(
                 "it expired at {}, so nothing accepts it in any case",
-                rfc3339(row.not_after)
+                row.not_after
             ));
         }
         if row.role != Some(Role::Device) || has_expired || self.services.names.is_empty() {

@@ -9,7 +9,7 @@
 use super::Issuer;
 use crate::ca::authorize::Caller;
 use crate::ca::profile::Role;
-use crate::ca::{Advice, Code, Error, rfc3339};
+use crate::ca::{Advice, Code, Error};
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{ClientRow, Requester};
 use crate::unix_seconds::UnixSeconds;
@@ -71,15 +71,14 @@ impl Client {
             let message = format!(
                 "the client certificate of {role} {name} is valid from {} on, and here it is {}; \
                  set the clock of this daemon right, or wait",
-                rfc3339(self.not_before),
-                rfc3339(now)
+                self.not_before, now
             );
             return Err(unauthenticated(Code::ClientCertificateExpired, message));
         }
         if now > self.not_after {
             let message = format!(
                 "the client certificate of {role} {name} ended at {}, so it renews nothing; {}",
-                rfc3339(self.not_after),
+                self.not_after,
                 self.way_back()
             );
             return Err(unauthenticated(Code::ClientCertificateExpired, message));

@@ -17,7 +17,7 @@
 
 use super::Issuer;
 use crate::ca::authorize::{Authorized, Operate};
-use crate::ca::{Code, Error, clock_offset, rfc3339, wall_offset};
+use crate::ca::{Code, Error, clock_offset, wall_offset};
 use crate::store::AuditEntry;
 use crate::unix_seconds::UnixSeconds;
 use rustix::time::{ClockId, clock_gettime};
@@ -130,8 +130,7 @@ impl ClockPolicy {
             return Some(format!(
                 "the clock shows {}, and something was signed, or this program built, at {}; set \
                  the clock, or if it is right, `hallmark clock accept`",
-                rfc3339(wall),
-                rfc3339(known.floor)
+                wall, known.floor
             ));
         }
         let limit = expected
@@ -145,8 +144,7 @@ impl ClockPolicy {
             return Some(format!(
                 "the clock shows {}, beyond {}, which [policy] clock_jump_max allows; set the \
                  clock, or if it is right, `hallmark clock accept`",
-                rfc3339(wall),
-                rfc3339(limit)
+                wall, limit
             ));
         }
         if self.must_be_synchronised && !known.synchronised {
@@ -215,7 +213,7 @@ impl Issuer {
             actor: permission.caller().to_string(),
             action: "clock.accepted",
             subject: "clock".into(),
-            detail: json!({ "expected": rfc3339(self.now()) }),
+            detail: json!({ "expected": self.now().to_string() }),
         })?;
         *self.shared.clock.known() = Known {
             floor: now.wall,

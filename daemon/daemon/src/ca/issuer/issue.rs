@@ -18,7 +18,7 @@ use crate::ca::profile::{IssuanceProfile, Role, refuse_shape};
 use crate::ca::roll::canary;
 use crate::ca::signed::Signed;
 use crate::ca::signing_request::{Holder, Signer, SigningRequest};
-use crate::ca::{Code, ConfiguredToken, Error, crash_point, rfc3339};
+use crate::ca::{Code, ConfiguredToken, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
 use crate::store::{Idempotency, IntentRefusal, Moves, OnIssued, Purpose, Recorded, StoreError};
@@ -294,7 +294,7 @@ impl Issuer {
         let message = format!(
             "authority {name} has signed leaves until {}; roll it (`hallmark roll start --authority \
              {name} --reason expiry`)",
-            rfc3339(end)
+            end
         );
         Err(Error::later(60, Code::SigningWindowClosed, message))
     }

@@ -8,7 +8,7 @@
 use super::Issuer;
 use crate::ca::authorize::Caller;
 use crate::ca::profile::IssuanceProfile;
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
@@ -80,8 +80,7 @@ impl Issuer {
         }
         let message = format!(
             "this certificate is valid until {}, and may be renewed from {}; try again then",
-            rfc3339(present.not_after),
-            rfc3339(opens)
+            present.not_after, opens
         );
         Err(Error::conflict(Code::RenewalTooEarly, message))
     }

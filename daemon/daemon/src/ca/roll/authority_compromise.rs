@@ -8,7 +8,7 @@
 
 use super::super::authorize::{Authorized, Operate};
 use super::super::hierarchy::{Generation, Hierarchy};
-use super::super::{Code, Error, rfc3339};
+use super::super::{Code, Error};
 use super::Rollovers;
 use super::evidence::AuthorityDetail;
 use crate::enrollment::roll::RollState;
@@ -96,8 +96,7 @@ impl Rollovers {
             "nothing is excluded by this command: roll {} reports the compromise of generation \
              {excluded} of {authority} since {}, and generation {serving} serves now; if that one is \
              compromised, too, repeat the command with --generation {serving}",
-            last.id,
-            rfc3339(last.started_at)
+            last.id, last.started_at
         );
         Err(Error::conflict(Code::RollGenerationRequired, message))
     }

@@ -11,7 +11,7 @@ use crate::ca::issuer::issue::Issued;
 use crate::ca::issuer::pace::Source;
 use crate::ca::profile::Role;
 use crate::ca::signing_request::{Holder, Signer, SigningRequest};
-use crate::ca::{Code, Error, rfc3339};
+use crate::ca::{Code, Error};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
@@ -117,7 +117,7 @@ impl Rollovers {
                 "the next certificate of {} ends at {}, too early for a canary: abort the roll, and \
                  start it with a longer --validity",
                 generation.authority,
-                rfc3339(generation.certificate.not_after())
+                generation.certificate.not_after()
             );
             return Err(Error::conflict(Code::OutlivesIssuer, message));
         }

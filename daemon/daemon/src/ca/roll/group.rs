@@ -1,7 +1,7 @@
 //! Explains why the expiry of a leaf under a group changes nothing at the service.
 
 use super::Rollovers;
-use crate::ca::{Error, rfc3339};
+use crate::ca::Error;
 use crate::enrollment::record::Record;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{EnrollmentKind, EnrollmentRow};
@@ -65,7 +65,7 @@ fn proof(device: &str, group: &EnrollmentRow, above: &[(Thumbprint, String)]) ->
     let held = above.iter().find(|(it, _)| {
         seen.is_some_and(|(primary, secondary)| [primary, secondary].contains(&Some(*it)))
     });
-    let seen_at = group.observed_at.map(rfc3339);
+    let seen_at = group.observed_at.map(|it| it.to_string());
     let service = &group.provisioning;
     let name = &group.name;
     let says = match (held, &seen_at) {

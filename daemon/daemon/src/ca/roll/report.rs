@@ -1,6 +1,6 @@
 //! A roll in words: what it waits for, and what is left to do.
 
-use super::super::{Error, rfc3339};
+use super::super::Error;
 use super::waits::{WaitCode, Waits, coded};
 use super::{AuthorityDetail, CanaryFailure, Rollovers};
 use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
@@ -24,7 +24,7 @@ impl Rollovers {
             return Ok(None);
         };
         if let Some(hub) = proof.elsewhere {
-            let observed = rfc3339(proof.seen_at);
+            let observed = proof.seen_at.to_string();
             return Ok(Some(format!(
                 "in {hub}, which is not configured, observed {observed}"
             )));
@@ -35,8 +35,8 @@ impl Rollovers {
             Some(it) if it == roll.old_certificate => "on its old leaf".into(),
             Some(it) => format!("on another leaf, {it}"),
         };
-        let since = rfc3339(proof.since);
-        let observed = rfc3339(proof.seen_at);
+        let since = proof.since.to_string();
+        let observed = proof.seen_at.to_string();
         Ok(Some(format!("{on} since {since}, observed {observed}")))
     }
 
@@ -80,7 +80,7 @@ impl Rollovers {
             }
             // A block has taken one of two staged certificates out of its slot.
             RollState::Staged | RollState::Draining => {
-                let not_after = rfc3339(roll.old_not_after);
+                let not_after = roll.old_not_after.to_string();
                 let text = format!("the old certificate to expire at {not_after}");
                 let parameters = json!({ "not_after": not_after });
                 Waits::new(WaitCode::OldCertificateExpired, parameters, text)
@@ -271,7 +271,7 @@ impl Rollovers {
             .devices_to_reissue(&generations, self.issuer.now(), limit)?;
         let devices = devices.into_iter().map(|device| Reissue {
             registration_id: device.registration_id,
-            not_after: rfc3339(device.not_after),
+            not_after: device.not_after.to_string(),
         });
         Ok(devices.collect())
     }

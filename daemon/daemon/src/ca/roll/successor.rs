@@ -7,7 +7,7 @@
 
 use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::issuer::generation::Shape;
-use super::super::{Code, Error, rfc3339};
+use super::super::{Code, Error};
 use super::Rollovers;
 use super::evidence::AuthorityDetail;
 use crate::enrollment::roll::RollReason;
@@ -158,7 +158,7 @@ fn no_room_below(signer: &Generation) -> Error {
          it, is used up. Make an authority below another one by a ceremony, and move the profiles \
          and groups to it",
         signer.authority,
-        rfc3339(signer.certificate.not_after())
+        signer.certificate.not_after()
     );
     Error::invalid(Code::PathLength, message)
 }

@@ -1,7 +1,7 @@
 //! Gives what a rollover waits for a stable code, beside the sentence.
 
+use super::super::Error;
 use super::super::coded::Coded;
-use super::super::{Error, rfc3339};
 use super::evidence::CanaryFailure;
 use crate::enrollment::authority_roll::Wait;
 use crate::error_code::codes;
@@ -58,7 +58,7 @@ impl Waits {
     /// The canary of a group could not be tried.
     pub(super) fn canary(provisioning: &str, group: &str, failure: &CanaryFailure) -> Self {
         let reason = &failure.reason;
-        let since = rfc3339(failure.since);
+        let since = failure.since.to_string();
         let parameters = json!({ "provisioning": provisioning, "group": group,
             "reason": reason, "since": since });
         let text = format!(

@@ -3,10 +3,10 @@
 //! When the window nears its end that is an alarm, and by policy the daemon starts the roll itself.
 
 use super::{AuthorityDetail, Rollovers, canary};
+use crate::ca::Error;
 use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
-use crate::ca::{Error, rfc3339};
 use crate::enrollment::roll::RollReason;
 use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ impl Rollovers {
             .iter()
             .map(|it| {
                 let authority = &it.authority;
-                let until = rfc3339(self.window_end(it));
+                let until = self.window_end(it).to_string();
                 let none = AuthorityDetail::default();
                 let obstacle = self.check_certificate(it, &none, RollReason::Expiry).err();
                 let but = obstacle.map_or(String::new(), |it| format!("; but {}", it.message));
@@ -133,7 +133,7 @@ impl Rollovers {
                 continue;
             }
             let reason = &failure.reason;
-            let since = rfc3339(failure.since);
+            let since = failure.since.to_string();
             let text = format!(
                 "{roll}: the canary could not be tried at {service} since {since}: {reason}"
             );

@@ -4,9 +4,9 @@
 //! observed without a record, it is: an enrollment excludes a device by its registration id, and a
 //! scan lists every enrollment. The rest is open.
 
+use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
-use crate::ca::{Error, rfc3339};
 use crate::store::{HubCause, LostPeriod};
 use serde_json::{Value, json};
 
@@ -113,8 +113,8 @@ impl Exclusions {
 
 /// The ends of the period, and parameters with them.
 fn described(lost: LostPeriod) -> (String, String, Value) {
-    let since = rfc3339(lost.since);
-    let until = rfc3339(lost.until);
+    let since = lost.since.to_string();
+    let until = lost.until.to_string();
     let parameters = json!({ "since": since, "until": until });
     (since, until, parameters)
 }
