@@ -2,6 +2,7 @@
 //! each adapter, names (here), which crate lists which (`crates`), and plain words (`prose`).
 
 mod crates;
+mod documents;
 mod prose;
 mod tree;
 
