@@ -86,6 +86,9 @@ pub struct Evidence {
     pub blocks_open: u64,
     /// In a compromise: the individual enrollments below that are not confirmed, in words.
     pub individuals_open: Vec<String>,
+    /// In a compromise: services without room for the group that blocks the old certificate once
+    /// the next one takes its place, at which groups above would admit it.
+    pub without_room: Vec<String>,
     /// True while a block removes the old certificate from the slots.
     pub old_blocked: bool,
     /// True while a block removes the next certificate from the slots.
@@ -140,6 +143,8 @@ pub enum Wait {
     Reissue(u64),
     /// The disabled groups that block the old certificate.
     Block,
+    /// These services to have room for the group that blocks the old certificate.
+    GroupRoom(Vec<String>),
     /// The end of the block that excludes the next certificate.
     BlockLifted,
     /// Nothing: it is done.
@@ -181,6 +186,12 @@ impl fmt::Display for Wait {
             Wait::Block => {
                 f.write_str("the service to hold the old certificate in a disabled group")
             }
+            Wait::GroupRoom(services) => write!(
+                f,
+                "room for one more group at {}, which blocks the old certificate: delete others \
+                 there, then `hallmark reload`",
+                services.join(", ")
+            ),
             Wait::BlockLifted => f.write_str(
                 "the block of the new certificate to be lifted (`hallmark status` has all blocks)",
             ),
@@ -321,12 +332,17 @@ impl Evidence {
     }
 
     /// In a compromise: decides whether the successor can take the place of the compromised
-    /// certificate. It waits for its own making, and where the service verifies it, for that.
+    /// certificate. It waits for its own making, and where the service verifies it, for that. It
+    /// waits for room, too: the compromised certificate stays in its disabled group until another
+    /// group can block it, because groups above would admit it.
     pub fn replacement(&self) -> Result<Step, Wait> {
         match self.published()? {
             None => Ok(Step::Make),
             Some(_) if self.next_serves => Err(Wait::Nothing),
             Some(_) if self.next_blocked => Err(Wait::BlockLifted),
+            Some(_) if !self.without_room.is_empty() => {
+                Err(Wait::GroupRoom(self.without_room.clone()))
+            }
             Some(next) => Ok(Step::Replace(self.replace(next)?)),
         }
     }

@@ -158,6 +158,8 @@ impl Rollovers {
                 let again = self.make_authority_step(roll, &evidence, step, now)?;
                 Ok(earlier(due, again))
             }
+            // The count of groups wakes no rollover.
+            Err(Wait::GroupRoom(_)) => Ok(earlier(due, Some(now + LOOK_SECONDS))),
             _ => Ok(due),
         }
     }

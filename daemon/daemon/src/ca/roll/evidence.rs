@@ -165,6 +165,7 @@ impl Rollovers {
             to_reissue: self.store.devices_under(&self.to_replace(roll)?, now)?,
             blocks_open: self.blocks_open(name, roll.old_certificate)?,
             individuals_open: self.individuals_open(roll, now)?,
+            without_room: self.without_room(roll, *old_generation)?,
             old_blocked: self.store.blocked_above(*old_generation)?.is_some(),
             next_blocked: self.is_blocked(next)?,
         })

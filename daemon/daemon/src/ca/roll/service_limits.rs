@@ -2,6 +2,10 @@
 
 use super::Rollovers;
 use crate::ca::{Code, Error};
+use crate::enrollment::roll::RollReason;
+use crate::ids::GenerationId;
+use crate::store::RollRow;
+use std::collections::BTreeSet;
 
 impl Rollovers {
     /// Fails if a service has no room for the CA certificates that the rollover of `authority`
@@ -40,13 +44,49 @@ impl Rollovers {
             if added > 0 && held + added > most {
                 let message = format!(
                     "{provisioning} holds {held} of at most {most} groups, and blocking the \
-                     compromised certificates adds {added}: if the receipt shows that it rejects one, \
-                     delete others there, then `hallmark push retry`"
+                     compromised certificates adds {added}: the successors wait for room; delete \
+                     others there, then `hallmark reload`"
                 );
                 return Err(Error::conflict(Code::ServiceLimit, message));
             }
         }
         Ok(())
+    }
+
+    /// In a compromise, returns the services that have no room for a group which blocks the
+    /// compromised certificate, hold it in a group of the authority alone, and have a group above
+    /// that would admit it.
+    pub(super) fn without_room(
+        &self,
+        roll: &RollRow,
+        old: GenerationId,
+    ) -> Result<Vec<String>, Error> {
+        if roll.reason != RollReason::Compromise {
+            return Ok(Vec::new());
+        }
+        let hierarchy = self.issuer.hierarchy();
+        let above = hierarchy.upwards(old).skip(1);
+        let above: BTreeSet<&str> = above.map(|it| it.authority.as_str()).collect();
+        let groups = self.store.groups()?;
+        let mut services = Vec::new();
+        for service in &self.services.names {
+            let here = || groups.iter().filter(|it| it.provisioning == *service);
+            let has_above =
+                here().any(|it| it.authority.as_deref().is_some_and(|it| above.contains(it)));
+            let mut holders = here().filter(|it| it.slots.held().contains(&roll.old_certificate));
+            let leaves_it = holders
+                .clone()
+                .any(|it| it.overlay_of.is_none() && !it.by_reference);
+            let is_blocked = holders.any(|it| it.overlay_of.is_some());
+            if !has_above || !leaves_it || is_blocked {
+                continue;
+            }
+            let (_, held) = self.store.service_load(service)?;
+            if held >= self.authority_policy.limits_of(service).groups {
+                services.push(service.clone());
+            }
+        }
+        Ok(services)
     }
 
     fn ca_certificates_added(&self, provisioning: &str, authority: &str) -> i64 {

@@ -20,6 +20,7 @@ codes! {
         CertificateRequested => "certificate_requested",
         DevicesReissued => "devices_reissued",
         Group => "group",
+        GroupRoom => "group_room",
         HubIdentitiesDeleted => "hub_identities_deleted",
         NewGeneration => "new_generation",
         NextStep => "next_step",
@@ -116,6 +117,7 @@ pub(super) fn coded(wait: &Wait) -> Waits {
         ),
         Wait::Reissue(devices) => (WaitCode::DevicesReissued, json!({ "devices": devices })),
         Wait::Block => (WaitCode::BlockingGroup, json!({})),
+        Wait::GroupRoom(services) => (WaitCode::GroupRoom, json!({ "provisioning": services })),
         Wait::BlockLifted => (WaitCode::BlockLifted, json!({})),
         Wait::Nothing => (WaitCode::Nothing, json!({})),
     };

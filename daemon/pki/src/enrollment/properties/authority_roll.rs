@@ -108,6 +108,7 @@ impl World {
                 to_reissue: 1,
                 blocks_open: 0,
                 individuals_open: Vec::new(),
+                without_room: Vec::new(),
                 old_blocked: false,
                 next_blocked: false,
             },
