@@ -48,6 +48,8 @@
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, verified, and restored |
 //! | `restored` | after a restore: exclusions of what is not on record, and what receipts say |
+//! | `restored_drift` | after a restore: what differs at a service is kept |
+//! | `unrecorded` | services with enrollments that are not on record, or not compared with it |
 //! | `modes` | files belong to their owner alone; a readable secret is refused |
 //! | `planted` | root runs programs in folders where other users have planted links |
 //! | `token_gone` | the token is taken away and put back |
@@ -161,6 +163,7 @@ mod relying_party;
 mod renewal;
 mod request;
 mod restored;
+mod restored_drift;
 mod revocation;
 mod revoked_callers;
 mod roles;
@@ -183,5 +186,6 @@ mod token_gone;
 mod token_objects;
 mod tokens;
 mod tpm;
+mod unrecorded;
 mod weak_key;
 mod wrong_clock;

@@ -5,16 +5,17 @@ use crate::authority_roll::{begun, comes_to, second_signs, shown, under_the_root
 use crate::block::five_devices;
 use crate::compromise::rcgen_request;
 use crate::device::{is_assigned, register};
+use crate::invariants::held;
 use crate::process::until;
 use crate::provisioned::{below_line_1, individually};
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
-use dps_emulator::{Action, Emulator, Fault, Options};
+use dps_emulator::{Action, Emulator, Fault, Kind, Options};
 use serde_json::{Value, json};
 use std::fs;
 
 /// The code, state and parameters of the first line of `place`.
-fn line(answer: &Value, place: &str) -> Value {
+pub(crate) fn line(answer: &Value, place: &str) -> Value {
     let places = answer["receipt"]["places"].as_array().unwrap().iter();
     let mut lines = places.filter(|it| it["place"] == place);
     let found = lines.next();
@@ -33,7 +34,7 @@ fn is_out(env: &TestEnv, device: &Holder) {
 }
 
 /// A second service, whose table follows that of the first one in the configuration.
-fn with_second_service(env: &TestEnv, other: &Emulator) -> String {
+pub(crate) fn with_second_service(env: &TestEnv, other: &Emulator) -> String {
     env.write_secret("other", &other.service_connection_string());
     let folder = env.path("");
     format!(
@@ -417,17 +418,27 @@ fn an_unusable_option_never_delays_the_exclusion_of_an_authority() {
 }
 
 /// The service has no room for the blocking group of a compromised line, below the group of the
-/// root. Verifies: all else is excluded at once, the command says what is missing, and the receipt
-/// names the group that the service rejects; with room and `push retry` the receipt is complete.
+/// root. Verifies: all is excluded at once, and the command says what is missing; the successor
+/// waits, and the line's disabled group keeps the compromised certificate, so the group of the root
+/// admits no device at any time; when another client's group is deleted, the rollover goes on.
 #[test]
 fn a_service_without_room_never_delays_the_exclusion_of_an_authority() {
     let mut env = TestEnv::new();
     let configuration = env.configuration();
-    env.configure(&configuration.replace("verified = [", "groups_max = 2\nverified = ["));
+    env.configure(&configuration.replace("verified = [", "groups_max = 3\nverified = ["));
     let device = under_the_root(&mut env);
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
-    env.emulator.switch(|it| it.quotas.groups = Some(2));
+    let theirs =
+        json!({ "enrollmentGroupId": "theirs", "attestation": { "type": "symmetricKey" } });
+    let theirs = theirs.as_object().unwrap().clone();
+    env.emulator
+        .create_record(Kind::Group, "theirs", theirs)
+        .unwrap();
+    env.emulator.switch(|it| it.quotas.groups = Some(3));
+    env.run(&["reload"]);
+    let counted = "service_load WHERE groups = 3";
+    until("it is counted", || (env.count(counted) == 1).then_some(()));
 
     let report = [
         "roll",
@@ -439,26 +450,41 @@ fn a_service_without_room_never_delays_the_exclusion_of_an_authority() {
     ];
     let output = env.hallmark(&[&["--json"], &report[..]].concat());
     assert_eq!(output.code, Some(1), "{output:?}");
-    assert!(output.error.contains("at most 2 groups"), "{output:?}");
+    assert!(output.error.contains("at most 3 groups"), "{output:?}");
     let failure: Value = serde_json::from_str(&output.out).unwrap();
     let answer = &failure["answer"];
     assert_eq!(answer["problems"][0]["code"], "service_limit", "{failure}");
     assert_eq!(line(answer, "crl")["code"], "crl_signed", "{answer}");
     let roll = answer["rolls"][0]["id"].to_string();
-    until("the receipt names the group", || {
+    until("it waits for room", || {
         let shown = env.json(&["roll", "show", &roll]);
-        let places = shown["receipt"]["places"].as_array()?.clone();
-        let parked = places.iter().find(|it| it["code"] == "enrollment_parked")?;
-        assert_eq!(parked["parameters"]["name"], "line-1-blocked-1", "{shown}");
-        assert_eq!(shown["receipt"]["complete"], false, "{shown}");
-        Some(())
+        let waits = &shown["waits_for_detail"];
+        let waits =
+            [&waits["code"], &waits["parameters"]["also"]].map(|it| *it == json!("group_room"));
+        is_out(&env, &device);
+        waits.contains(&true).then_some(())
     });
-    env.emulator.switch(|it| it.quotas.groups = None);
-    env.run(&["push", "retry", "line-1-blocked-1"]);
-    until("the receipt is complete", || {
-        let shown = env.json(&["roll", "show", &roll]);
-        (shown["receipt"]["complete"] == true).then_some(())
-    });
+    env.wait_in_sync();
     is_out(&env, &device);
+    assert!(env.emulator.hub_identity("press-1").is_none());
+    let held = held(&env.emulator.group("line-1").unwrap(), "primary");
+    let old = "generation g JOIN certificate c ON c.intent = g.certificate
+               WHERE g.authority = 'line-1' AND g.number = 1";
+    let old = format!(
+        "{old} AND lower(hex(c.sha256)) = lower('{}')",
+        held.unwrap()
+    );
+    assert_eq!(env.count(&old), 1, "the compromised certificate stays");
+    assert!(env.emulator.group("line-1-blocked-1").is_none());
+
+    env.emulator.delete_record(Kind::Group, "theirs").unwrap();
+    env.run(&["reload"]);
+    until("the receipt is complete", || {
+        is_out(&env, &device);
+        let shown = env.json(&["roll", "show", &roll]);
+        let is_over = env.emulator.group("line-1-blocked-1").is_some();
+        (is_over && shown["receipt"]["complete"] == true).then_some(())
+    });
+    assert!(second_signs(&env, "line-1"));
     assert!(env.emulator.hub_identity("press-1").is_none());
 }

@@ -38,13 +38,13 @@ pub(crate) fn registered(env: &TestEnv, id: &str) -> Holder {
     device
 }
 
-fn is_out(env: &TestEnv, device: &Holder) {
+pub(crate) fn is_out(env: &TestEnv, device: &Holder) {
     let end = register(&env.emulator, device);
     assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
 }
 
 /// The states of the places with this code.
-fn states(answer: &Value, code: &str) -> Vec<String> {
+pub(crate) fn states(answer: &Value, code: &str) -> Vec<String> {
     let places = answer["receipt"]["places"].as_array().unwrap().iter();
     let coded = places.filter(|it| it["code"] == code);
     coded
@@ -53,7 +53,7 @@ fn states(answer: &Value, code: &str) -> Vec<String> {
 }
 
 /// The names in the place that says which enrollments are not on record.
-fn named_unknown(answer: &Value) -> Vec<String> {
+pub(crate) fn named_unknown(answer: &Value) -> Vec<String> {
     let places = answer["receipt"]["places"].as_array().unwrap().iter();
     let mut unknown = places.filter(|it| it["code"] == "enrollments_unknown");
     let place = unknown.next().unwrap_or_else(|| panic!("{answer:#}"));
@@ -65,7 +65,7 @@ fn named_unknown(answer: &Value) -> Vec<String> {
 }
 
 /// Names of the enrollments that are at the service and not on record, once the scan has ended.
-fn unknown(env: &TestEnv, expected: &[&str]) {
+pub(crate) fn unknown(env: &TestEnv, expected: &[&str]) {
     until("the scan has found them", || {
         let listed = env.json(&["enrollment", "list", "--unknown"]);
         let mut names: Vec<_> = listed

@@ -447,6 +447,7 @@ fn what_came_after_the_backup_is_excluded() {
     page.text(&env);
     env.wait_in_sync();
     assert!(env.emulator.individual("press-11").is_none());
+    page.text(&env);
 }
 
 #[test]

@@ -301,6 +301,11 @@ impl Emulator {
         certificates::remove(&self.cloud, name)
     }
 
+    /// Create a record as another client would.
+    pub fn create_record(&self, kind: Kind, id: &str, body: Map<String, Value>) -> Result<()> {
+        views::create(&self.cloud, kind, id, body).map_err(anyhow::Error::msg)
+    }
+
     /// Delete a record as another client would.
     pub fn delete_record(&self, kind: Kind, id: &str) -> Result<()> {
         views::delete(&self.cloud, kind, id).map_err(anyhow::Error::msg)

@@ -88,6 +88,18 @@ pub(crate) fn edit(
     record(cloud, kind, id).ok_or_else(|| "the record is gone".to_owned())
 }
 
+/// Create a record as another client would.
+pub(crate) fn create(
+    cloud: &Cloud,
+    kind: Kind,
+    id: &str,
+    body: Map<String, Value>,
+) -> Result<(), String> {
+    let write = Write::new(cloud);
+    let result = cloud.change(|world| write.put(world, kind, id, &IfMatch::Absent, body));
+    result.map_err(|refusal| refusal.message().to_owned())
+}
+
 /// Delete a record as another client would.
 pub(crate) fn delete(cloud: &Cloud, kind: Kind, id: &str) -> Result<(), String> {
     let write = Write::new(cloud);

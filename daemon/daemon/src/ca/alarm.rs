@@ -24,6 +24,7 @@ codes! {
         CrlNotSigned => "crl_not_signed",
         CrlWithheld => "crl_withheld",
         EnrollmentsDrifted => "enrollments_drifted",
+        EnrollmentsUnknown => "enrollments_unknown",
         ExclusionPending => "exclusion_pending",
         HttpsCertificateEnded => "https_certificate_ended",
         HttpsCertificateNotRenewed => "https_certificate_not_renewed",

@@ -7,7 +7,7 @@ use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::{CertificateAuthority, Error, Issuer};
 use crate::enrollment::ca_drift::CaCertificateDrift;
 use crate::ids::GenerationNumber;
-use crate::store::CaCertificateRow;
+use crate::store::{CaCertificateRow, DriftedEnrollments};
 use crate::unix_seconds::UnixSeconds;
 use serde::Serialize;
 use serde_json::json;
@@ -60,10 +60,12 @@ impl CertificateAuthority {
         }
     }
 
-    /// Returns the alarms for enrollments and CA certificates that another program has changed.
+    /// Returns the alarms for enrollments and CA certificates that another program has changed, and
+    /// for enrollments that are not on record.
     pub(super) fn drift_alarms(&self) -> Vec<Alarm> {
         let alarms = self.enrollment_alarms().and_then(|mut alarms| {
             alarms.extend(self.ca_certificate_alarms()?);
+            alarms.extend(self.unknown_alarms()?);
             Ok(alarms)
         });
         alarms.unwrap_or_else(|error| vec![unreadable("drift cannot be read", &error)])
@@ -73,17 +75,40 @@ impl CertificateAuthority {
         let drifted = self.store.drifted_enrollments()?;
         let alarms = drifted.into_iter().map(|it| {
             let service = &it.provisioning;
-            let text = format!(
-                "{} enrollments at {service} were changed outside Hallmark, such as {}: `hallmark \
-                 enrollment show {}` has the difference; change it back there, or set [policy] \
-                 drift = \"repair\"",
-                it.count, it.first, it.first
-            );
-            let parameters =
-                json!({ "provisioning": service, "enrollments": it.count, "first": it.first });
+            let DriftedEnrollments { count, first, .. } = &it;
+            let text = if it.restored {
+                format!(
+                    "{count} enrollments at {service} differ since a restore, such as {first}, and \
+                     may exclude what the record admits: repeat what was excluded after the backup; \
+                     `hallmark push retry {first}` writes the record over the rest, one by its name"
+                )
+            } else {
+                format!(
+                    "{count} enrollments at {service} were changed outside Hallmark, such as \
+                     {first}: `hallmark enrollment show {first}` has the difference; change it back \
+                     there, or set [policy] drift = \"repair\""
+                )
+            };
+            let parameters = json!({ "provisioning": service, "enrollments": count,
+                "first": first, "restored": it.restored });
             Alarm::new(AlarmCode::EnrollmentsDrifted, parameters, text)
         });
         Ok(alarms.collect())
+    }
+
+    fn unknown_alarms(&self) -> Result<Vec<Alarm>, Error> {
+        let unknown = self.store.unknown_by_service()?;
+        let alarm = |(service, count, first): (String, i64, String)| {
+            let text = format!(
+                "{count} enrollments at {service} are not on record and may admit what is excluded, \
+                 such as {first}: `hallmark enrollment list --unknown` lists them; adopt or remove \
+                 each, or compromise or block its device by its name"
+            );
+            let parameters =
+                json!({ "provisioning": service, "enrollments": count, "first": first });
+            Alarm::new(AlarmCode::EnrollmentsUnknown, parameters, text)
+        };
+        Ok(unknown.into_iter().map(alarm).collect())
     }
 
     fn ca_certificate_alarms(&self) -> Result<Vec<Alarm>, Error> {

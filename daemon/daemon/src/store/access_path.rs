@@ -45,16 +45,18 @@ impl Store {
     }
 }
 
-/// Returns every path by which a service admits the device, or may admit it after a restore.
+/// Returns every path by which a service admits the device, or may admit it by what is not on
+/// record. `services` are the configured ones.
 pub(super) fn access_paths(
     tx: &Tx<'_>,
     device: &str,
+    services: &[String],
     now: UnixSeconds,
 ) -> Result<Vec<AccessPath>, StoreError> {
     let mut own = named(tx, device)?;
     own.retain(|row| row.kind == EnrollmentKind::Individual);
     let groups = groups_admitting(tx, device, now)?;
-    let services = own.iter().chain(&groups).map(|row| &row.provisioning);
+    let known = own.iter().chain(&groups).map(|row| &row.provisioning);
     let path = |provisioning: &String| {
         let individual = own.iter().find(|row| row.provisioning == *provisioning);
         let group = groups.iter().find(|row| row.provisioning == *provisioning);
@@ -65,9 +67,9 @@ pub(super) fn access_paths(
             group: group.map(|row| row.name.clone()),
         }
     };
-    let services: BTreeSet<&String> = services.collect();
-    let mut paths = Vec::from_iter(services.into_iter().map(path));
-    restore::add_lost_paths(tx, device, &mut paths)?;
+    let known: BTreeSet<&String> = known.collect();
+    let mut paths = Vec::from_iter(known.into_iter().map(path));
+    restore::add_lost_paths(tx, device, services, &mut paths)?;
     Ok(paths)
 }
 

@@ -214,7 +214,7 @@ fn exclude_beside(
         return Ok(None);
     }
     // An enrollment that is being removed would leave the device to the group.
-    let paths = access_path::access_paths(tx, device, at)?;
+    let paths = access_path::access_paths(tx, device, &[], at)?;
     let admits = |it: &AccessPath| it.provisioning == group.provisioning && it.group.is_some();
     let Some(path) = paths.into_iter().find(admits) else {
         return Ok(None);

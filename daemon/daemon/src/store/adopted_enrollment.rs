@@ -156,7 +156,7 @@ fn group_beside(
     adopted: &NewEnrollment,
     at: UnixSeconds,
 ) -> Result<Option<String>, StoreError> {
-    let paths = access_path::access_paths(tx, &adopted.name, at)?;
+    let paths = access_path::access_paths(tx, &adopted.name, &[], at)?;
     let here = |it: &&AccessPath| it.provisioning == adopted.provisioning;
     let group = paths.iter().find(here).and_then(|it| it.group.clone());
     // Without a group at the service the path has the device's own name.

@@ -74,6 +74,10 @@ fn compare(
     let is_in_place = !row.removed && row.drift.is_none() && drift.is_none();
     if row.gone || is_in_place || observed == row.observed.as_ref() {
         observe(tx, row.id, observed, at)?;
+        if is_in_place {
+            let sql = "UPDATE ca_certificate SET restored = 0 WHERE id = ?1";
+            tx.execute(sql, params![row.id])?;
+        }
         return Ok(false);
     }
     raise(tx, row.id, "changed by another program", at)?;

@@ -74,6 +74,7 @@ fn is_waiting(roll: &RollRow) -> bool {
 
 /// Begins the rolls of a device's enrollments that were restricted. Where a service is not
 /// configured, no roll could end: the next leaf replaces the compromised one there all the same.
+/// Without a roll the journal has the report all the same.
 pub(super) fn begin_leaves(
     tx: &Tx<'_>,
     new: &Exclusion,
@@ -83,7 +84,12 @@ pub(super) fn begin_leaves(
 ) -> Result<Vec<RollRow>, StoreError> {
     let configured = |it: &&Applied| new.services.contains(&it.before.provisioning);
     let begin = |it| begin_leaf(tx, new, it, detail, entry);
-    applied.iter().filter(configured).map(begin).collect()
+    let rolls = applied.iter().filter(configured).map(begin);
+    let rolls: Vec<RollRow> = rolls.collect::<Result<_, _>>()?;
+    if rolls.is_empty() {
+        audit::append(tx, entry)?;
+    }
+    Ok(rolls)
 }
 
 fn begin_leaf(

@@ -62,12 +62,15 @@ pub struct EnrollmentRow {
     pub mark: Option<super::MarkRow>,
     /// For an exclusion: the group whose device this individual enrollment excludes.
     pub overlay_of: Option<String>,
+    /// Not observed as desired since a restore, and not retried by an operator: what differs may be
+    /// from the lost period.
+    pub restored: bool,
 }
 
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
      e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, \
-     e.overlay_of, e.by_reference FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
+     e.overlay_of, e.by_reference, e.restored FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
 
 impl Store {
     /// Records what is going to be sent, so that a lost answer cannot make our own change look like
@@ -274,5 +277,6 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         drift: optional_json(drift)?,
         mark: mark::from_columns(row, 12, MarkSubject::Enrollment(id))?,
         overlay_of: row.get(20)?,
+        restored: row.get(22)?,
     })
 }

@@ -206,7 +206,7 @@ fn plan(
     at: UnixSeconds,
 ) -> Result<Vec<Restriction>, StoreError> {
     if let Excluded::Device(device) = &new.subject {
-        let paths = access_paths(tx, device, at)?;
+        let paths = access_paths(tx, device, &new.services, at)?;
         if new.slots().len() < SlotName::BOTH.len() {
             compromise::check_slots(device, &paths)?;
         }

@@ -3,7 +3,9 @@
 //!
 //! An exclusion of a group or a generation queues every group of its services. When a service
 //! excludes what it must, each of these groups is asked for its registrations, and the identity of
-//! each device without a record is deleted. A device that is admitted all the same registers again.
+//! each device that the exclusion has not found by the record is deleted, unless it is by a good
+//! leaf on record: a device that is on record may have registered with a leaf that is not. A device
+//! that is admitted all the same registers again.
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Tx, params};
@@ -102,7 +104,8 @@ impl Store {
         })
     }
 
-    /// Queues the deletion of the identities of those of these devices that are not on record.
+    /// Queues the deletion of the identities of those of these devices for which the exclusion has
+    /// no task yet.
     pub fn queue_unknown_identities(
         &self,
         group: &GroupToList,
@@ -111,9 +114,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let group = group.clone();
         self.write(move |tx| {
-            let known = "SELECT EXISTS (SELECT 1 FROM device WHERE registration_id = ?1)";
+            let queued = "SELECT EXISTS (
+                 SELECT 1 FROM hub_task WHERE cause = ?1 AND cause_id = ?2 AND provisioning = ?3
+                   AND device = ?4 AND action = 'delete')";
+            let (kind, id) = group.cause.columns();
             for device in &devices {
-                if tx.query_one(known, params![device], |row| row.get(0))? {
+                let of_cause = params![kind, id, group.provisioning, device];
+                if tx.query_one(queued, of_cause, |row| row.get(0))? {
                     continue;
                 }
                 let task = NewHubTask {

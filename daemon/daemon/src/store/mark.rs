@@ -274,6 +274,7 @@ fn observe(
         (MarkSubject::Enrollment(id), Observation::InPlace { history, record }) => tx.execute(
             concat!(
                 "UPDATE enrollment SET history = ?2, observed = ?3, observed_at = ?4, drift = NULL,
+                     restored = 0,
                      seen_in_scan = ",
                 greatest!(),
                 "(seen_in_scan, coalesce((SELECT scans FROM service_load l
@@ -300,7 +301,7 @@ fn observe(
             params![id],
         )?,
         (MarkSubject::CaCertificate(id), Observation::Verified) => tx.execute(
-            "UPDATE ca_certificate SET drift = NULL WHERE id = ?1",
+            "UPDATE ca_certificate SET drift = NULL, restored = 0 WHERE id = ?1",
             params![id],
         )?,
         (MarkSubject::CaCertificate(id), Observation::Drifted { drift, .. }) => tx.execute(

@@ -35,6 +35,9 @@ pub struct CaCertificateRow {
     pub observed_at: Option<UnixSeconds>,
     /// How another program has changed what was verified.
     pub drift: Option<CaCertificateDrift>,
+    /// Not observed as desired since a restore, and not retried by an operator: what differs may be
+    /// from the lost period.
+    pub restored: bool,
     /// The dirty mark, if it has one.
     pub mark: Option<MarkRow>,
 }
@@ -50,12 +53,25 @@ impl CaCertificateRow {
 
 const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, a.proof, a.removed, \
      a.gone, a.observed, a.observed_at, a.drift, \
-     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked \
+     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, a.restored \
      FROM ca_certificate a JOIN generation g ON g.id = a.generation \
      JOIN certificate c ON c.intent = g.certificate \
      LEFT JOIN mark m ON m.ca_certificate = a.id";
 
 impl Store {
+    /// Returns whether a CA certificate of this name is on record at the service, and was not
+    /// observed to be deleted.
+    pub fn is_ca_certificate(&self, provisioning: &str, name: &str) -> Result<bool, StoreError> {
+        self.read(|tx| {
+            tx.query_one(
+                "SELECT EXISTS (SELECT 1 FROM ca_certificate
+                     WHERE provisioning = ?1 AND lower(name) = lower(?2) AND gone = 0)",
+                params![provisioning, name],
+                |row| row.get(0),
+            )
+        })
+    }
+
     /// Records that a service must hold this generation's certificate. Returns false if that is on
     /// record.
     pub fn want_ca_certificate(
@@ -226,6 +242,7 @@ fn from_row(row: &Row<'_>) -> Result<CaCertificateRow, StoreError> {
         observed: optional_json(row.get(8)?)?,
         observed_at: row.get(9)?,
         drift: optional_json(row.get(10)?)?,
+        restored: row.get(19)?,
         mark: mark::from_columns(row, 11, MarkSubject::CaCertificate(id))?,
     })
 }

@@ -27,15 +27,7 @@ impl Store {
     /// Returns whether every enrollment at a service was compared with the store since the last
     /// restore.
     pub fn is_compared_since_restore(&self, provisioning: &str) -> Result<bool, StoreError> {
-        self.read(|tx| {
-            tx.query_one(
-                "SELECT NOT EXISTS (SELECT 1 FROM restore) OR EXISTS (
-                     SELECT 1 FROM service_load WHERE provisioning = ?1
-                       AND scanned_restore = (SELECT max(id) FROM restore))",
-                params![provisioning],
-                |row| row.get(0),
-            )
-        })
+        self.read(|tx| is_compared_since_restore(tx, provisioning))
     }
 
     /// Returns whether a compromise of this device was reported after a restore.
@@ -64,6 +56,9 @@ pub(super) fn record(
         "INSERT INTO restore (lost_since, restored_at) VALUES (?1, ?2)",
         params![lost_since, at],
     )?;
+    for table in ["enrollment", "ca_certificate"] {
+        tx.execute(&format!("UPDATE {table} SET restored = 1"), params![])?;
+    }
     Ok(())
 }
 
@@ -81,26 +76,41 @@ pub(super) fn lost_period(tx: &Tx<'_>) -> Result<Option<LostPeriod>, StoreError>
     )
 }
 
-/// Adds the services at which a device may have access by a leaf or an enrollment that a restore
-/// has lost: those with any group, and those with an enrollment that is not on record.
+fn is_compared_since_restore(tx: &Tx<'_>, provisioning: &str) -> Result<bool, StoreError> {
+    tx.query_one(
+        "SELECT NOT EXISTS (SELECT 1 FROM restore) OR EXISTS (
+             SELECT 1 FROM service_load WHERE provisioning = ?1
+               AND scanned_restore = (SELECT max(id) FROM restore))",
+        params![provisioning],
+        |row| row.get(0),
+    )
+}
+
+/// Adds the services at which a device may have access by what is not on record: those with its
+/// enrollment or a group that a scan has found. After a restore, also those with any group, because
+/// its leaf may be lost, and those of `services` that were not compared since.
 pub(super) fn add_lost_paths(
     tx: &Tx<'_>,
     device: &str,
+    services: &[String],
     paths: &mut Vec<AccessPath>,
 ) -> Result<(), StoreError> {
-    if lost_period(tx)?.is_none() {
-        return Ok(());
-    }
-    let possible: Vec<(String, Option<String>)> = tx.query_all(
+    let mut possible: Vec<(String, Option<String>)> = tx.query_all(
         "SELECT provisioning, min(name) FILTER (WHERE kind = 'group') FROM (
              SELECT provisioning, kind, name FROM enrollment
              WHERE kind = 'group' AND removed = 0 AND overlay_of IS NULL
+               AND EXISTS (SELECT 1 FROM restore)
              UNION ALL SELECT provisioning, kind, name FROM unknown_enrollment
              WHERE kind = 'group' OR name = ?1)
          GROUP BY provisioning ORDER BY provisioning",
         params![device],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    for service in services {
+        if !is_compared_since_restore(tx, service)? {
+            possible.push((service.clone(), None));
+        }
+    }
     for (provisioning, group) in possible {
         if !paths.iter().any(|it| it.provisioning == provisioning) {
             paths.push(AccessPath {

@@ -1,5 +1,6 @@
 //! Makes parked marks due again for an operator who has removed the cause, and has what another
-//! program has changed observed again.
+//! program has changed observed again. An enrollment that a restore has made doubtful is written
+//! again only if the operator names it: it may admit what was excluded in the lost period.
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
@@ -13,7 +14,8 @@ impl Store {
     /// Makes waiting and parked marks due now, and marks what has drifted: all, or those of one
     /// enrollment or CA certificate name. A parked proof of possession starts again. So does that
     /// of a drifted CA certificate which is named, and a deleted one that is there again is
-    /// deleted: the operator wants that, whatever policy says about drift. Returns how many marks.
+    /// deleted: the operator wants that, whatever policy says about drift. Of what is named, the
+    /// record counts again as before a restore. Returns how many marks.
     pub fn retry_marks(
         &self,
         name: Option<String>,
@@ -22,10 +24,13 @@ impl Store {
         self.write(move |tx| {
             restart_parked(tx, name.as_deref())?;
             mark_drifted(tx, name.as_deref(), None, entry.at)?;
-            tx.execute(
+            for sql in [
                 "UPDATE ca_certificate SET drift = NULL WHERE removed = 1 AND name = ?1",
-                params![name],
-            )?;
+                "UPDATE ca_certificate SET restored = 0 WHERE name = ?1",
+                "UPDATE enrollment SET restored = 0 WHERE name = ?1",
+            ] {
+                tx.execute(sql, params![name])?;
+            }
             let changed = tx.execute(
                 "UPDATE mark SET parked = 0, due_at = ?2, attempts = 0
                  WHERE ?1 IS NULL

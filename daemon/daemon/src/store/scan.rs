@@ -19,6 +19,8 @@ pub struct ScannedPage {
     pub seen: Vec<EnrollmentId>,
     /// Enrollments without a mark whose record differs from the last observation.
     pub changed: Vec<EnrollmentId>,
+    /// Enrollments without drift whose record was not written since the last observation.
+    pub unchanged: Vec<EnrollmentId>,
     /// Marks whose enrollment is as desired.
     pub in_place: Vec<(MarkRow, Observation)>,
     /// Enrollments without a row that may hold certificates of this daemon.
@@ -29,6 +31,8 @@ pub struct ScannedPage {
 #[derive(Clone, Debug)]
 pub struct DriftedEnrollments {
     pub provisioning: String,
+    /// Whether they may have been changed in the period whose records a restore has lost.
+    pub restored: bool,
     /// How many there are.
     pub count: i64,
     /// The name of the first one.
@@ -85,6 +89,10 @@ impl Store {
             for id in &page.seen {
                 tx.execute(seen, params![id, page.scan])?;
             }
+            for id in &page.unchanged {
+                let sql = "UPDATE enrollment SET restored = 0 WHERE id = ?1 AND restored = 1";
+                tx.execute(sql, params![id])?;
+            }
             for (mark, observation) in &page.in_place {
                 effect.cleared += usize::from(mark::complete(tx, mark, observation, at)?);
             }
@@ -124,14 +132,16 @@ impl Store {
     pub fn drifted_enrollments(&self) -> Result<Vec<DriftedEnrollments>, StoreError> {
         self.read(|tx| {
             tx.query_all(
-                "SELECT provisioning, count(*), min(name) FROM enrollment
-                 WHERE drift IS NOT NULL GROUP BY provisioning ORDER BY provisioning",
+                "SELECT provisioning, restored, count(*), min(name) FROM enrollment
+                 WHERE drift IS NOT NULL
+                 GROUP BY provisioning, restored ORDER BY provisioning, restored",
                 params![],
                 |row| {
                     Ok(DriftedEnrollments {
                         provisioning: row.get(0)?,
-                        count: row.get(1)?,
-                        first: row.get(2)?,
+                        restored: row.get(1)?,
+                        count: row.get(2)?,
+                        first: row.get(3)?,
                     })
                 },
             )

@@ -329,6 +329,8 @@ CREATE INDEX device_ending ON device (profile, not_after, certificate);
 --   the authority whose certificate this disabled group holds.
 -- * `after`: an enrollment that must have no mark before this one is sent, because the service
 --   takes a certificate in one enrollment only.
+-- * `restored`: 1 from a restore until the service was observed with what is desired, or an operator
+--   has retried it by its name: until then what differs may be from the lost period.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -355,6 +357,8 @@ CREATE TABLE enrollment (
                  CONSTRAINT enrollment_by_reference_valid CHECK (by_reference IN (0, 1)),
     overlay_of   TEXT,
     after        INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
+    restored     INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT enrollment_restored_valid CHECK (restored IN (0, 1)),
     CONSTRAINT enrollment_name UNIQUE (provisioning, kind, name),
     CONSTRAINT enrollment_group_has_authority CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
@@ -365,6 +369,7 @@ CREATE TABLE enrollment (
 -- * `drift`: how another program has changed what was verified.
 -- * `gone`: the service was observed without the removed certificate. The row stays, so that a scan
 --   finds a certificate that another program uploads again.
+-- * `restored`: as of an enrollment.
 CREATE TABLE ca_certificate (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -381,6 +386,8 @@ CREATE TABLE ca_certificate (
     drift        TEXT
                  CONSTRAINT ca_certificate_drift_valid CHECK (drift IS NULL OR json_valid(drift)),
     observed_at  INTEGER,
+    restored     INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT ca_certificate_restored_valid CHECK (restored IN (0, 1)),
     CONSTRAINT ca_certificate_name UNIQUE (provisioning, name),
     CONSTRAINT ca_certificate_generation UNIQUE (provisioning, generation)
 ) STRICT;

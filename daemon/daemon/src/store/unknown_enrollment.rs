@@ -71,13 +71,14 @@ impl Store {
         })
     }
 
-    /// Returns the enabled enrollments of a service that are not on record, and those on record
-    /// that were changed since: what they hold may be unknown.
+    /// Returns the enabled enrollments of a service that are not on record. After a restore, also
+    /// those on record that were changed since: what they hold may be unknown.
     pub fn may_admit_unknown(&self, provisioning: &str) -> Result<MayAdmit, StoreError> {
         let both = format!(
             "SELECT u.name {UNKNOWN} AND u.provisioning = ?1 AND u.enabled = 1
              UNION SELECT name FROM enrollment
-             WHERE provisioning = ?1 AND drift IS NOT NULL AND status = 'enabled'"
+             WHERE provisioning = ?1 AND drift IS NOT NULL AND status = 'enabled'
+               AND EXISTS (SELECT 1 FROM restore)"
         );
         self.read(|tx| {
             let count = format!("SELECT count(*) FROM ({both})");
@@ -87,6 +88,47 @@ impl Store {
                 names: tx.query_all(&names, params![provisioning, NAMES_MAX], |row| row.get(0))?,
             })
         })
+    }
+
+    /// Returns the enabled enrollments that are not on record and may admit this device, as pairs
+    /// of service and name: its own, and groups where no enrollment on record takes precedence.
+    pub fn unknown_enrollments_for(
+        &self,
+        device: &str,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let sql = format!(
+            "SELECT u.provisioning, u.name {UNKNOWN} AND u.enabled = 1
+               AND (u.kind = 'individual' AND u.name = ?1
+                 OR u.kind = 'group' AND NOT EXISTS (
+                     SELECT 1 FROM enrollment o WHERE o.provisioning = u.provisioning
+                       AND o.kind = 'individual' AND o.name = ?1))
+             ORDER BY u.provisioning, u.name"
+        );
+        self.read(|tx| tx.query_all(&sql, params![device], |row| Ok((row.get(0)?, row.get(1)?))))
+    }
+
+    /// Returns how many enabled enrollments of each service are not on record, with the name of the
+    /// first one.
+    pub fn unknown_by_service(&self) -> Result<Vec<(String, i64, String)>, StoreError> {
+        let sql = format!(
+            "SELECT u.provisioning, count(*), min(u.name) {UNKNOWN} AND u.enabled = 1
+             GROUP BY u.provisioning ORDER BY u.provisioning"
+        );
+        self.read(|tx| {
+            tx.query_all(&sql, params![], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+        })
+    }
+
+    /// Returns the services that have enabled enrollments which are not on record; with `group`,
+    /// those that have such a group of this name.
+    pub fn services_with_unknown(&self, group: Option<&str>) -> Result<Vec<String>, StoreError> {
+        let sql = format!(
+            "SELECT DISTINCT u.provisioning {UNKNOWN} AND u.enabled = 1
+               AND (?1 IS NULL OR u.kind = 'group' AND u.name = ?1) ORDER BY u.provisioning"
+        );
+        self.read(|tx| tx.query_all(&sql, params![group], |row| row.get(0)))
     }
 }
 

@@ -74,7 +74,8 @@ impl History {
         self.confirmed.iter().chain(attempted)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Returns whether nothing was ever sent.
+    pub fn is_empty(&self) -> bool {
         self.sent().next().is_none()
     }
 }

@@ -54,6 +54,10 @@ pub enum DriftPolicy {
     Report,
     /// Restore the desired state.
     Repair,
+    /// Report every difference, also one that an own change explains: the state at the service may
+    /// be newer than the record. No setting says so.
+    #[serde(skip)]
+    Keep,
 }
 
 /// A difference that we did not make.
@@ -91,6 +95,7 @@ pub fn plan(
 ) -> Plan {
     match (desired, observed) {
         (None, None) => Plan::Settled,
+        (None, Some(_)) if policy == DriftPolicy::Keep => drift(DriftCause::Changed, Vec::new()),
         (None, Some(observed)) => plan_removal(observed, history),
         (Some(desired), None) => plan_creation(desired, history, policy),
         (Some(desired), Some(observed)) => plan_change(desired, observed, history, policy),
@@ -108,7 +113,12 @@ fn plan_removal(observed: &Record, history: &History) -> Plan {
 }
 
 fn plan_creation(desired: &Desired, history: &History, policy: DriftPolicy) -> Plan {
-    if history.confirmed() == Some(desired) && policy == DriftPolicy::Report {
+    let is_kept = match policy {
+        DriftPolicy::Report => history.confirmed() == Some(desired),
+        DriftPolicy::Keep => !history.is_empty(),
+        DriftPolicy::Repair => false,
+    };
+    if is_kept {
         return drift(DriftCause::Missing, Vec::new());
     }
     Plan::Create {
@@ -126,7 +136,7 @@ fn plan_change(
     if differing.is_empty() {
         return Plan::Settled;
     }
-    if history.is_empty() && policy == DriftPolicy::Report {
+    if history.is_empty() && policy != DriftPolicy::Repair {
         return drift(DriftCause::NotOurs, describe(&differing, desired, observed));
     }
     let foreign = |field: &Field| is_foreign(*field, observed, history);
@@ -134,6 +144,7 @@ fn plan_change(
     writing.retain(|field| match policy {
         DriftPolicy::Repair => true,
         DriftPolicy::Report => !foreign(field) || is_pending(*field, desired, history),
+        DriftPolicy::Keep => false,
     });
     if writing.is_empty() {
         return drift(DriftCause::Changed, describe(&differing, desired, observed));

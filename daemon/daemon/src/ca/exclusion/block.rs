@@ -142,6 +142,12 @@ impl Exclusions {
         let services: BTreeSet<String> = services.map(str::to_owned).collect();
         if is_in_force {
             places.extend(self.admitted_places(&block, &restricted, &services)?);
+            for service in self.services_in_doubt(&block, &services)? {
+                places.extend(self.unknown_enrollments(&service)?);
+            }
+            if block.kind == BlockKind::Device {
+                places.extend(self.unknown_places_of_device(&block.name)?);
+            }
         }
         places.extend(restricted);
         for service in services.iter().filter(|_| is_in_force) {

@@ -35,15 +35,11 @@ impl Exclusions {
         Ok(ids)
     }
 
-    /// Returns true if the device has a leaf that `cause` does not exclude. A block excludes all.
+    /// Returns true if the device has a leaf that `cause` does not exclude: a block has its leaves
+    /// on hold, or the generation above them. A canary has none.
     pub fn has_good_leaf(&self, device: &str, cause: Option<HubCause>) -> Result<bool, Error> {
-        match cause {
-            Some(HubCause::Roll(_)) => {
-                let leaves = self.living_leaves(device)?;
-                Ok(leaves.iter().any(|leaf| self.is_good(leaf)))
-            }
-            Some(HubCause::Block(_)) | None => Ok(false),
-        }
+        let leaves = self.living_leaves(device)?;
+        Ok(cause.is_some() && leaves.iter().any(|leaf| self.is_good(leaf)))
     }
 
     /// Returns the device that an identity admits, which is to be deleted for `cause`.
@@ -70,7 +66,7 @@ impl Exclusions {
                 IdentityHolder::Another(other.subject.clone())
             });
         }
-        let spares_good = matches!(cause, Some(HubCause::Roll(_)));
+        let spares_good = cause.is_some();
         let all_known = !shown.is_empty() && known.len() == shown.len();
         if spares_good && all_known && known.iter().all(|leaf| self.is_good(leaf)) {
             return Ok(IdentityHolder::GoodLeaf);

@@ -204,10 +204,18 @@ impl Place {
         }
         if let Some(drift) = &row.drift {
             parameters["drift"] = drift.clone();
-            let answer = format!(
-                "another client has changed {kind} enrollment {name}: {drift}; change it back \
-                 there, or set `[policy] drift = \"repair\"`"
-            );
+            let answer = if row.restored {
+                format!(
+                    "{kind} enrollment {name} differs since a restore: {drift}; repeat what was \
+                     excluded after the backup, or have the record written with `hallmark push retry \
+                     {name}`"
+                )
+            } else {
+                format!(
+                    "another client has changed {kind} enrollment {name}: {drift}; change it back \
+                     there, or set `[policy] drift = \"repair\"`"
+                )
+            };
             return Self::service(service, PlaceCode::EnrollmentDrifted, parameters, answer);
         }
         let observed = row.observed_at.map(|it| it.to_string()).unwrap_or_default();

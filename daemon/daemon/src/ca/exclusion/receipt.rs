@@ -65,6 +65,7 @@ impl Exclusions {
                 places.push(self.enrollment_place(&row));
             }
         }
+        places.extend(self.unknown_places_of_device(device)?);
         Ok(places.into())
     }
 

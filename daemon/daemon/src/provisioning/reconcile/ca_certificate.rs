@@ -30,8 +30,9 @@ impl Reconciler {
             let observed = observed.filter(|it| it.is(&certificate));
             return self.removal_turn(arm, &row, observed).await;
         }
+        let policy = self.ca_drift_policy(&row);
         self.log_drift(&row, drift(&certificate, &row.proof, observed.as_ref()));
-        match next_step(&certificate, &row.proof, observed.as_ref(), self.drift) {
+        match next_step(&certificate, &row.proof, observed.as_ref(), policy) {
             Step::Done => {
                 self.advance(&row, row.proof.clone().verified()).await?;
                 Ok(Outcome::Done(Observation::Verified))
@@ -102,13 +103,23 @@ impl Reconciler {
             return Ok(Outcome::Done(Observation::Gone));
         };
         if let Some(drift) = &row.drift
-            && self.drift == DriftPolicy::Report
+            && self.ca_drift_policy(row) == DriftPolicy::Report
             && !self.is_excluded(row.generation).await?
         {
             return Ok(drifted(drift));
         }
         arm.delete(&row.name, &observed.etag).await?;
         Ok(Outcome::Again)
+    }
+
+    /// A certificate that is missing since a restore may have been deleted in the lost period, as
+    /// that of a compromised authority: it is not uploaded again before an operator says so.
+    fn ca_drift_policy(&self, row: &CaCertificateRow) -> DriftPolicy {
+        if row.restored {
+            DriftPolicy::Report
+        } else {
+            self.drift
+        }
     }
 
     /// Returns true if the generation is excluded: its CA certificate is deleted against any
@@ -140,7 +151,7 @@ impl Reconciler {
 
     /// Logs a change by another program once, and again when it is repaired.
     fn log_drift(&self, row: &CaCertificateRow, drift: Option<CaCertificateDrift>) {
-        let repaired = self.drift == DriftPolicy::Repair;
+        let repaired = self.ca_drift_policy(row) == DriftPolicy::Repair;
         if let Some(drift) = drift
             && (repaired || row.drift.as_ref() != Some(&drift))
         {

@@ -1,5 +1,6 @@
 //! One turn for one enrollment: observe, plan, act.
 
+use super::unknown::was_changed_since;
 use super::{Failure, Outcome, Reconciler};
 use crate::ca::{Code, Error};
 use crate::enrollment::desired::{Desired, EnrollmentName};
@@ -8,7 +9,7 @@ use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
 use crate::ids::EnrollmentId;
-use crate::store::{EnrollmentKind, EnrollmentRow, Observation};
+use crate::store::{EnrollmentKind, EnrollmentRow, LostPeriod, Observation};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -22,13 +23,15 @@ impl Reconciler {
         let dps = self.clients.dps.within(timeout);
         let id = Id::of(&row)?;
         let wanted = row.clone();
-        let desired = self
-            .blocking(move |ca| ca.enrollments().desired(&wanted))
-            .await?;
+        let read = self.blocking(move |ca| {
+            let desired = ca.enrollments().desired(&wanted)?;
+            Ok((desired, ca.store().lost_period()?))
+        });
+        let (desired, lost) = read.await?;
         let observed = dps.enrollment(id.borrowed()).await?;
         let desired = desired.as_ref();
         let observed = observed.as_ref();
-        let drift = self.drift_policy(&row);
+        let drift = drift_policy(&row, observed, lost, self.drift);
         let history = row.history.observed(observed);
         match plan(desired, observed, &history, drift) {
             Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
@@ -70,21 +73,47 @@ impl Reconciler {
         }
     }
 
-    /// A changed exclusion is restored at once, against any policy: with the difference, the
-    /// excluded device has access.
-    fn drift_policy(&self, row: &EnrollmentRow) -> DriftPolicy {
-        let excludes = !row.enabled || row.overlay_of.is_some();
-        if excludes {
-            DriftPolicy::Repair
-        } else {
-            self.drift
-        }
-    }
-
     async fn record_attempt(&self, id: EnrollmentId, history: History) -> Result<(), Failure> {
         self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?))
             .await?;
         Ok(())
+    }
+}
+
+/// Returns the policy for drift in this turn, where `configured` is that of the configuration.
+///
+/// A changed exclusion is restored at once, against any policy: with the difference, the excluded
+/// device has access. A state that may be from the period that a restore has lost is kept against
+/// any policy: the service may exclude what the record would admit.
+fn drift_policy(
+    row: &EnrollmentRow,
+    observed: Option<&Record>,
+    lost: Option<LostPeriod>,
+    configured: DriftPolicy,
+) -> DriftPolicy {
+    let lost = lost.filter(|lost| may_be_lost(row, observed, *lost));
+    // Without its overlay a device is admitted by its group, with every leaf.
+    let admits_by_group = row.overlay_of.is_some() && (lost.is_none() || observed.is_none());
+    let excludes = !row.removed && (!row.enabled || admits_by_group);
+    match (excludes, lost) {
+        (true, _) => DriftPolicy::Repair,
+        (false, None) => configured,
+        // A change that waited before the restore is older than the state at the service.
+        (false, Some(lost)) if row.mark.as_ref().is_some_and(|it| it.since < lost.until) => {
+            DriftPolicy::Keep
+        }
+        (false, Some(_)) => DriftPolicy::Report,
+    }
+}
+
+/// Returns whether the state at the service may be from the period that a restore has lost, and
+/// newer than the record: the enrollment was changed or deleted since the backup, and not observed
+/// as desired since the restore.
+fn may_be_lost(row: &EnrollmentRow, observed: Option<&Record>, lost: LostPeriod) -> bool {
+    let was_sent = !row.history.is_empty();
+    match observed {
+        Some(record) => (row.restored || !was_sent) && was_changed_since(record, lost),
+        None => row.restored && was_sent,
     }
 }
 

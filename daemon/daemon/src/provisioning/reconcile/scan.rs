@@ -188,7 +188,7 @@ fn compare(
     let rows = ca.store().enrollments_named(name)?;
     let ours = |row: &EnrollmentRow| row.kind == kind && row.provisioning == service;
     let Some(row) = rows.into_iter().find(ours) else {
-        if may_be_ours(ca, record)? {
+        if may_be_ours(ca, service, record)? {
             page.unknown.push(found(service, kind, name, record));
         }
         return Ok(());
@@ -211,8 +211,10 @@ fn compare(
                 .observed
                 .as_ref()
                 .and_then(|observed| observed["etag"].as_str());
-            if known.is_some_and(|known| known != record.etag().if_match()) {
-                page.changed.push(row.id);
+            match known {
+                Some(known) if known != record.etag().if_match() => page.changed.push(row.id),
+                Some(_) if row.drift.is_none() => page.unchanged.push(row.id),
+                _ => {}
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Decides which enrollments without a record may hold certificates of this daemon.
 //!
 //! A provisioning service may be shared with other programs, whose enrollments are no concern here.
-//! A certificate on record shows that an enrollment is. After a restore the certificates that were
+//! A certificate on record, or the name of a CA certificate of this daemon at the service, shows
+//! that an enrollment is. After a restore the certificates that were
 //! issued since the backup are not on record, so every enrollment that the service says was changed
 //! since then may hold one.
 
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::desired::Status;
-use crate::enrollment::record::Record;
+use crate::enrollment::record::{ObservedSlot, Record};
+use crate::enrollment::slots::SlotName;
 use crate::store::{EnrollmentKind, FoundEnrollment, LostPeriod};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -17,9 +19,20 @@ use time::format_description::well_known::Rfc3339;
 const CLOCKS_DIFFER_MAX: i64 = 3_600;
 
 /// Returns whether an enrollment that is not on record may hold a certificate of this daemon.
-pub(super) fn may_be_ours(ca: &CertificateAuthority, record: &Record) -> Result<bool, Error> {
-    if record.x509_member().is_none() {
+pub(super) fn may_be_ours(
+    ca: &CertificateAuthority,
+    service: &str,
+    record: &Record,
+) -> Result<bool, Error> {
+    let Some(member) = record.x509_member() else {
         return Ok(false);
+    };
+    for slot in SlotName::BOTH {
+        if let ObservedSlot::Reference(name) = record.slot(member, slot)
+            && ca.store().is_ca_certificate(service, &name)?
+        {
+            return Ok(true);
+        }
     }
     let (primary, secondary) = record.thumbprints();
     for thumbprint in primary.into_iter().chain(secondary) {
@@ -37,7 +50,7 @@ pub(super) fn may_be_ours(ca: &CertificateAuthority, record: &Record) -> Result<
 
 /// Returns whether the service changed the record after the backup. A record without a readable
 /// date may have been changed.
-fn was_changed_since(record: &Record, lost: LostPeriod) -> bool {
+pub(super) fn was_changed_since(record: &Record, lost: LostPeriod) -> bool {
     let changed = record.fields().get("lastUpdatedDateTimeUtc");
     let changed = changed.and_then(Value::as_str);
     let changed = changed.and_then(|it| OffsetDateTime::parse(it, &Rfc3339).ok());

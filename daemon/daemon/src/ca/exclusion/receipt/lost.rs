@@ -1,4 +1,5 @@
-//! Says in receipts what a restore has made unknown.
+//! Says in receipts what is unknown: what a restore has lost, and what another program has added at
+//! a service.
 //!
 //! Leaves and enrollments that came after the backup are not on record. Where a place can be
 //! observed without a record, it is: an enrollment excludes a device by its registration id, and a
@@ -7,8 +8,9 @@
 use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
-use crate::store::{HubCause, LostPeriod};
+use crate::store::{BlockKind, BlockRow, HubCause, LostPeriod, MayAdmit};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Exclusions {
     /// Returns the open place of leaves that no revocation list can have. `whose` are they.
@@ -39,6 +41,52 @@ impl Exclusions {
         let enrollments = self.unknown_enrollments(service)?.into_iter();
         let identities = self.unknown_identities(&[cause], service)?;
         Ok(enrollments.chain(identities).collect())
+    }
+
+    /// Returns the services without a restriction by this block at which enrollments that are not
+    /// on record may admit what it excludes: every one for a generation, and for a group those that
+    /// have it.
+    pub(in crate::ca::exclusion) fn services_in_doubt(
+        &self,
+        block: &BlockRow,
+        restricted: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, Error> {
+        let mut services = BTreeSet::new();
+        match block.kind {
+            BlockKind::Device => {}
+            BlockKind::Group => {
+                services.extend(self.store.services_with_unknown(Some(&block.name))?);
+            }
+            BlockKind::Generation => {
+                services.extend(self.services.names.iter().cloned());
+                services.extend(self.store.services_with_unknown(None)?);
+            }
+        }
+        services.retain(|it| !restricted.contains(it));
+        Ok(services)
+    }
+
+    /// Returns the open places of services at which an enrollment that is not on record may admit
+    /// an excluded device: a scan has found it after the exclusion.
+    pub(in crate::ca::exclusion) fn unknown_places_of_device(
+        &self,
+        device: &str,
+    ) -> Result<Vec<Place>, Error> {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (service, name) in self.store.unknown_enrollments_for(device)? {
+            found.entry(service).or_default().push(name);
+        }
+        let place = |(service, names): (String, Vec<String>)| {
+            let answer = format!(
+                "enrollments that are not on record may admit {device}: {}; repeat the compromise, or \
+                 lift the block and repeat it, and the device is excluded here, too",
+                names.join(", ")
+            );
+            let parameters = json!({ "total": names.len(), "names": names });
+            let code = PlaceCode::EnrollmentsUnknown;
+            Place::service(&service, code, parameters, answer)
+        };
+        Ok(found.into_iter().map(place).collect())
     }
 
     /// Returns the place of a hub that may have identities of devices that are not on record: until
@@ -78,12 +126,12 @@ impl Exclusions {
 
     /// Returns the place of enrollments by which a service may admit devices, and of which nothing
     /// is on record.
-    pub(super) fn unknown_enrollments(&self, service: &str) -> Result<Option<Place>, Error> {
+    pub(in crate::ca::exclusion) fn unknown_enrollments(
+        &self,
+        service: &str,
+    ) -> Result<Option<Place>, Error> {
         let is_configured = self.services.names.iter().any(|it| it == service);
-        if !is_configured || self.store.lost_period()?.is_none() {
-            return Ok(None);
-        }
-        if !self.store.is_compared_since_restore(service)? {
+        if is_configured && !self.store.is_compared_since_restore(service)? {
             let answer = format!(
                 "the enrollments at {service} were not compared with the record since the restore"
             );
@@ -91,24 +139,24 @@ impl Exclusions {
             return Ok(Some(Place::service(service, code, json!({}), answer)));
         }
         let unknown = self.store.may_admit_unknown(service)?;
-        if unknown.total == 0 {
-            return Ok(None);
-        }
-        let named = unknown.names.join(", ");
-        let more = match unknown.total - unknown.names.len() as i64 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let answer = format!(
-            "{} enrollments may admit devices by certificates that are not on record: {named}{more}; \
-             `hallmark enrollment list --unknown` lists them: compromise or block each device by its \
-             name, or adopt or remove the enrollment",
-            unknown.total
-        );
-        let parameters = json!({ "total": unknown.total, "names": unknown.names });
-        let code = PlaceCode::EnrollmentsUnknown;
-        Ok(Some(Place::service(service, code, parameters, answer)))
+        Ok((unknown.total > 0).then(|| place_of_unknown(service, &unknown)))
     }
+}
+
+fn place_of_unknown(service: &str, unknown: &MayAdmit) -> Place {
+    let named = unknown.names.join(", ");
+    let more = match unknown.total - unknown.names.len() as i64 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let answer = format!(
+        "{} enrollments that are not on record may admit devices: {named}{more}; \
+         `hallmark enrollment list --unknown` lists them: compromise or block each device by its \
+         name, or adopt or remove the enrollment",
+        unknown.total
+    );
+    let parameters = json!({ "total": unknown.total, "names": unknown.names });
+    Place::service(service, PlaceCode::EnrollmentsUnknown, parameters, answer)
 }
 
 /// The ends of the period, and parameters with them.

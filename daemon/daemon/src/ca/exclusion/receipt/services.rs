@@ -39,6 +39,7 @@ impl Exclusions {
         let hubs_are_due = rolls.iter().all(is_excluded);
         let mut services: BTreeSet<String> = self.services.names.iter().cloned().collect();
         services.extend(late.keys().cloned());
+        services.extend(self.store.services_with_unknown(None)?);
         for service in services {
             let unknown = self.unknown_enrollments(&service)?;
             match late.remove(&service) {
