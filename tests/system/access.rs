@@ -155,7 +155,8 @@ fn each_refusal_of_a_role_is_in_the_journal_once() {
 }
 
 fn is_issuance((method, path): &Route) -> bool {
-    method == "POST" && (path == "/v1/certificates" || path.starts_with("/.well-known/est/"))
+    let issues = ["/v1/certificates", "/v1/certificates:batch"].contains(&path.as_str());
+    method == "POST" && (issues || path.starts_with("/.well-known/est/"))
 }
 
 /// Verifies, for every route: a client without a certificate gets 401 before any part of its

@@ -30,6 +30,7 @@
 //! | `issue` | the main path from the ceremony to an assigned device; places without secrets |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left behind |
 //! | `csr_cases` | requests from the field: certified, or refused with the true reason |
+//! | `batch` | many requests in one body: mixed refusals, limits, kills and stops amid batches |
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
@@ -106,6 +107,7 @@ mod authority_crash;
 mod authority_faults;
 mod authority_roll;
 mod backup;
+mod batch;
 mod block;
 mod ca_drift;
 mod caller;

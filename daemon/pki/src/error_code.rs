@@ -58,6 +58,8 @@ codes! {
         BackupFailed => "backup_failed",
         BackupNotLocal => "backup_not_local",
         BackupUnderWay => "backup_under_way",
+        BatchEmpty => "batch_empty",
+        BatchTooLarge => "batch_too_large",
         BenchInvalid => "bench_invalid",
         BlockInvalid => "block_invalid",
         BlockUnknown => "block_unknown",

@@ -40,6 +40,8 @@ pub enum Command {
     Authority(AuthorityCommand),
     /// Issue a certificate.
     Issue(Issue),
+    /// Issue certificates for many devices; the repeat of the command goes on where it stopped.
+    IssueBatch(IssueBatch),
     /// List, show and revoke certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
@@ -224,6 +226,24 @@ pub struct Issue {
     /// Write the certificate and its chain into this file (PEM).
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+/// `hallmark issue-batch`
+#[derive(Debug, Args)]
+pub struct IssueBatch {
+    /// A CSV file with a registration id and the path of its request on each line; or a folder of
+    /// requests, each named by its registration id (.csr, .pem, .der, .p10, .req).
+    #[arg(value_name = "FILE")]
+    pub list: PathBuf,
+    /// The profile of all of them.
+    #[arg(long)]
+    pub profile: String,
+    /// Write each certificate and its chain into this folder, as ID.pem.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How many requests are sent at once, 1 to 256.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub batch_size: u32,
 }
 
 /// `hallmark certificate`

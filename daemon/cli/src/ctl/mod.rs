@@ -5,6 +5,7 @@
 //! failure ([`failure`]).
 
 mod backup;
+mod batch;
 mod block;
 mod certificate;
 mod client;
@@ -103,6 +104,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         }
         Command::Authority(command) => authority(&client, show, command),
         Command::Issue(issue) => self::issue(&client, show, issue),
+        Command::IssueBatch(command) => batch::run(&client, show, command),
         Command::Certificate(command) => certificate::run(&client, show, command),
         Command::Device(DeviceCommand::List) => show.table(
             &client.pages("/v1/devices", "registration_id")?,

@@ -45,7 +45,7 @@ impl FromRequest<Edge> for TextBody {
 
     async fn from_request(request: Request, edge: &Edge) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
-        let bytes = read(body).await?;
+        let bytes = read(body, BODY_BYTES_MAX).await?;
         judge_again(&head, edge).await?;
         let text = String::from_utf8(bytes.into());
         let text = text.map_err(|error| {
@@ -68,6 +68,16 @@ pub(super) async fn read_typed(
     media_type: &str,
     body: Body,
 ) -> Result<Bytes, Problem> {
+    read_typed_up_to(BODY_BYTES_MAX, headers, media_type, body).await
+}
+
+/// The same with another limit, in bytes.
+pub(super) async fn read_typed_up_to(
+    limit: usize,
+    headers: &HeaderMap,
+    media_type: &str,
+    body: Body,
+) -> Result<Bytes, Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let given = content_type
         .and_then(|value| value.split(';').next())
@@ -79,14 +89,14 @@ pub(super) async fn read_typed(
             error,
         ));
     }
-    read(body).await
+    read(body, limit).await
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX));
+async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit));
     let read = read.await.map_err(|_| too_slow())?;
     read.map_err(|_| {
-        let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
+        let message = format!("this request may have {limit} bytes; send less, and send it whole");
         let error = Error::invalid(Code::BodyTooLarge, message);
         Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
     })
@@ -106,17 +116,22 @@ fn invalid(error: &serde_json::Error) -> Problem {
 
 /// Says where and why a body is not what the route takes.
 pub(super) fn why_invalid(error: &serde_json::Error) -> String {
+    why_invalid_in("body", error)
+}
+
+/// The same of a part of the body; lines and columns are those of the part.
+pub(super) fn why_invalid_in(part: &str, error: &serde_json::Error) -> String {
     let line = error.line();
     let column = error.column();
     match error.classify() {
         Category::Data => {
             let message = error.to_string();
             let (why, _) = message.rsplit_once(" at line ").unwrap_or((&message, ""));
-            format!("the body, line {line}, column {column}: {}", plain(why))
+            format!("the {part}, line {line}, column {column}: {}", plain(why))
         }
-        Category::Eof => "the body is not JSON: it ends too early; send it whole".into(),
+        Category::Eof => format!("the {part} is not JSON: it ends too early; send it whole"),
         Category::Syntax | Category::Io => {
-            format!("the body is not JSON from line {line}, column {column} on; correct it there")
+            format!("the {part} is not JSON from line {line}, column {column} on; correct it there")
         }
     }
 }

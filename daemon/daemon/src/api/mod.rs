@@ -12,6 +12,7 @@ mod audit;
 mod authorities;
 mod authority_rolls;
 mod backups;
+mod batch;
 mod blocks;
 mod body;
 mod ca_certificates;
@@ -51,6 +52,7 @@ use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::Extensions;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
+use batch::Batches;
 use caller::Peer;
 use client::{Class, Client};
 use problem::Problem;
@@ -117,6 +119,8 @@ struct InFlight {
     identifying: Arc<Semaphore>,
     /// New connections wait for this before they take one of `identifying`.
     identifying_next: Semaphore,
+    batches: Batches,
+    local_batches: Batches,
 }
 
 impl InFlight {
@@ -129,6 +133,8 @@ impl InFlight {
             monitored: permits(MONITORED_IN_FLIGHT_MAX),
             identifying: permits(IDENTIFYING_MAX),
             identifying_next: Semaphore::new(IDENTIFYING_MAX),
+            batches: Batches::new(),
+            local_batches: Batches::new(),
         }
     }
 
@@ -139,6 +145,14 @@ impl InFlight {
             Class::Local => &self.local,
         };
         Arc::clone(permits)
+    }
+
+    /// The permits for batches of `peer`. As for requests, stations cannot take those of operators.
+    fn batches(&self, peer: &Peer) -> &Batches {
+        match peer {
+            Peer::Network { .. } => &self.batches,
+            Peer::Local { .. } | Peer::NotAdmitted { .. } => &self.local_batches,
+        }
     }
 
     /// Ends when all permits were given back.
@@ -154,6 +168,8 @@ impl InFlight {
             // The semaphore is never closed.
             let _ = permits.acquire_many(all).await;
         }
+        self.batches.is_idle().await;
+        self.local_batches.is_idle().await;
     }
 }
 
@@ -245,6 +261,7 @@ impl Edge {
                 "/v1/certificates",
                 get(certificates::list).post(certificates::issue),
             )
+            .route("/v1/certificates:batch", post(batch::issue))
             .route("/v1/certificates/{serial}", get(certificates::show))
             .route("/v1/certificates/revocations", post(revocations::revoke))
             .route("/v1/authorities", get(authorities::list))

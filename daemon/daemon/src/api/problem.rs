@@ -22,16 +22,34 @@ pub(super) struct About {
     pub(super) profile: Option<String>,
 }
 
-/// A refusal, in the extensions of its response for `api::refusals`.
+/// A refusal, as `api::refusals` audits it.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
+    pub(super) status: StatusCode,
     pub(super) error: Error,
     pub(super) about: Option<About>,
 }
 
+/// The refusals of one request, in the extensions of its response. Only a batch has several.
+#[derive(Clone, Debug)]
+pub(super) struct Refusals(pub(super) Vec<Refusal>);
+
+impl Refusals {
+    /// Returns those of `problems` that are refusals.
+    pub(super) fn of(problems: impl IntoIterator<Item = Problem>) -> Self {
+        let refused = problems.into_iter().filter(|it| it.error.is_refusal());
+        let refusals = refused.map(|problem| Refusal {
+            status: problem.status,
+            error: problem.error,
+            about: problem.about,
+        });
+        Self(refusals.collect())
+    }
+}
+
 /// The body: RFC 9457 members, and `code` for programs.
 #[derive(Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -65,6 +83,41 @@ impl Problem {
     pub fn error(&self) -> &Error {
         &self.error
     }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the seconds after which to repeat the request, if a repeat may succeed.
+    pub(super) fn retry_after(&self) -> Option<u32> {
+        match self.error.advice {
+            Advice::Later { seconds } => Some(seconds),
+            _ => None,
+        }
+    }
+
+    /// Logs a failure that needs the operator.
+    pub(super) fn log(&self) {
+        let Error {
+            advice,
+            code,
+            message,
+        } = &self.error;
+        if *advice == Advice::Stop {
+            tracing::error!(code = code.name(), message, "request failed");
+        }
+    }
+
+    pub(super) fn document(&self) -> Document<'_> {
+        let code = self.error.code;
+        Document {
+            r#type: format!("urn:hallmark:problem:{code}"),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code,
+            detail: &self.error.message,
+        }
+    }
 }
 
 impl From<Error> for Problem {
@@ -84,29 +137,15 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Error {
-            advice,
-            code,
-            message,
-        } = &self.error;
-        if *advice == Advice::Stop {
-            tracing::error!(code = code.name(), message, "request failed");
-        }
-        let document = Document {
-            r#type: format!("urn:hallmark:problem:{code}"),
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            code: *code,
-            detail: message,
-        };
-        let mut response = (self.status, Json(document)).into_response();
+        self.log();
+        let mut response = (self.status, Json(self.document())).into_response();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Advice::Later { seconds } = advice {
-            headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(
@@ -115,9 +154,7 @@ impl IntoResponse for Problem {
             );
         }
         if self.error.is_refusal() {
-            let error = self.error;
-            let about = self.about;
-            response.extensions_mut().insert(Refusal { error, about });
+            response.extensions_mut().insert(Refusals::of([self]));
         }
         response
     }

@@ -5,7 +5,7 @@
 //! hangs up cancels neither work nor entry.
 
 use super::client::{Class, Client};
-use super::problem::{About, Problem, Refusal};
+use super::problem::{About, Problem, Refusal, Refusals};
 use super::{Api, Edge};
 use crate::ca::issuer::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
 use crate::ca::{Advice, Code, Error};
@@ -13,6 +13,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::io;
 use std::net::IpAddr;
@@ -22,8 +23,9 @@ pub(super) async fn audit(State(edge): State<Edge>, request: Request, next: Next
     let summary = RequestSummary::of(&request);
     let handled = tokio::spawn(async move {
         let mut response = next.run(request).await;
-        if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
-            summary.audit(&edge, response.status(), refusal).await;
+        if let Some(Refusals(refusals)) = response.extensions_mut().remove() {
+            // All at once: the entries share a commit.
+            join_all(refusals.into_iter().map(|it| summary.audit(&edge, it))).await;
         }
         response
     });
@@ -79,7 +81,8 @@ impl RequestSummary {
         }
     }
 
-    async fn audit(self, edge: &Edge, status: StatusCode, refusal: Refusal) {
+    async fn audit(&self, edge: &Edge, refusal: Refusal) {
+        let status = refusal.status;
         let asks_for_certificate = self.asks_for_certificate();
         let is_audited = status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN;
         let Some(client) = &self.client else { return };
@@ -122,7 +125,9 @@ impl RequestSummary {
     fn asks_for_certificate(&self) -> bool {
         let route = self.route.as_str();
         self.method == Method::POST
-            && (route == "/v1/certificates" || route.starts_with("/.well-known/est/"))
+            && (route == "/v1/certificates"
+                || route == "/v1/certificates:batch"
+                || route.starts_with("/.well-known/est/"))
     }
 
     /// Empty for a certificate: its name is in a body that was not read.

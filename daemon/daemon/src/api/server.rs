@@ -10,13 +10,14 @@
 //! (`Retry-After`, `Connection: close`). Work MUST never be cut off: a handler that has begun ends,
 //! and the token's signature is recorded, even if the client hangs up.
 
+use super::Edge;
+use super::batch::BATCH_BYTES_MAX;
 use super::client::{Class, Client};
 use super::listener::{Listener, Origin};
 use super::pace::Paced;
 use super::pool::{Activity, Holder, Limits, Place, Pool, Works, Worth};
 use super::problem::Problem;
 use super::unrouted::explain_method;
-use super::{BODY_BYTES_MAX, Edge};
 use crate::ca::{Code, Error};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -61,7 +62,7 @@ const STOP_ANSWER: Duration = Duration::from_secs(5);
 /// At a stop: how long the last answers may take to be sent.
 const STOP_SEND: Duration = Duration::from_millis(500);
 /// The `Retry-After` of a daemon that stops.
-const STOP_RETRY_AFTER_SECONDS: u32 = 5;
+pub(super) const STOP_RETRY_AFTER_SECONDS: u32 = 5;
 /// How long to wait when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -405,7 +406,7 @@ async fn answer(
 ) -> Result<Response, Infallible> {
     if again && *stop.borrow() {
         // Unread bytes would reset the connection, and the answer with it.
-        let body = to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let body = to_bytes(request.into_body(), BATCH_BYTES_MAX);
         let _ = tokio::time::timeout(STOP_LINGER, body).await;
         return Ok(closing(stopping("nothing was begun; ask again")));
     }
