@@ -10,8 +10,8 @@
 //! There is no SQL outside this module, and inside it only [`engine`] knows the database library.
 //! All writes go through one thread ([`writer`]) that takes what is queued, runs it in one
 //! transaction, commits once, and only then answers. So an answered write is on disk, and a refused
-//! operation undoes nothing of the other operations in its group. A lone write is committed at
-//! once; after a large group the writer waits for more operations, 2 ms at most.
+//! operation undoes nothing of the other operations in its group. A write never waits for others:
+//! a group is what has been queued while the commit before it was made.
 //!
 //! Callers must not assume that they are alone: an operation states what it expects (a version, a
 //! state) and fails with [`StoreError::Conflict`] when that no longer holds.

@@ -1,8 +1,9 @@
 //! Runs all writes on one thread: takes what is queued, commits it as one group, then answers.
 //!
 //! A commit costs more than an operation: it waits for the disk, and writes again every page that
-//! the commit before it wrote. So after a large group the writer waits a moment for more
-//! operations. A lone operation is committed at once.
+//! the commit before it wrote. So while one group is committed, the operations that arrive are the
+//! next group. The thread never waits for a group to grow: callers that wait for their answers send
+//! nothing more, so the time would pass in vain.
 //!
 //! Refusals are rare, so a group runs without savepoints: SQLite copies every page that a savepoint
 //! changes, which would cost more than the operation. When an operation is refused, the whole
@@ -18,21 +19,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The most operations that may be queued; one more fails with `Unavailable`.
 const QUEUE_MAX: usize = 1_024;
 /// The most operations in one commit.
 const GROUP_MAX: usize = 256;
-
-/// A group of at least this many operations makes the next group wait for more.
-const BUSY_GROUP: usize = 4;
-/// The next group waits only if it begins within this time.
-const BUSY_FOR: Duration = Duration::from_millis(20);
-/// How long a group waits for one more operation.
-const GATHER_STEP: Duration = Duration::from_micros(500);
-/// How often a group waits, while each step brings an operation.
-const GATHER_STEPS_MAX: usize = 4;
 
 /// A queued operation: runs inside the group's transaction, answers after the commit.
 trait Job: Send {
@@ -70,7 +62,6 @@ struct WriterThread {
     state: WriterState,
     /// Whether the current group has changed a certificate.
     revoked: Arc<AtomicBool>,
-    busy_at: Option<Instant>,
     probing: Option<Probing>,
 }
 
@@ -85,7 +76,6 @@ impl Writer {
         let mut thread = WriterThread {
             probing: None,
             revoked,
-            busy_at: None,
             state,
         };
         if thread.state.health.fault().is_some() {
@@ -180,10 +170,8 @@ impl WriterThread {
     }
 
     fn serve(&mut self, first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>) {
-        let busy_at = self.busy_at;
-        let is_busy = busy_at.is_some_and(|at| at.elapsed() < BUSY_FOR);
-        let mut group = gather(first, jobs, is_busy);
-        let was_large = group.len() >= BUSY_GROUP;
+        let mut group = vec![first];
+        group.extend(jobs.try_iter().take(GROUP_MAX - 1));
         let outcome = self.commit(&mut group);
         if self.revoked.swap(false, Ordering::Relaxed) {
             self.state.revocations.fetch_add(1, Ordering::Release);
@@ -204,7 +192,6 @@ impl WriterThread {
         for job in group {
             job.answer(lost.clone());
         }
-        self.busy_at = was_large.then(Instant::now);
     }
 
     /// Commits a group. Returns the reason if an operation could not write.
@@ -323,26 +310,6 @@ where
         // A caller that stopped waiting loses only the answer.
         let _ = self.reply.send(result);
     }
-}
-
-/// Returns what is queued; after a large group, waits a moment for more.
-fn gather(first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>, is_busy: bool) -> Vec<Box<dyn Job>> {
-    let mut group = vec![first];
-    group.extend(jobs.try_iter().take(GROUP_MAX - 1));
-    let steps = if is_busy { GATHER_STEPS_MAX } else { 0 };
-    for _ in 0..steps {
-        let before = group.len();
-        if before == GROUP_MAX {
-            break;
-        }
-        // Sleeps instead of waiting at the queue, which would wake the thread for each operation.
-        std::thread::sleep(GATHER_STEP);
-        group.extend(jobs.try_iter().take(GROUP_MAX - before));
-        if group.len() == before {
-            break;
-        }
-    }
-    group
 }
 
 /// Runs and commits a group. Returns the reason if an operation could not write.

@@ -61,7 +61,6 @@ fn thread(path: &std::path::Path, pages: u32) -> (WriterThread, Arc<AtomicU64>) 
             revocations: Arc::default(),
         },
         revoked: Arc::default(),
-        busy_at: None,
         probing: None,
     };
     (thread, opened)
