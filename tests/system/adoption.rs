@@ -33,7 +33,7 @@ authorityKeyIdentifier = keyid
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
-nameConstraints = critical, permitted;DNS:works.example
+nameConstraints = critical, permitted;RID:1.2.3
 [misnamed]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
@@ -279,7 +279,7 @@ fn an_authority_that_does_not_fit_is_not_adopted() {
     let with = |name: &str| good.replace(root.to_str().unwrap(), env.path(name).to_str().unwrap());
     for (file, code, reason) in [
         (with("no-lists.pem"), "adoption_refused", "cRLSign"),
-        (with("names.pem"), "adoption_refused", "nameConstraints"),
+        (with("names.pem"), "adoption_refused", "RID:1.2.3"),
         (
             with("misnamed.pem"),
             "adoption_refused",

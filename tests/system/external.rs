@@ -34,7 +34,9 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
-nameConstraints = critical, permitted;DNS:works.example
+nameConstraints = critical, permitted;dirName:elsewhere
+[elsewhere]
+O = Elsewhere
 [below]
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
@@ -52,12 +54,17 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
-nameConstraints = critical, permitted;DNS:works.example
+nameConstraints = critical, permitted;dirName:elsewhere
 [names-unmarked]
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
-nameConstraints = permitted;DNS:works.example
+nameConstraints = permitted;dirName:elsewhere
+[names-unknown]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+nameConstraints = critical, permitted;RID:1.2.3
 [policies]
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
@@ -130,7 +137,7 @@ impl<'a> Elsewhere<'a> {
         it
     }
 
-    fn make_root(&self, key: &str, name: &str, extensions: &str) {
+    pub(crate) fn make_root(&self, key: &str, name: &str, extensions: &str) {
         self.openssl(&format!(
             "req -x509 -config openssl.cnf -new -key {key}.key -days 3650 -subj /O=Works/CN=Elsewhere \
              -extensions {extensions} -out {name}.pem"
@@ -234,7 +241,7 @@ pub(crate) fn csr(env: &TestEnv) -> String {
     csr
 }
 
-fn install(env: &TestEnv, bundle: &str) -> CommandOutput {
+pub(crate) fn install(env: &TestEnv, bundle: &str) -> CommandOutput {
     let file = env.write("bundle.pem", bundle);
     env.hallmark(&["authority", "install", "gateway", file.to_str().unwrap()])
 }
@@ -492,6 +499,7 @@ fn an_answer_that_does_not_fit_is_not_installed() {
         ("install_path_length", own.clone() + &short_root),
         ("install_limits", sign("names", 9)),
         ("install_limits", sign("names-unmarked", 9)),
+        ("install_limits", sign("names-unknown", 9)),
         ("install_limits", sign("policies", 9)),
         ("install_limits", sign("servers", 9)),
         ("install_limits", own.clone() + &limited_root),

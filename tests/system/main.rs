@@ -77,6 +77,7 @@
 //! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, line by line |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
+//! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
@@ -117,6 +118,7 @@ mod certificate_files;
 mod cli;
 mod clock;
 mod compromise;
+mod constrained;
 mod crash;
 mod crash_point;
 mod csr_cases;

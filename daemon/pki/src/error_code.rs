@@ -141,6 +141,7 @@ codes! {
         LintFailed => "lint_failed",
         LookUnderWay => "look_under_way",
         MethodNotAllowed => "method_not_allowed",
+        NameConstraints => "name_constraints",
         NameInvalid => "name_invalid",
         NotEncodable => "not_encodable",
         NotFound => "not_found",

@@ -361,6 +361,7 @@ pub(super) fn chain_above(
             Misfit::KeyIdentifier => Code::InstallKeyIdentifier,
             Misfit::NotAnAuthority => Code::InstallNotAnAuthority,
             Misfit::PathLength => Code::InstallPathLength,
+            Misfit::NameConstraints => Code::InstallLimits,
             Misfit::Own(code) => code,
         };
         (code, refusal.reason)

@@ -88,7 +88,15 @@ impl Hierarchy {
                 }
                 continue;
             };
-            let generation = Generation::read(&row, spki, der, public_http)?;
+            let mut generation = Generation::read(&row, spki, der, public_http)?;
+            let foreign = generation.foreign.iter().map(|link| &link.certificate);
+            let above = generation
+                .parent
+                .into_iter()
+                .flat_map(|id| hierarchy.certificates_above(id));
+            // Once for each generation, and not for each certificate.
+            let issuer = generation.issuer.with_constraints_of(foreign.chain(above));
+            generation.issuer = issuer;
             hierarchy.verify(&generation)?;
             let place = match generation.state {
                 GenerationState::Serving => Some(&mut hierarchy.serving),

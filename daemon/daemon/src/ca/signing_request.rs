@@ -16,6 +16,7 @@ use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::{self, Expectation, ExpectedIssuer, IssuerReading, LintedTbs};
 use crate::x509::name::Subject;
+use crate::x509::name_constraints::KeptConstraints;
 use crate::x509::profile::Profile;
 use crate::x509::requested_names::RequestedNames;
 use crate::x509::san::SubjectAlternativeName;
@@ -40,6 +41,8 @@ pub(super) struct SigningRequest<'a> {
 /// The holder of a leaf; [`Holder::none`] for a certificate that the daemon itself needs.
 pub(super) struct Holder<'a> {
     pub subject_alternative_names: &'a [SubjectAlternativeName],
+    /// For an authority: the constraints of the certificate that this one follows.
+    pub name_constraints: Option<&'a KeptConstraints>,
     /// All that the request names, certified or not.
     pub requested_names: Option<&'a RequestedNames>,
     /// Other holders may have the same key.
@@ -87,6 +90,7 @@ impl Holder<'_> {
     pub(super) fn none() -> Self {
         Self {
             subject_alternative_names: &[],
+            name_constraints: None,
             requested_names: None,
             shared_key: false,
             role: None,
@@ -110,6 +114,7 @@ impl SigningRequest<'_> {
             subject: &self.subject,
             public_key: self.public_key,
             subject_alternative_names: self.holder.subject_alternative_names,
+            name_constraints: self.holder.name_constraints,
             serial,
             now,
         };
@@ -126,6 +131,7 @@ impl SigningRequest<'_> {
             subject: &self.subject,
             public_key: self.public_key,
             subject_alternative_names: self.holder.subject_alternative_names,
+            name_constraints: self.holder.name_constraints,
             serial,
             now,
         };

@@ -29,14 +29,14 @@ impl AlternativeName {
         let [list @ Element { tag: SEQUENCE, .. }] = elements(der)?[..] else {
             return Err(Tag::Sequence.value_error().into());
         };
-        Ok(elements(list.value)?.into_iter().map(Self::of).collect())
+        let names = elements(list.value)?.into_iter();
+        Ok(names.map(|it| Self::of(it.tag, it.value)).collect())
     }
 
     /// The kinds are tags of their own. OpenSSL's words are used, because operators write them.
-    fn of(name: Element<'_>) -> AlternativeName {
-        let octets = name.value;
+    fn of(tag: u8, octets: &[u8]) -> AlternativeName {
         let other = |kind: &str, text: String| AlternativeName::OtherKind(format!("{kind}:{text}"));
-        match name.tag {
+        match tag {
             0x82 => Self::dns(&text(octets)),
             0x87 => Self::address(octets),
             0x81 => other("email", text(octets)),
@@ -48,6 +48,11 @@ impl AlternativeName {
             0xa5 => other("EdiPartyName", hex::encode(octets)),
             tag => other("unknown", format!("{tag:02x}{}", hex::encode(octets))),
         }
+    }
+
+    /// Returns the name with this tag and these octets as text.
+    pub(super) fn shown(tag: u8, octets: &[u8]) -> String {
+        Self::of(tag, octets).to_string()
     }
 
     fn dns(name: &str) -> AlternativeName {

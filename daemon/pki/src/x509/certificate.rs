@@ -4,20 +4,22 @@
 //! path validation (RFC 5280 6): nothing here authenticates a peer.
 
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
+use super::name_constraints::{KeptConstraints, NameConstraints};
 use super::read_extensions::{ReadExtensions, unreadable};
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
 use super::subject::SubjectValues;
-use super::{foreign_key, pem, wire};
+use super::{foreign_key, oid, pem, wire};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest;
-use der::asn1::{AnyRef, BitStringRef};
+use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use der::{Decode, Encode, Tag, Tagged};
 use spki::AlgorithmIdentifierRef;
 use std::fmt;
 use std::ops::Range;
 use x509_cert::certificate::Version;
+use x509_cert::ext::Extension;
 use x509_cert::name::Name;
 
 /// Longest certificate that is accepted.
@@ -105,6 +107,7 @@ impl Certificate {
             return Err(CertificateRefusal::TwoAlgorithms);
         }
         let subject_der = tbs.subject.to_der()?;
+        let subject = Name::from_der(&subject_der)?;
         Ok(Certificate {
             der: der.into(),
             sha256: digest_of(&digest::SHA256, der),
@@ -113,14 +116,14 @@ impl Certificate {
             signature: signature_octets(&outer.signature)?,
             serial: read_serial(tbs.serial_number)?,
             issuer_der: tbs.issuer.to_der()?.into(),
-            subject: Name::from_der(&subject_der)?,
             subject_der: subject_der.into(),
             not_before: unix_seconds(tbs.validity.not_before),
             not_after: unix_seconds(tbs.validity.not_after),
             spki_der: tbs.subject_public_key_info.to_der()?.into(),
             version: tbs.version,
-            extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default())
+            extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default(), &subject)
                 .map_err(|field| CertificateRefusal::Malformed(field.to_owned()))?,
+            subject,
         })
     }
 
@@ -225,6 +228,27 @@ impl Certificate {
     /// Returns pathLenConstraint; `None` if unlimited. A greater one than 255 is 255.
     pub fn path_length(&self) -> Option<u8> {
         self.extensions.basic_constraints?.path_length
+    }
+
+    /// Returns the name constraints, or why they cannot be judged by.
+    pub fn name_constraints(&self) -> Option<Result<&NameConstraints, &str>> {
+        let constraints = self.extensions.name_constraints.as_ref()?;
+        Some(constraints.as_ref().map_err(String::as_str))
+    }
+
+    /// Returns the extension of the name constraints, for the next certificate of its authority.
+    pub fn kept_constraints(&self) -> Option<KeptConstraints> {
+        let extension = self.extension(oid::NAME_CONSTRAINTS).ok().flatten()?;
+        Some(KeptConstraints {
+            value: extension.extn_value.as_bytes().into(),
+            critical: extension.critical,
+        })
+    }
+
+    pub(super) fn extension(&self, id: ObjectIdentifier) -> der::Result<Option<Extension>> {
+        let tbs = wire::TbsCertificate::from_der(self.tbs_bytes())?;
+        let extensions = tbs.extensions.unwrap_or_default();
+        Ok(extensions.into_iter().find(|it| it.extn_id == id))
     }
 
     /// Returns true if the key may sign certificates.

@@ -3,6 +3,7 @@
 //! Only the builders use this module; the lint reads the result with a parser of its own.
 
 use super::issuer::{Distribution, Issuer};
+use super::name_constraints::KeptConstraints;
 use super::oid;
 use super::profile::{KeyUsage, Kind, Profile, SubjectAlternativeNames};
 use super::san::SubjectAlternativeName;
@@ -35,6 +36,7 @@ pub(super) fn all(issuer: &Issuer, request: &Request<'_>) -> der::Result<Extensi
     if !names.is_empty() {
         extensions.push(subject_alternative_name(names)?);
     }
+    extensions.extend(request.name_constraints.map(name_constraints).transpose()?);
     extensions.extend(crl_distribution_points(issuer.distribution())?);
     extensions.extend(authority_information_access(issuer.distribution())?);
     Ok(extensions)
@@ -99,13 +101,21 @@ fn key_usage_bit(usage: KeyUsage) -> KeyUsages {
     }
 }
 
+fn name_constraints(kept: &KeptConstraints) -> der::Result<Extension> {
+    Ok(Extension {
+        extn_id: oid::NAME_CONSTRAINTS,
+        critical: kept.critical,
+        extn_value: OctetString::new(&kept.value[..])?,
+    })
+}
+
 fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
     let purposes = profile.extended_key_usage.iter().map(|it| it.oid());
     let usage = pkix::ExtendedKeyUsage(purposes.collect());
     extension(oid::EXTENDED_KEY_USAGE, false, &usage)
 }
 
-fn names_let_through<'a>(request: &Request<'a>) -> &'a [SubjectAlternativeName] {
+pub(super) fn names_let_through<'a>(request: &Request<'a>) -> &'a [SubjectAlternativeName] {
     match request.profile.subject_alternative_names {
         SubjectAlternativeNames::None => &[],
         SubjectAlternativeNames::DnsAndIp => request.subject_alternative_names,

@@ -2,8 +2,11 @@
 //! them.
 
 use super::certificate::Certificate;
+use super::constrained_names::ConstrainedNames;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};
 use super::name::Subject;
+use super::name_constraints::NameConstraints;
+use super::san::SubjectAlternativeName;
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
@@ -29,6 +32,8 @@ pub struct Issuer {
     /// `None` for a root that signs its own certificate: nothing is above it.
     bounds: Option<Bounds>,
     distribution: Distribution,
+    /// The name constraints of its own certificate and of all above.
+    constraints: Vec<Result<NameConstraints, String>>,
 }
 
 /// Limits that an issuer's own certificate sets for certificates below it.
@@ -74,6 +79,7 @@ impl Issuer {
                 path_length: certificate.path_length(),
             }),
             distribution: Distribution::default(),
+            constraints: constraints([certificate]),
         })
     }
 
@@ -85,6 +91,7 @@ impl Issuer {
             public_key: public_key.clone(),
             bounds: None,
             distribution: Distribution::default(),
+            constraints: Vec::new(),
         }
     }
 
@@ -94,6 +101,36 @@ impl Issuer {
             distribution,
             ..self
         }
+    }
+
+    /// Returns the issuer with the name constraints of the certificates above its own.
+    pub fn with_constraints_of<'a>(
+        mut self,
+        above: impl IntoIterator<Item = &'a Certificate>,
+    ) -> Issuer {
+        self.constraints.extend(constraints(above));
+        self
+    }
+
+    /// Returns why verifiers refuse a certificate with these names below it, if they do (RFC 5280
+    /// 6.1.3 (b), (c)).
+    pub fn objection_to(
+        &self,
+        subject_der: &[u8],
+        alternative: &[SubjectAlternativeName],
+        is_leaf: bool,
+    ) -> Option<String> {
+        if self.constraints.is_empty() {
+            return None;
+        }
+        let names = match ConstrainedNames::of_request(subject_der, alternative, is_leaf) {
+            Ok(names) => names,
+            Err(reason) => return Some(reason),
+        };
+        self.constraints.iter().find_map(|it| match it {
+            Ok(constraints) => constraints.objection(&names),
+            Err(reason) => Some(reason.clone()),
+        })
     }
 
     /// Returns the DER issuer name of its certificates: its own subject, byte for byte.
@@ -129,4 +166,15 @@ impl Issuer {
     pub(super) fn bounds(&self) -> Option<Bounds> {
         self.bounds
     }
+}
+
+fn constraints<'a>(
+    certificates: impl IntoIterator<Item = &'a Certificate>,
+) -> Vec<Result<NameConstraints, String>> {
+    let constraints = certificates.into_iter().filter_map(|certificate| {
+        let unusable = |reason| format!("the certificate of {:?}: {reason}", certificate.subject());
+        let constraints = certificate.name_constraints()?;
+        Some(constraints.cloned().map_err(unusable))
+    });
+    constraints.collect()
 }

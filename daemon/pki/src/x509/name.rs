@@ -111,6 +111,11 @@ impl SubjectAttributes {
         })
     }
 
+    /// Returns the DER `Name` of these attributes alone.
+    pub(super) fn to_der(&self) -> Der {
+        encoded(self.iter())
+    }
+
     fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
         [
             (AttributeKind::Country, &self.country),
@@ -157,6 +162,11 @@ impl DistinguishedName {
         &self.common_name
     }
 
+    /// Returns the attributes besides the common name.
+    pub fn attributes(&self) -> &SubjectAttributes {
+        &self.attributes
+    }
+
     /// Returns the attributes in the order of encoding, the common name last.
     pub fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
         let common_name = (AttributeKind::CommonName, self.common_name.as_str());
@@ -165,24 +175,7 @@ impl DistinguishedName {
 
     /// Returns the DER `Name` (RFC 5280 4.1.2.4), one attribute in each RelativeDistinguishedName.
     pub fn to_der(&self) -> Der {
-        self.rdn_sequence()
-            .and_then(|names| names.to_der())
-            .expect("values were checked to be encodable, and short")
-            .into()
-    }
-
-    fn rdn_sequence(&self) -> der::Result<RdnSequence> {
-        let mut names = RdnSequence::default();
-        for (kind, value) in self.iter() {
-            let attribute = AttributeTypeAndValue {
-                oid: kind.oid(),
-                value: kind.encode(value)?,
-            };
-            names.push(RelativeDistinguishedName::from(SetOfVec::try_from([
-                attribute,
-            ])?));
-        }
-        Ok(names)
+        encoded(self.iter())
     }
 }
 
@@ -267,7 +260,7 @@ impl AttributeKind {
 /// Writes the most specific attribute first (RFC 4514).
 impl fmt::Display for DistinguishedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.rdn_sequence().map_err(|_| fmt::Error)?;
+        let names = rdn_sequence(self.iter()).map_err(|_| fmt::Error)?;
         names.fmt(f)
     }
 }
@@ -344,6 +337,30 @@ impl From<DistinguishedName> for Table {
             ..Table::from(name.attributes)
         }
     }
+}
+
+/// Encodes a `Name` of checked values.
+fn encoded<'a>(values: impl Iterator<Item = (AttributeKind, &'a str)>) -> Der {
+    rdn_sequence(values)
+        .and_then(|names| names.to_der())
+        .expect("values were checked to be encodable, and short")
+        .into()
+}
+
+/// One attribute in each RelativeDistinguishedName.
+fn rdn_sequence<'a>(
+    values: impl Iterator<Item = (AttributeKind, &'a str)>,
+) -> der::Result<RdnSequence> {
+    let mut names = RdnSequence::default();
+    for (kind, value) in values {
+        let attribute = AttributeTypeAndValue {
+            oid: kind.oid(),
+            value: kind.encode(value)?,
+        };
+        let set = SetOfVec::try_from([attribute])?;
+        names.push(RelativeDistinguishedName::from(set));
+    }
+    Ok(names)
 }
 
 fn directory_string(value: &Any) -> Option<&str> {

@@ -46,6 +46,7 @@ pub(super) const COMMON_NAME: ObjectIdentifier = oid("2.5.4.3");
 pub(super) const COUNTRY: ObjectIdentifier = oid("2.5.4.6");
 pub(super) const ORGANIZATION: ObjectIdentifier = oid("2.5.4.10");
 pub(super) const ORGANIZATIONAL_UNIT: ObjectIdentifier = oid("2.5.4.11");
+pub(super) const EMAIL_ADDRESS: ObjectIdentifier = oid("1.2.840.113549.1.9.1");
 
 // Requests: RFC 2985 5.4.2; Microsoft's `szOID_CERT_EXTENSIONS`.
 pub(super) const EXTENSION_REQUEST: ObjectIdentifier = oid("1.2.840.113549.1.9.14");

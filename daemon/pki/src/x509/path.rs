@@ -6,11 +6,13 @@
 //! bounds, shorter paths first, and later ends first; so the order of the file decides nothing.
 //!
 //! A certificate that is only above is judged by the rules of RFC 5280 6.1: names, signatures, cA,
-//! keyUsage if there is one, path lengths, and the authority key identifier, which OpenSSL checks.
+//! keyUsage if there is one, path lengths, name constraints, and the authority key identifier,
+//! which OpenSSL checks.
 //! The signature of the self-signed certificate is not checked, because the relying party trusts
 //! its key already (RFC 5280 6.1.1 (d)).
 
 use super::certificate::Certificate;
+use super::constrained_names::ConstrainedNames;
 use crate::error_code::Code;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -35,6 +37,8 @@ pub enum Misfit {
     NotAnAuthority,
     /// A certificate above allows fewer authorities below.
     PathLength,
+    /// A certificate below has a name that one above forbids, or constrains in an unknown way.
+    NameConstraints,
     /// The caller's own condition, by the code of its refusal.
     Own(Code),
 }
@@ -70,6 +74,7 @@ pub fn above(
         authorities_below,
         fits,
         links: BTreeMap::new(),
+        names: BTreeMap::new(),
         steps: 0,
         misfit: None,
     };
@@ -93,22 +98,28 @@ pub fn objection<'a>(
     chain: impl IntoIterator<Item = &'a Certificate>,
     authorities_below: usize,
 ) -> Option<String> {
-    let mut below: Option<&Certificate> = None;
+    let mut passed: Vec<&Certificate> = Vec::new();
     let mut between = authorities_below;
     for certificate in chain {
-        let misfit = match below {
-            Some(below) => key_identifier_misfit(below, certificate),
-            None => None,
-        };
-        let misfit = misfit.or_else(|| path_length_misfit(certificate, between));
+        let misfit = passed
+            .last()
+            .and_then(|below| key_identifier_misfit(below, certificate))
+            .or_else(|| path_length_misfit(certificate, between))
+            .or_else(|| first_names_misfit(&passed, certificate));
         if let Some(misfit) = misfit {
             return Some(misfit.reason);
         }
         between += usize::from(!certificate.is_self_issued());
-        below = Some(certificate);
+        passed.push(certificate);
     }
-    let last = below.filter(|it| it.is_self_issued())?;
+    let last = passed.last().filter(|it| it.is_self_issued())?;
     key_identifier_misfit(last, last).map(|misfit| misfit.reason)
+}
+
+/// Returns why relying parties refuse one of the authorities `below` because of its names, if
+/// `above` is above it.
+pub fn objection_by_names(below: &[&Certificate], above: &Certificate) -> Option<String> {
+    first_names_misfit(below, above).map(|it| it.reason)
 }
 
 struct Search<'a> {
@@ -118,6 +129,8 @@ struct Search<'a> {
     fits: &'a dyn Fn(&Certificate) -> Result<(), PathRefusal>,
     /// Whether a certificate is the issuer's of another, by issuer and certificate below.
     links: BTreeMap<(usize, usize), Link>,
+    /// Why a certificate may not stand above another one, by its names.
+    names: BTreeMap<(usize, usize), Option<PathRefusal>>,
     steps: usize,
     /// The reason of the longest path that did not fit, and its length.
     misfit: Option<(usize, PathRefusal)>,
@@ -156,7 +169,10 @@ impl Search<'_> {
             let misfit = match link {
                 Link::None | Link::OtherKey => continue,
                 Link::Refused(refusal) => Some(refusal),
-                Link::Fits => self.length_misfit(issuer, path),
+                Link::Fits => {
+                    let misfit = self.length_misfit(issuer, path);
+                    misfit.or_else(|| self.names_misfit(issuer, path))
+                }
             };
             if let Some(misfit) = misfit {
                 self.note(path.len(), misfit);
@@ -243,6 +259,15 @@ impl Search<'_> {
         path_length_misfit(self.nodes[issuer], self.authorities_below + counted.count())
     }
 
+    /// RFC 5280 6.1.3 (b), (c): the names of all certificates below.
+    fn names_misfit(&mut self, issuer: usize, path: &[usize]) -> Option<PathRefusal> {
+        path.iter().find_map(|below| {
+            let misfit = || names_misfit(self.nodes[*below], self.nodes[issuer]);
+            let known = self.names.entry((issuer, *below));
+            known.or_insert_with(misfit).clone()
+        })
+    }
+
     fn missing(&self, below: usize) -> PathRefusal {
         let below = self.nodes[below];
         let mut named = self.nodes.iter().filter(|it| **it != below);
@@ -320,6 +345,26 @@ fn path_length_misfit(issuer: &Certificate, below: usize) -> Option<PathRefusal>
         issuer.subject()
     );
     Some(PathRefusal::new(Misfit::PathLength, reason))
+}
+
+fn first_names_misfit(below: &[&Certificate], above: &Certificate) -> Option<PathRefusal> {
+    below.iter().find_map(|it| names_misfit(it, above))
+}
+
+/// RFC 5280 6.1.3 (b), (c). A self-issued certificate is exempt, except at the end of a path, where
+/// an authority never is.
+fn names_misfit(below: &Certificate, above: &Certificate) -> Option<PathRefusal> {
+    let constraints = above.name_constraints()?;
+    let why = match constraints {
+        Err(reason) => Some(format!("{:?}: {reason}", above.subject())),
+        Ok(_) if below.is_self_issued() => None,
+        Ok(constraints) => match ConstrainedNames::of_authority(below) {
+            Ok(names) => constraints.objection(&names),
+            Err(reason) => Some(reason),
+        },
+    };
+    let reason = |why| format!("relying parties refuse {:?}: {why}", below.subject());
+    why.map(|why| PathRefusal::new(Misfit::NameConstraints, reason(why)))
 }
 
 /// RFC 5280 4.2.1.1; OpenSSL finds no issuer where this differs.

@@ -5,6 +5,7 @@
 //! and only what is read counts.
 
 use super::ber::{BIT_STRING, Element, INTEGER, OCTET_STRING, SEQUENCE, context};
+use super::name_constraints::NameConstraints;
 use super::oid;
 use der::Decode;
 use der::asn1::ObjectIdentifier;
@@ -29,6 +30,8 @@ pub(super) struct ReadExtensions {
     pub(super) authority_key: AuthorityKey,
     pub(super) basic_constraints: Option<BasicConstraints>,
     pub(super) key_usage: Option<KeyUsage>,
+    /// Or why they cannot be judged by.
+    pub(super) name_constraints: Option<Result<NameConstraints, String>>,
 }
 
 /// The authority key identifier: three ways to name the issuer's certificate.
@@ -54,8 +57,12 @@ pub(super) struct KeyUsage {
 }
 
 impl ReadExtensions {
-    /// Fails with the name of an extension that cannot be read, or is there twice.
-    pub(super) fn read(extensions: &[Extension]) -> Result<ReadExtensions, &'static str> {
+    /// Reads those of the certificate of `subject`. Fails with the name of an extension that cannot
+    /// be read, or is there twice.
+    pub(super) fn read(
+        extensions: &[Extension],
+        subject: &Name,
+    ) -> Result<ReadExtensions, &'static str> {
         let subject_key = value_of(extensions, oid::SUBJECT_KEY_IDENTIFIER, OCTET_STRING)
             .map_err(|()| "subject key identifier")?;
         let authority_key = value_of(extensions, oid::AUTHORITY_KEY_IDENTIFIER, SEQUENCE)
@@ -63,11 +70,18 @@ impl ReadExtensions {
         let constraints = value_of(extensions, oid::BASIC_CONSTRAINTS, SEQUENCE)
             .map_err(|()| "basic constraints")?;
         let usage = value_of(extensions, oid::KEY_USAGE, BIT_STRING).map_err(|()| "key usage")?;
+        let names = value_of(extensions, oid::NAME_CONSTRAINTS, SEQUENCE)
+            .map_err(|()| "name constraints")?;
+        let critical = extensions
+            .iter()
+            .any(|it| it.extn_id == oid::NAME_CONSTRAINTS && it.critical);
         Ok(ReadExtensions {
             subject_key_identifier: subject_key.map(|it| it.contents.to_vec()),
             authority_key: authority_key.map(AuthorityKey::read).unwrap_or_default(),
             basic_constraints: constraints.map(BasicConstraints::read),
             key_usage: usage.map(KeyUsage::read),
+            name_constraints: names
+                .map(|it| NameConstraints::read(it.whole, critical, &subject.to_string())),
         })
     }
 }
@@ -166,7 +180,7 @@ fn unreadable_field(der: &[u8]) -> Option<&'static str> {
     }
     let extensions = signed.child(context(3))?;
     match Vec::<Extension>::from_der(extensions.contents) {
-        Ok(extensions) => ReadExtensions::read(&extensions).err(),
+        Ok(extensions) => ReadExtensions::read(&extensions, &Name::default()).err(),
         Err(_) => Some("list of extensions"),
     }
 }

@@ -10,14 +10,14 @@ use der::{Decode, Tag};
 use std::fmt;
 
 /// Identifier octets of string types (X.680 8.6).
-const UTF8_STRING: u8 = 0x0c;
+pub(super) const UTF8_STRING: u8 = 0x0c;
 const NUMERIC_STRING: u8 = 0x12;
-const PRINTABLE_STRING: u8 = 0x13;
-const TELETEX_STRING: u8 = 0x14;
-const IA5_STRING: u8 = 0x16;
-const VISIBLE_STRING: u8 = 0x1a;
-const UNIVERSAL_STRING: u8 = 0x1c;
-const BMP_STRING: u8 = 0x1e;
+pub(super) const PRINTABLE_STRING: u8 = 0x13;
+pub(super) const TELETEX_STRING: u8 = 0x14;
+pub(super) const IA5_STRING: u8 = 0x16;
+pub(super) const VISIBLE_STRING: u8 = 0x1a;
+pub(super) const UNIVERSAL_STRING: u8 = 0x1c;
+pub(super) const BMP_STRING: u8 = 0x1e;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
@@ -147,14 +147,14 @@ impl Value {
     }
 }
 
-fn utf16(octets: &[u8]) -> Option<String> {
+pub(super) fn utf16(octets: &[u8]) -> Option<String> {
     let (units, rest) = octets.as_chunks::<2>();
     let units = units.iter().map(|unit| u16::from_be_bytes(*unit));
     let text: Result<String, _> = char::decode_utf16(units).collect();
     text.ok().filter(|_| rest.is_empty())
 }
 
-fn utf32(octets: &[u8]) -> Option<String> {
+pub(super) fn utf32(octets: &[u8]) -> Option<String> {
     let (units, rest) = octets.as_chunks::<4>();
     let units = units
         .iter()

@@ -7,6 +7,7 @@ use super::extensions;
 use super::issuer::{Bounds, Issuer};
 use super::key::{KeyType, PublicKey, SignatureAlgorithm};
 use super::name::Subject;
+use super::name_constraints::KeptConstraints;
 use super::profile::{Kind, Profile};
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
@@ -30,6 +31,8 @@ pub struct Request<'a> {
     pub public_key: &'a PublicKey,
     /// The requested names; the profile decides whether the certificate carries them.
     pub subject_alternative_names: &'a [SubjectAlternativeName],
+    /// The constraints of the certificate that this one follows.
+    pub name_constraints: Option<&'a KeptConstraints>,
     pub serial: &'a SerialNumber,
     /// The time of issuance, in Unix seconds.
     pub now: UnixSeconds,
@@ -90,6 +93,12 @@ pub enum BuildRefusal {
     /// loop.
     #[error("the subject has the issuer's own name")]
     IssuersName,
+    /// A name constraint of the issuer's certificate, or of one above it (RFC 5280 4.2.1.10).
+    #[error(
+        "verifiers would refuse the certificate: {0}; ask for a name within the constraints, or move \
+         the profile to an authority without them"
+    )]
+    NameConstraints(String),
     /// A self-signed certificate needs cA, and the subject and key of its issuer.
     #[error(
         "a self-signed certificate must certify the issuer's own name and key, as an authority"
@@ -112,6 +121,7 @@ impl BuildRefusal {
             BuildRefusal::IssuerNotYetValid { .. } => Code::IssuerNotYetValid,
             BuildRefusal::PathLength { .. } => Code::PathLength,
             BuildRefusal::IssuersName => Code::IssuersName,
+            BuildRefusal::NameConstraints(_) => Code::NameConstraints,
             BuildRefusal::NotSelfSigned => Code::NotSelfSigned,
             BuildRefusal::Time => Code::ValidityOutOfRange,
             BuildRefusal::Encoding(_) => Code::NotEncodable,
@@ -135,6 +145,7 @@ impl ToBeSigned {
 pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
     check_key_type(request)?;
     check_names(issuer, request)?;
+    check_name_constraints(issuer, request)?;
     let validity = match issuer.bounds() {
         Some(bounds) => {
             check_path_length(bounds, request)?;
@@ -184,6 +195,13 @@ fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusa
     } else {
         Err(BuildRefusal::NotSelfSigned)
     }
+}
+
+fn check_name_constraints(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {
+    let names = extensions::names_let_through(request);
+    let is_leaf = !request.profile.is_authority();
+    let objection = issuer.objection_to(&request.subject.to_der(), names, is_leaf);
+    objection.map_or(Ok(()), |why| Err(BuildRefusal::NameConstraints(why)))
 }
 
 /// An issuer with a path length certifies only authorities with a shorter one, so every certificate

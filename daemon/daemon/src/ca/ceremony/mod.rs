@@ -16,6 +16,7 @@ use super::hierarchy::Generation;
 use super::issuer::generation::{Shape, new_key_id};
 use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
 use super::{Code, Error, Issuer, crash_point};
+use crate::ids::GenerationId;
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use aws_lc_rs::digest;
@@ -172,7 +173,7 @@ impl Ceremonies {
         let name = &specification.name;
         progress(format!("authority {name}: key on token {token}"));
         let parent = match &specification.issuer {
-            Some(issuer) => Some(self.issuer.hierarchy().signing(issuer)?.id),
+            Some(issuer) => Some(self.permits(issuer, specification, new)?),
             None => None,
         };
         let row = self.issuer.store().plan_generation(PlannedGeneration {
@@ -193,6 +194,7 @@ impl Ceremonies {
         let shape = Shape {
             subject: new.subject.clone().into(),
             path_length: new.path_length,
+            name_constraints: None,
             validity: new.validity,
         };
         self.issuer.make_certificate(&shape, &row, &key, actor)?;
@@ -202,6 +204,26 @@ impl Ceremonies {
             Error::stop(Code::CeremonyFailed, message)
         })?;
         Ok(TranscriptEntry::new(made, "created", &key))
+    }
+
+    /// Returns the generation of `issuer` that signs, unless name constraints forbid the new
+    /// authority: that is known before it has a key.
+    fn permits(
+        &self,
+        issuer: &str,
+        specification: &AuthoritySpecification,
+        new: &NewAuthority,
+    ) -> Result<GenerationId, Error> {
+        let hierarchy = self.issuer.hierarchy();
+        let signer = hierarchy.signing(issuer)?;
+        let objection = signer
+            .issuer
+            .objection_to(&new.subject.to_der(), &[], false);
+        objection.map_or(Ok(signer.id), |why| {
+            let name = &specification.name;
+            let message = format!("authority {name} cannot be below {issuer}: {why}");
+            Err(Error::invalid(Code::AuthorityLimited, message))
+        })
     }
 
     /// Makes the key of an external authority, and signs the request for its certificate.

@@ -17,7 +17,7 @@ use crate::enrollment::ca_certificate::VerificationCode;
 use crate::ids::CaCertificateId;
 use crate::store::{AuditEntry, CaCertificateRow, OnIssued, Purpose};
 use crate::unix_seconds::UnixSeconds;
-use crate::x509::name::DistinguishedName;
+use crate::x509::name::{DistinguishedName, NameRefusal, Subject};
 use crate::x509::profile::Profile;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -218,25 +218,40 @@ impl Enrollments {
                 format!("CA certificate {} has no key", row.name),
             )
         })?;
-        pollster::block_on(
-            self.issuer.certify(SigningRequest {
-                source: Source::Possession(row.id),
-                signer: Signer::from(generation.as_ref()),
-                purpose: Purpose::Possession,
-                profile_name: "possession",
-                profile: &proof_profile(&generation, self.issuer.now())?,
-                subject: DistinguishedName::from_common_name(code.as_str())
-                    .map_err(|error| Error::stop(Code::VerificationCode, error.to_string()))?
-                    .into(),
-                public_key: &generation.public_key,
-                caller: Caller::Daemon.to_string(),
-                holder: Holder::none(),
-                on_issued: OnIssued::Possession {
-                    ca_certificate: row.id,
-                },
-            }),
-        )?;
+        pollster::block_on(self.issuer.certify(SigningRequest {
+            source: Source::Possession(row.id),
+            signer: Signer::from(generation.as_ref()),
+            purpose: Purpose::Possession,
+            profile_name: "possession",
+            profile: &proof_profile(&generation, self.issuer.now())?,
+            subject: proof_subject(&generation, code)?,
+            public_key: &generation.public_key,
+            caller: Caller::Daemon.to_string(),
+            holder: Holder::none(),
+            on_issued: OnIssued::Possession {
+                ca_certificate: row.id,
+            },
+        }))?;
         Ok(())
+    }
+}
+
+/// Returns the subject of a proof: the code as common name. Where name constraints above do not
+/// permit that alone, the attributes of the authority's own subject stand before it; the service
+/// compares the common name.
+fn proof_subject(generation: &Generation, code: &VerificationCode) -> Result<Subject, Error> {
+    let refused = |error: NameRefusal| Error::stop(Code::VerificationCode, error.to_string());
+    let alone = DistinguishedName::from_common_name(code.as_str()).map_err(refused)?;
+    let issuer = &generation.issuer;
+    if issuer.objection_to(&alone.to_der(), &[], true).is_none() {
+        return Ok(alone.into());
+    }
+    match DistinguishedName::from_der(generation.certificate.subject_der()) {
+        Ok(own) => {
+            let subject = own.attributes().with_common_name(code.as_str());
+            Ok(subject.map_err(refused)?.into())
+        }
+        Err(_) => Ok(alone.into()),
     }
 }
 

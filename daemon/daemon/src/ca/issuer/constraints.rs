@@ -1,5 +1,6 @@
 //! Checks whether an issuer's name constraints, policy constraints or extended key usages would
-//! make verifiers reject the leaves that our profiles issue.
+//! make verifiers reject all leaves of one of our profiles, or an authority below. Whether the
+//! names of a single leaf fit is decided when it is built (`x509::tbs`).
 //!
 //! An authority with such an issuer is refused when it is made, adopted or installed. If a later
 //! configuration causes it, it is an alarm: verifiers reject those leaves, the daemon does not.
@@ -10,7 +11,7 @@ use crate::ca::{Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::path;
-use crate::x509::profile::ExtendedKeyUsage;
+use crate::x509::profile::Profile;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +30,15 @@ impl Issuer {
             it.serving && above.any(|it| it.authority == authority)
         });
         let below: BTreeSet<&str> = below.map(|it| it.authority.as_str()).collect();
-        let purposes = self.purposes_of(|name| name == authority || below.contains(name));
-        first_constraint(certificates, &purposes)
+        let profiles = self.profiles_of(|name| name == authority || below.contains(name));
+        let authorities = hierarchy.iter().filter(|it| {
+            it.serving && it.authority != authority && below.contains(it.authority.as_str())
+        });
+        let authorities: Vec<&Certificate> = authorities.map(|it| &it.certificate).collect();
+        certificates.into_iter().find_map(|certificate| {
+            let limit = limit_of(certificate, &profiles);
+            limit.or_else(|| path::objection_by_names(&authorities, certificate))
+        })
     }
 
     /// Refuses the authority `name` below `issuer` if verifiers would reject its leaves.
@@ -51,11 +59,13 @@ impl Issuer {
         let hierarchy = self.hierarchy();
         let mut limited: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for it in hierarchy.iter().filter(|it| it.serving) {
-            let purposes = self.purposes_of(|name| name == it.authority);
-            if purposes.is_empty() {
+            let profiles = self.profiles_of(|name| name == it.authority);
+            if profiles.is_empty() {
                 continue;
             }
-            let limit = first_constraint(hierarchy.certificates_above(it.id), &purposes)
+            let mut above = hierarchy.certificates_above(it.id);
+            let limit = above
+                .find_map(|it| limit_of(it, &profiles))
                 .or_else(|| path::objection(hierarchy.certificates_above(it.id), 0));
             if let Some(limit) = limit {
                 limited.entry(limit).or_default().push(&it.authority);
@@ -71,31 +81,25 @@ impl Issuer {
             .collect()
     }
 
-    /// Returns the extended key usages of all profiles of these authorities, and of the authorities
-    /// that they are a standby for.
-    fn purposes_of(&self, is_one: impl Fn(&str) -> bool) -> BTreeSet<ExtendedKeyUsage> {
+    /// Returns the profiles of these authorities, and of the authorities that they are a standby
+    /// for.
+    fn profiles_of(&self, is_one: impl Fn(&str) -> bool) -> Vec<&Profile> {
         let standby = |name: &str| self.settings.failover.standby.get(name);
         let concerned = |name: &str| is_one(name) || standby(name).is_some_and(|it| is_one(it));
-        let profiles = self
-            .profiles()
+        self.profiles()
             .values()
-            .filter(|it| concerned(&it.authority));
-        let purposes = profiles.flat_map(|it| &it.certificate.extended_key_usage);
-        purposes.copied().collect()
+            .filter(|it| concerned(&it.authority))
+            .map(|it| &it.certificate)
+            .collect()
     }
 }
 
-fn first_constraint<'a>(
-    certificates: impl IntoIterator<Item = &'a Certificate>,
-    purposes: &BTreeSet<ExtendedKeyUsage>,
-) -> Option<String> {
-    certificates.into_iter().find_map(|certificate| {
-        let limit = objection(certificate, purposes);
-        // Verifiers cannot read it either.
-        let limit = limit.unwrap_or_else(|error| Some(error.to_string()))?;
-        Some(format!(
-            "the certificate of {:?}: {limit}",
-            certificate.subject()
-        ))
-    })
+fn limit_of(certificate: &Certificate, profiles: &[&Profile]) -> Option<String> {
+    let limit = objection(certificate, profiles);
+    // Verifiers cannot read it either.
+    let limit = limit.unwrap_or_else(|error| Some(error.to_string()))?;
+    Some(format!(
+        "the certificate of {:?}: {limit}",
+        certificate.subject()
+    ))
 }

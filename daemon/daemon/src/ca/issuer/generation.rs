@@ -17,6 +17,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::Subject;
+use crate::x509::name_constraints::KeptConstraints;
 use crate::x509::profile::{Profile, VALIDITY_SECONDS_MAX};
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 
@@ -24,12 +25,13 @@ use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 pub(in crate::ca) struct Shape {
     pub subject: Subject,
     pub path_length: Option<u8>,
+    pub name_constraints: Option<KeptConstraints>,
     pub validity: u64,
 }
 
 impl Shape {
     /// The contents of the previous generation's certificate: the same name, octet by octet, path
-    /// length and validity, but no longer than one that is made here.
+    /// length, name constraints and validity, but no longer than one that is made here.
     pub(in crate::ca) fn like(predecessor: &Generation) -> Result<Self, Error> {
         let certificate = &predecessor.certificate;
         let validity = certificate.not_after() - predecessor.certified_at;
@@ -38,14 +40,22 @@ impl Shape {
             .map_err(|reason| Error::stop(Code::HierarchyUnreadable, reason))
     }
 
-    /// The name and the path length of a certificate.
+    /// The name, the path length and the name constraints of a certificate.
     pub(in crate::ca) fn of(certificate: &Certificate, validity: u64) -> Result<Self, String> {
         let subject = Subject::of_predecessor(certificate.subject_der());
         Ok(Self {
             subject: subject.map_err(|error| error.to_string())?,
             path_length: certificate.path_length(),
+            name_constraints: certificate.kept_constraints(),
             validity,
         })
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        Holder {
+            name_constraints: self.name_constraints.as_ref(),
+            ..Holder::none()
+        }
     }
 }
 
@@ -107,7 +117,7 @@ impl Issuer {
             subject: shape.subject.clone(),
             public_key,
             caller: String::new(),
-            holder: Holder::none(),
+            holder: shape.holder(),
             on_issued: OnIssued::Alone,
         };
         let now = self.now();
@@ -163,7 +173,7 @@ impl Issuer {
             subject: shape.subject.clone(),
             public_key: &public_key,
             caller: actor.to_owned(),
-            holder: Holder::none(),
+            holder: shape.holder(),
             on_issued: OnIssued::Authority { generation: row.id },
         }))?;
         self.reload_hierarchy()

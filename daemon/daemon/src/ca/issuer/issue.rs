@@ -161,6 +161,7 @@ impl Issuer {
             caller: caller.to_string(),
             holder: Holder {
                 subject_alternative_names: &subject_alternative_names,
+                name_constraints: None,
                 requested_names: Some(csr.names()),
                 shared_key: profile.shared_keys,
                 role: Some(profile.role),

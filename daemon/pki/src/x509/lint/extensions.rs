@@ -11,6 +11,7 @@ const SUBJECT_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x0e";
 const KEY_USAGE: &[u8] = b"\x55\x1d\x0f";
 const SUBJECT_ALT_NAME: &[u8] = b"\x55\x1d\x11";
 const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
+const NAME_CONSTRAINTS: &[u8] = b"\x55\x1d\x1e";
 const CRL_DISTRIBUTION_POINTS: &[u8] = b"\x55\x1d\x1f";
 const AUTHORITY_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x23";
 const EXTENDED_KEY_USAGE: &[u8] = b"\x55\x1d\x25";
@@ -110,6 +111,11 @@ fn asked_extensions(issuer: &Issuer<'_>, expected: &Expectation<'_>) -> Vec<(&'s
             false,
         ),
         (!asked_names(expected).is_empty(), SUBJECT_ALT_NAME, false),
+        (
+            expected.name_constraints.is_some(),
+            NAME_CONSTRAINTS,
+            expected.name_constraints.is_some_and(|it| it.critical),
+        ),
         (lists, CRL_DISTRIBUTION_POINTS, false),
         (access, AUTHORITY_INFORMATION_ACCESS, false),
     ]

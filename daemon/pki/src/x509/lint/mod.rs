@@ -14,6 +14,7 @@ mod values;
 use super::issuer::Distribution;
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::name::Subject;
+use super::name_constraints::KeptConstraints;
 use super::profile::Profile;
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
@@ -37,6 +38,8 @@ pub struct Expectation<'a> {
     pub subject: &'a Subject,
     pub public_key: &'a PublicKey,
     pub subject_alternative_names: &'a [SubjectAlternativeName],
+    /// The constraints of the certificate that this one follows.
+    pub name_constraints: Option<&'a KeptConstraints>,
     pub serial: &'a SerialNumber,
     /// The time of issuance, in Unix seconds.
     pub now: UnixSeconds,

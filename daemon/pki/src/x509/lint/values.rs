@@ -51,6 +51,10 @@ impl Asked<'_> {
                 self.are_names(&found.general_names),
                 "subject_alternative_name",
             ),
+            ParsedExtension::NameConstraints(_) => (
+                self.kept_constraints() == Some(self.value.whole),
+                "name_constraints",
+            ),
             ParsedExtension::CRLDistributionPoints(found) => {
                 let points: Vec<_> = found
                     .iter()
@@ -98,12 +102,21 @@ impl Asked<'_> {
                 });
                 format!("30({})", names.collect::<String>()).into()
             }
+            ParsedExtension::NameConstraints(_) => {
+                let kept = self.kept_constraints().unwrap_or_default();
+                let shape = canonical::read(kept).and_then(canonical::shape);
+                shape.unwrap_or_default().into()
+            }
             ParsedExtension::CRLDistributionPoints(_) => "30(30(a0(a0(86))))".into(),
             ParsedExtension::AuthorityInfoAccess(found) => {
                 format!("30({})", "30(0686)".repeat(found.accessdescs.len())).into()
             }
             _ => "unknown".into(),
         }
+    }
+
+    fn kept_constraints(&self) -> Option<&[u8]> {
+        self.expected.name_constraints.map(|it| &it.value[..])
     }
 
     /// Expects SHA-1 over the bits of the public key (RFC 5280 4.2.1.2, method 1).

@@ -6,6 +6,7 @@ use crate::x509::issuer::Distribution;
 use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
 use crate::x509::name::{Subject, SubjectAttributes};
+use crate::x509::name_constraints::KeptConstraints;
 use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
 use crate::x509::san::SubjectAlternativeName;
 use crate::x509::serial::SerialNumber;
@@ -25,6 +26,7 @@ struct Order {
     serial: SerialNumber,
     now: UnixSeconds,
     distribution: Distribution,
+    constraints: Option<KeptConstraints>,
 }
 
 static AUTHORITY: LazyLock<Authority> =
@@ -60,6 +62,10 @@ fn order() -> Order {
             ca_issuers_url: Some("http://ca.example.net/ca/line.cer".to_owned()),
             ocsp_url: Some("http://ca.example.net/ocsp/line".to_owned()),
         },
+        constraints: Some(KeptConstraints {
+            value: b"\x30\x09\xa1\x07\x30\x05\x82\x03org".to_vec().into(),
+            critical: true,
+        }),
     }
 }
 
@@ -70,6 +76,7 @@ impl Order {
             subject: &self.subject,
             public_key: &self.key,
             subject_alternative_names: &self.names,
+            name_constraints: self.constraints.as_ref(),
             serial: &self.serial,
             now: self.now,
         }
@@ -117,7 +124,16 @@ fn what_is_as_asked_passes() {
 #[test]
 fn every_single_departure_is_found() {
     type Change = fn(&mut Order);
-    let changes: [(&str, Change); 18] = [
+    let changes: [(&str, Change); 21] = [
+        ("extensions", |order| order.constraints = None),
+        ("extensions", |order| {
+            let kept = order.constraints.as_mut().expect("has some");
+            kept.critical = false;
+        }),
+        ("name_constraints", |order| {
+            let kept = order.constraints.as_mut().expect("has some");
+            kept.value = b"\x30\x09\xa0\x07\x30\x05\x82\x03org".to_vec().into();
+        }),
         ("common_name", |order| order.subject = name("device-8")),
         ("subject", |order| {
             let attributes: SubjectAttributes =

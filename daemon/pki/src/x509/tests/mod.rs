@@ -9,6 +9,7 @@ mod field_csr;
 mod kept_name;
 mod key;
 mod lint;
+mod name_constraints;
 mod path;
 mod profile;
 mod requested_names;
@@ -173,6 +174,7 @@ pub(super) fn request<'a>(
         subject,
         public_key,
         subject_alternative_names: &[],
+        name_constraints: None,
         serial,
         now: NOW,
     }
@@ -190,6 +192,7 @@ pub(super) fn expectation<'a>(
         subject: request.subject,
         public_key: request.public_key,
         subject_alternative_names: request.subject_alternative_names,
+        name_constraints: request.name_constraints,
         serial: request.serial,
         now: request.now,
     }
