@@ -29,7 +29,7 @@ pub struct Answers {
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub line: Option<String>,
     /// For a gateway: the issuer of its authority.
-    pub issuer: Option<Issuer>,
+    pub issuer: Option<GatewayIssuer>,
     /// For a gateway with an external issuer: the file with its certificate chain.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub certificate: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub enum SiteKind {
 /// The issuer of a gateway's authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Issuer {
+pub enum GatewayIssuer {
     /// An external issuer, such as the factory.
     External,
     /// A root on this machine.
@@ -266,7 +266,7 @@ impl Answers {
         if self.shape == SiteKind::Gateway && self.line.is_some() {
             return refuse("`line` is for shape = \"factory-line\"");
         }
-        if self.certificate.is_some() && self.issuer != Some(Issuer::External) {
+        if self.certificate.is_some() && self.issuer != Some(GatewayIssuer::External) {
             return refuse("`certificate` is for issuer = \"external\"");
         }
         if self.listen.http.is_some() != self.listen.public_http.is_some() {

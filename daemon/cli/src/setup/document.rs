@@ -3,7 +3,9 @@
 //! The texts are for operators to read and change. The parsers of the daemon check them before they
 //! are written to disk. This module has no side effects.
 
-use super::answers::{Answers, Issuer, Provisioning, SiteKind, TPM_DEVICE, TokenKind, every_id};
+use super::answers::{
+    Answers, GatewayIssuer, Provisioning, SiteKind, TPM_DEVICE, TokenKind, every_id,
+};
 use super::plan::{
     ARM_CREDENTIAL, DPS_CREDENTIAL, HUB_CREDENTIAL, TOKEN_STATE, softhsm_configuration,
     token_credential,
@@ -238,7 +240,7 @@ fn provisioning(answers: &Answers, answer: &Provisioning) -> ProvisioningTable {
         // certificate.
         verified: match (by_arm, answers.issuer) {
             (false, _) => Vec::new(),
-            (true, Some(Issuer::External)) => vec!["gateway"],
+            (true, Some(GatewayIssuer::External)) => vec!["gateway"],
             (true, _) => vec!["root"],
         },
         arm: by_arm.then(|| ArmTable {
@@ -321,7 +323,7 @@ fn hierarchy(answers: &Answers) -> Vec<NewAuthority> {
             new(line, Some("plant"), "5y", 0),
             new("operations", Some("root"), "10y", 0),
         ],
-        (SiteKind::Gateway, Some(Issuer::External)) => {
+        (SiteKind::Gateway, Some(GatewayIssuer::External)) => {
             let mut gateway = new(line, None, "5y", 0);
             (gateway.external_issuer, gateway.validity) = (true, None);
             gateway.key_type = key_type(answers, false);

@@ -4,8 +4,8 @@
 //! again. The input of a secret is hidden, and a secret is never stored with the answers.
 
 use super::answers::{
-    Answers, Enrollment, Issuer, SiteKind, TPM_DEVICE, TokenKind, Verify, is_country, is_host,
-    is_http_url, is_organization,
+    Answers, Enrollment, GatewayIssuer, SiteKind, TPM_DEVICE, TokenKind, Verify, is_country,
+    is_host, is_http_url, is_organization,
 };
 use super::files::put;
 use super::machine::program;
@@ -97,8 +97,11 @@ impl Interview<'_> {
                 ("", "issuer"),
                 "Who signs the gateway's authority?",
                 &[
-                    (Issuer::External, "the factory, or another root elsewhere"),
-                    (Issuer::OwnRoot, "a root on this machine"),
+                    (
+                        GatewayIssuer::External,
+                        "the factory, or another root elsewhere",
+                    ),
+                    (GatewayIssuer::OwnRoot, "a root on this machine"),
                 ],
             )?;
         }

@@ -2,7 +2,7 @@
 //!
 //! Each step first checks the present state, so setup can be stopped anywhere and run again.
 
-use super::answers::{Answers, CredentialStore, Enrollment, Issuer};
+use super::answers::{Answers, CredentialStore, Enrollment, GatewayIssuer};
 use super::credentials::{self, is_stored, obtain, read_as, remove_as};
 use super::files::{Root, Written, put};
 use super::machine::{self, User, hallmark, hallmark_json, systemctl};
@@ -262,7 +262,7 @@ impl Steps<'_> {
     /// file exists.
     fn is_signed(&self) -> anyhow::Result<bool> {
         let name = self.answers.issuing_authority();
-        if self.answers.issuer != Some(Issuer::External) {
+        if self.answers.issuer != Some(GatewayIssuer::External) {
             return Ok(true);
         }
         let rows = hallmark_json(ADMIN_SOCKET, &["authority", "list"])?;
@@ -369,7 +369,7 @@ fn until(what: &str, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()
 pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
     let status = hallmark(ADMIN_SOCKET, &["status"])?;
     let mut next = vec!["hallmark issue --profile station --id ID --csr FILE --out FILE"];
-    if answers.issuer != Some(Issuer::External) {
+    if answers.issuer != Some(GatewayIssuer::External) {
         // Clients and the provisioning service's portal must trust this certificate.
         next.push("hallmark authority show root --pem >root.pem");
     }

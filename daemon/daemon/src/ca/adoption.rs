@@ -26,7 +26,7 @@ use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle, render_chain};
 use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::IssuerFields;
 use crate::x509::key::PublicKey;
 use crate::x509::path;
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ impl Ceremonies {
     ) -> Result<(), String> {
         let shortest = 1;
         let mut shape = Shape::of(certificate, shortest)?;
-        let root = Issuer::self_signed(&shape.subject, public_key);
+        let root = IssuerFields::self_signed(&shape.subject, public_key);
         let key = KeyReference {
             spki: Der::default(),
             label: String::new(),
@@ -218,7 +218,7 @@ const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key ne
 
 /// Fails unless the certificate may sign certificates and revocation lists.
 pub(super) fn may_be_an_authority(certificate: &Certificate) -> Result<(), String> {
-    Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
+    IssuerFields::from_certificate(certificate).map_err(|error| error.to_string())?;
     let serial = certificate.serial().check();
     serial.map_err(|error| format!("its serial number is not as RFC 5280 has it: {error}"))?;
     if certificate.may_sign_crls() {

@@ -23,7 +23,7 @@ use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::{parse_bundle, render_chain};
 use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::IssuerFields;
 use crate::x509::key::PublicKey;
 use crate::x509::path::{self, Misfit, PathRefusal};
 use crate::x509::request::{self, SignedRequest};
@@ -370,7 +370,7 @@ pub(super) fn chain_above(
 
 /// An authority's certificate that allows `path_length` others below.
 fn check_authority(certificate: &Certificate, path_length: u8) -> Result<(), Refusal> {
-    Issuer::from_certificate(certificate)
+    IssuerFields::from_certificate(certificate)
         .map_err(|error| (Code::InstallNotAnAuthority, error.to_string()))?;
     match certificate.path_length() {
         Some(allowed) if allowed < path_length => Err((

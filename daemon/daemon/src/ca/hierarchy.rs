@@ -12,7 +12,7 @@ use crate::token::KeyReference;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
-use crate::x509::issuer::{Distribution, Issuer};
+use crate::x509::issuer::{Distribution, IssuerFields};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::IssuerReading;
 use serde_json::value::{RawValue, to_raw_value};
@@ -43,7 +43,7 @@ pub struct Generation {
     /// The same, as the lint reads it.
     pub reading: IssuerReading,
     /// The issuer's fields in a certificate below it.
-    pub issuer: Issuer,
+    pub issuer: IssuerFields,
     /// Where relying parties find its revocation list and its certificate.
     pub distribution: Distribution,
     /// When it was certified, Unix seconds.
@@ -328,7 +328,7 @@ impl Generation {
         let public_key =
             PublicKey::from_spki_der(spki).map_err(|error| unreadable(error.to_string()))?;
         let certificate = Certificate::parse(der).map_err(|error| unreadable(error.to_string()))?;
-        let issuer = Issuer::from_certificate(&certificate)
+        let issuer = IssuerFields::from_certificate(&certificate)
             .map_err(|error| unreadable(error.to_string()))?;
         let distribution = distribution(row, public_http);
         let foreign = match &row.above {

@@ -12,7 +12,7 @@ use crate::store::{AuditEntry, Idempotency, Intent, Moves, OnIssued, Purpose, Re
 use crate::token::KeyReference;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
-use crate::x509::issuer::{Distribution, Issuer};
+use crate::x509::issuer::{Distribution, IssuerFields};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::{self, Expectation, ExpectedIssuer, IssuerReading, LintedTbs};
 use crate::x509::name::Subject;
@@ -65,7 +65,7 @@ pub(super) struct Signer<'a> {
     /// The token of the authority; another one may hold the same key (`failover`).
     pub token: &'a str,
     pub key: &'a KeyReference,
-    pub issuer: &'a Issuer,
+    pub issuer: &'a IssuerFields,
     /// `None` for a root that is about to sign itself.
     pub certificate: Option<&'a IssuerReading>,
     /// Where relying parties find the issuer's revocation list and certificate.

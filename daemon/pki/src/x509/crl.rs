@@ -9,7 +9,7 @@
 
 use super::certificate::{CertificateRefusal, signature_octets, tbs_range};
 use super::extensions::{authority_key_identifier, extension};
-use super::issuer::Issuer;
+use super::issuer::IssuerFields;
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::revocation::RevocationReason;
 use super::serial::SerialNumber;
@@ -57,7 +57,7 @@ pub struct ToBeSigned {
 }
 
 /// Builds the to-be-signed bytes of a list.
-pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
+pub fn build(issuer: &IssuerFields, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
     let entries = request.entries.iter().map(revoked_certificate);
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
     let list = wire::TbsCertList {

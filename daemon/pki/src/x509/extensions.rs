@@ -2,7 +2,7 @@
 //!
 //! Only the builders use this module; the lint reads the result with a parser of its own.
 
-use super::issuer::{Distribution, Issuer};
+use super::issuer::{Distribution, IssuerFields};
 use super::name_constraints::KeptConstraints;
 use super::oid;
 use super::profile::{KeyUsage, Kind, Profile, SubjectAlternativeNames};
@@ -17,7 +17,7 @@ use x509_cert::ext::pkix::{self, KeyUsages};
 use x509_cert::ext::{Extension, Extensions};
 
 /// Returns all extensions of the certificate to build.
-pub(super) fn all(issuer: &Issuer, request: &Request<'_>) -> der::Result<Extensions> {
+pub(super) fn all(issuer: &IssuerFields, request: &Request<'_>) -> der::Result<Extensions> {
     let profile = request.profile;
     let mut extensions = vec![
         subject_key_identifier(request)?,
@@ -61,7 +61,7 @@ fn subject_key_identifier(request: &Request<'_>) -> der::Result<Extension> {
 
 /// Returns the key identifier alone: issuer and serial would tie leaves to one certificate of the
 /// key.
-pub(super) fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension> {
+pub(super) fn authority_key_identifier(issuer: &IssuerFields) -> der::Result<Extension> {
     let identifier = pkix::AuthorityKeyIdentifier {
         key_identifier: Some(OctetString::new(issuer.key_identifier())?),
         ..pkix::AuthorityKeyIdentifier::default()

@@ -25,7 +25,7 @@ pub struct Distribution {
 
 /// The issuer of a certificate.
 #[derive(Clone, Debug)]
-pub struct Issuer {
+pub struct IssuerFields {
     name_der: Der,
     key_identifier: Vec<u8>,
     public_key: PublicKey,
@@ -60,16 +60,16 @@ pub enum IssuerRefusal {
     Key(#[from] KeyRefusal),
 }
 
-impl Issuer {
+impl IssuerFields {
     /// Reads the issuer from its certificate.
-    pub fn from_certificate(certificate: &Certificate) -> Result<Issuer, IssuerRefusal> {
+    pub fn from_certificate(certificate: &Certificate) -> Result<IssuerFields, IssuerRefusal> {
         if !certificate.may_sign_certificates() {
             return Err(IssuerRefusal::NotAnAuthority(certificate.subject()));
         }
         let key_identifier = certificate
             .subject_key_identifier()
             .ok_or_else(|| IssuerRefusal::NoKeyIdentifier(certificate.subject()))?;
-        Ok(Issuer {
+        Ok(IssuerFields {
             name_der: certificate.subject_der().clone(),
             key_identifier: key_identifier.to_vec(),
             public_key: certificate.public_key()?,
@@ -84,8 +84,8 @@ impl Issuer {
     }
 
     /// Describes a root that signs its own certificate.
-    pub fn self_signed(name: &Subject, public_key: &PublicKey) -> Issuer {
-        Issuer {
+    pub fn self_signed(name: &Subject, public_key: &PublicKey) -> IssuerFields {
+        IssuerFields {
             name_der: name.to_der(),
             key_identifier: public_key.key_identifier().to_vec(),
             public_key: public_key.clone(),
@@ -96,8 +96,8 @@ impl Issuer {
     }
 
     /// Returns the issuer with the URLs that its certificates will carry.
-    pub fn with_distribution(self, distribution: Distribution) -> Issuer {
-        Issuer {
+    pub fn with_distribution(self, distribution: Distribution) -> IssuerFields {
+        IssuerFields {
             distribution,
             ..self
         }

@@ -4,7 +4,7 @@
 //! shortened, and a path length is not reduced. The output must still pass [`lint`](super::lint).
 
 use super::extensions;
-use super::issuer::{Bounds, Issuer};
+use super::issuer::{Bounds, IssuerFields};
 use super::key::{KeyType, PublicKey, SignatureAlgorithm};
 use super::name::Subject;
 use super::name_constraints::KeptConstraints;
@@ -142,7 +142,7 @@ impl ToBeSigned {
 }
 
 /// Builds the to-be-signed bytes of a certificate under its issuer.
-pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
+pub fn build(issuer: &IssuerFields, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
     check_key_type(request)?;
     check_names(issuer, request)?;
     check_name_constraints(issuer, request)?;
@@ -180,7 +180,7 @@ fn names(key_types: &BTreeSet<KeyType>) -> String {
     names.join(", ")
 }
 
-fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {
+fn check_names(issuer: &IssuerFields, request: &Request<'_>) -> Result<(), BuildRefusal> {
     let same_name = request.subject.to_der() == *issuer.name_der();
     if !issuer.is_self_signed() {
         return if same_name {
@@ -256,7 +256,7 @@ fn validity_within(
 }
 
 fn encode(
-    issuer: &Issuer,
+    issuer: &IssuerFields,
     request: &Request<'_>,
     (not_before, not_after): (UnixSeconds, UnixSeconds),
 ) -> Result<Der, BuildRefusal> {

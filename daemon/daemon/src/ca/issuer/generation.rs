@@ -88,7 +88,7 @@ impl Issuer {
         parent: Option<&Generation>,
     ) -> Result<(), Error> {
         let signer = Signer::from(old);
-        let root = issuer::Issuer::self_signed(&shape.subject, &old.public_key);
+        let root = issuer::IssuerFields::self_signed(&shape.subject, &old.public_key);
         let signer = match parent {
             Some(parent) => Signer::from(parent),
             None => Signer {
@@ -147,7 +147,7 @@ impl Issuer {
             }
             None => {
                 key = described.reference();
-                issuer = issuer::Issuer::self_signed(&shape.subject, &public_key);
+                issuer = issuer::IssuerFields::self_signed(&shape.subject, &public_key);
                 Signer {
                     generation: row.id,
                     authority: &row.authority,

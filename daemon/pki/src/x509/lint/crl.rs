@@ -6,7 +6,7 @@
 
 use super::canonical::{self, INTEGER, SEQUENCE, Value};
 use super::fields::{check_time_form, moment};
-use super::issuer::{Issuer, IssuerReading};
+use super::issuer::{ComparedIssuer, IssuerReading};
 use super::{Finding, Findings, LintFailures, finding};
 use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
@@ -141,7 +141,7 @@ fn check(bytes: &[u8], expected: &Expectation<'_>, findings: &mut Findings) -> R
 
 fn check_fields(
     parts: &Parts<'_>,
-    issuer: &Issuer<'_>,
+    issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
@@ -184,7 +184,7 @@ fn check_times(
 fn check_extensions(
     parts: &Parts<'_>,
     parsed: &TbsCertList<'_>,
-    issuer: &Issuer<'_>,
+    issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) -> Result<(), String> {

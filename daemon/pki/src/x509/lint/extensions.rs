@@ -2,7 +2,7 @@
 
 use super::canonical;
 use super::fields::Parts;
-use super::issuer::Issuer;
+use super::issuer::ComparedIssuer;
 use super::values::{Asked, asked_names};
 use super::{Expectation, Finding, Findings, finding};
 use x509_parser::certificate::TbsCertificate;
@@ -20,7 +20,7 @@ const AUTHORITY_INFORMATION_ACCESS: &[u8] = b"\x2b\x06\x01\x05\x05\x07\x01\x01";
 pub(super) fn check(
     parts: &Parts<'_>,
     parsed: &TbsCertificate<'_>,
-    issuer: &Issuer<'_>,
+    issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) -> Result<(), Finding> {
@@ -76,7 +76,7 @@ fn check_frame(parts: &Parts<'_>, parsed: &TbsCertificate<'_>) -> Result<(), Fin
 /// other.
 fn check_presence(
     parsed: &TbsCertificate<'_>,
-    issuer: &Issuer<'_>,
+    issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
@@ -93,7 +93,10 @@ fn check_presence(
     });
 }
 
-fn asked_extensions(issuer: &Issuer<'_>, expected: &Expectation<'_>) -> Vec<(&'static [u8], bool)> {
+fn asked_extensions(
+    issuer: &ComparedIssuer<'_>,
+    expected: &Expectation<'_>,
+) -> Vec<(&'static [u8], bool)> {
     let lists = expected
         .distribution
         .is_some_and(|urls| urls.crl_url.is_some());

@@ -3,7 +3,7 @@
 use super::canonical::{
     self, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, UTC_TIME, Value,
 };
-use super::issuer::Issuer;
+use super::issuer::ComparedIssuer;
 use super::{Expectation, ExpectedIssuer, Findings};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::name::{AttributeKind, Subject};
@@ -76,7 +76,7 @@ impl Parts<'_> {
 pub(super) fn check(
     parts: &Parts<'_>,
     parsed: &TbsCertificate<'_>,
-    issuer: &Issuer<'_>,
+    issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
@@ -120,7 +120,7 @@ fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Fi
     });
 }
 
-fn check_signature(parts: &Parts<'_>, issuer: &Issuer<'_>, findings: &mut Findings) {
+fn check_signature(parts: &Parts<'_>, issuer: &ComparedIssuer<'_>, findings: &mut Findings) {
     // The parameters count: NULL for RSA (RFC 4055 5), absent for all others (RFC 5758 3.2,
     // RFC 8410 3). Verifiers refuse what is the other way round.
     findings.require(
@@ -135,7 +135,7 @@ fn check_signature(parts: &Parts<'_>, issuer: &Issuer<'_>, findings: &mut Findin
 
 fn check_validity(
     parsed: &TbsCertificate<'_>,
-    issuer: &Issuer<'_>,
+    issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
@@ -287,7 +287,11 @@ fn attributes(subject: Value<'_>) -> Result<Vec<Attribute<'_>>, String> {
         .collect()
 }
 
-fn check_path_length(issuer: &Issuer<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
+fn check_path_length(
+    issuer: &ComparedIssuer<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) {
     let bound = issuer.above.and_then(|above| above.path_length);
     let fits = match (bound, expected.profile.kind) {
         (Some(bound), Kind::Authority { path_length }) => {

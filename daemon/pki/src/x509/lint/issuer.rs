@@ -21,7 +21,7 @@ struct Facts {
 }
 
 /// The fields of the issuer's certificate that the lint compares.
-pub(super) struct Issuer<'a> {
+pub(super) struct ComparedIssuer<'a> {
     pub(super) name: &'a [u8],
     /// The AlgorithmIdentifier of the issuer's signatures.
     pub(super) signature_algorithm: Result<&'static [u8], String>,
@@ -44,9 +44,9 @@ impl IssuerReading {
         IssuerReading(Facts::read(certificate.der()))
     }
 
-    pub(super) fn issuer(&self) -> Result<Issuer<'_>, String> {
+    pub(super) fn issuer(&self) -> Result<ComparedIssuer<'_>, String> {
         let facts = self.0.as_ref().map_err(String::clone)?;
-        Ok(Issuer {
+        Ok(ComparedIssuer {
             name: &facts.name,
             signature_algorithm: facts.signature_algorithm.clone(),
             above: Some(&facts.above),
@@ -66,14 +66,14 @@ impl Facts {
     }
 }
 
-impl<'a> Issuer<'a> {
+impl<'a> ComparedIssuer<'a> {
     pub(super) fn read(
         expected: &Expectation<'a>,
         parts: &Parts<'a>,
-    ) -> Result<Issuer<'a>, String> {
+    ) -> Result<ComparedIssuer<'a>, String> {
         match expected.issuer {
             ExpectedIssuer::Certificate(reading) => reading.issuer(),
-            ExpectedIssuer::SelfSigned => Ok(Issuer {
+            ExpectedIssuer::SelfSigned => Ok(ComparedIssuer {
                 name: parts.subject.whole,
                 signature_algorithm: signature_algorithm(parts.spki.whole),
                 above: None,

@@ -134,7 +134,8 @@ fn check(
 ) -> Result<(), Finding> {
     let parts = fields::Parts::read(&tbs.bytes).map_err(finding("not_canonical"))?;
     let parsed = read_with_parser(&tbs.bytes).map_err(finding("unreadable"))?;
-    let issuer = issuer::Issuer::read(expected, &parts).map_err(finding("issuer_unreadable"))?;
+    let issuer =
+        issuer::ComparedIssuer::read(expected, &parts).map_err(finding("issuer_unreadable"))?;
     fields::check(&parts, &parsed, &issuer, expected, findings);
     check_labels(tbs, &parts, &parsed, findings);
     extensions::check(&parts, &parsed, &issuer, expected, findings)

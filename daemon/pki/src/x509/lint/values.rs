@@ -3,7 +3,7 @@
 use super::Expectation;
 use super::canonical::{self, SEQUENCE, Value};
 use super::fields::Parts;
-use super::issuer::Issuer;
+use super::issuer::ComparedIssuer;
 use crate::x509::issuer::Distribution;
 use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, SubjectAlternativeNames};
 use crate::x509::san::SubjectAlternativeName;
@@ -23,7 +23,7 @@ pub(super) fn asked_names<'a>(expected: &Expectation<'a>) -> &'a [SubjectAlterna
 /// One extension and the values it is compared with.
 pub(super) struct Asked<'a> {
     pub(super) parts: &'a Parts<'a>,
-    pub(super) issuer: &'a Issuer<'a>,
+    pub(super) issuer: &'a ComparedIssuer<'a>,
     pub(super) expected: &'a Expectation<'a>,
     pub(super) value: Value<'a>,
 }

@@ -179,11 +179,11 @@ fn what_must_not_be_signed_is_not_built() {
 
 #[test]
 fn a_leaf_or_a_crippled_authority_is_no_issuer() {
-    use crate::x509::issuer::{Issuer, IssuerRefusal};
+    use crate::x509::issuer::{IssuerFields, IssuerRefusal};
     let root = Authority::root(KeyType::P256, &Profile::authority(None, 10 * YEAR));
     let key = SoftwareKey::generate(KeyType::P256).public_key();
     let leaf = root.certify("device-7", &key, &leaf_profile());
-    let refusal = Issuer::from_certificate(&leaf).expect_err("is refused");
+    let refusal = IssuerFields::from_certificate(&leaf).expect_err("is refused");
     assert_eq!(
         refusal,
         IssuerRefusal::NotAnAuthority("CN=device-7".to_owned())

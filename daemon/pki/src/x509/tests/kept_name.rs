@@ -3,7 +3,7 @@
 use super::{NOW, SoftwareKey, YEAR, expectation, name, request, signed};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::IssuerFields;
 use crate::x509::key::KeyType;
 use crate::x509::lint::{ExpectedIssuer, IssuerReading, lint};
 use crate::x509::name::{NameRefusal, Subject};
@@ -55,7 +55,7 @@ fn root_named(subject: &Subject) -> Certificate {
     let profile = Profile::authority(None, YEAR);
     let public_key = KEY.public_key();
     let serial = SerialNumber::from_random(UnixSeconds::new(0), [7; 12]);
-    let issuer = Issuer::self_signed(subject, &public_key);
+    let issuer = IssuerFields::self_signed(subject, &public_key);
     let request = request(&profile, subject, &public_key, &serial);
     let built = build(&issuer, &request).expect("builds");
     let linted = lint(built, &expectation(ExpectedIssuer::SelfSigned, &request));
@@ -75,7 +75,7 @@ fn is_kept(der: &[u8]) {
     let serial = SerialNumber::from_random(UnixSeconds::new(0), [9; 12]);
     let profile = Profile::verification();
     let request = request(&profile, &leaf, &key, &serial);
-    let issuer = Issuer::from_certificate(&root).expect("is an authority");
+    let issuer = IssuerFields::from_certificate(&root).expect("is an authority");
     let reading = IssuerReading::new(&root);
     let built = build(&issuer, &request).expect("builds");
     let expected = expectation(ExpectedIssuer::Certificate(&reading), &request);
@@ -134,7 +134,7 @@ fn another_kept_name_is_found_by_the_lint() {
     let serial = SerialNumber::from_random(UnixSeconds::new(0), [7; 12]);
     let asked = request(&profile, &other, &public_key, &serial);
     let built = request(&profile, &ours, &public_key, &serial);
-    let built = build(&Issuer::self_signed(&ours, &public_key), &built).expect("builds");
+    let built = build(&IssuerFields::self_signed(&ours, &public_key), &built).expect("builds");
     let failures = lint(built, &expectation(ExpectedIssuer::SelfSigned, &asked));
     let failures = failures.expect_err("the name is another one");
     let found: Vec<_> = failures.findings().iter().map(|it| it.id).collect();

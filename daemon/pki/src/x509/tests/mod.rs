@@ -16,7 +16,7 @@ mod requested_names;
 mod weak;
 
 use super::certificate::{Certificate, assemble};
-use super::issuer::Issuer;
+use super::issuer::IssuerFields;
 use super::key::{KeyType, PublicKey};
 use super::lint::{Expectation, ExpectedIssuer, IssuerReading, LintedTbs, lint};
 use super::name::{DistinguishedName, Subject};
@@ -118,7 +118,7 @@ impl Authority {
         let key = SoftwareKey::generate(key_type);
         let subject = name("Test Root");
         let public_key = key.public_key();
-        let issuer = Issuer::self_signed(&subject, &public_key);
+        let issuer = IssuerFields::self_signed(&subject, &public_key);
         let serial = SerialNumber::from_random(UnixSeconds::new(0), [7; 12]);
         let request = request(profile, &subject, &public_key, &serial);
         let linted = build_and_lint(&issuer, ExpectedIssuer::SelfSigned, &request);
@@ -153,8 +153,8 @@ impl Authority {
         )
     }
 
-    pub(super) fn issuer(&self) -> Issuer {
-        Issuer::from_certificate(&self.certificate).expect("is an authority")
+    pub(super) fn issuer(&self) -> IssuerFields {
+        IssuerFields::from_certificate(&self.certificate).expect("is an authority")
     }
 }
 
@@ -199,7 +199,7 @@ pub(super) fn expectation<'a>(
 }
 
 fn build_and_lint(
-    issuer: &Issuer,
+    issuer: &IssuerFields,
     expected: ExpectedIssuer<'_>,
     request: &Request<'_>,
 ) -> LintedTbs {
