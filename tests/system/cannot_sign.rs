@@ -6,7 +6,7 @@
 //! it misses every deadline. All sources ask at once: the API, EST, the admin socket, the daemon's
 //! own listener, a rollover, a proof of possession, a revocation list and a canary.
 
-use crate::est::Client;
+use crate::est::EstClient;
 use crate::process::until;
 use crate::request::{Holder, Request, der};
 use crate::test_env::TestEnv;
@@ -184,7 +184,7 @@ impl Scene {
     }
 
     fn ask_est(&self, codes: &[&str]) {
-        let client = Client::of(&self.env, &self.station);
+        let client = EstClient::of(&self.env, &self.station);
         let csr = STANDARD.encode(der(&Request::device("pump-est").csr));
         let answer = client.post("device/simpleenroll", csr.as_bytes());
         assert_eq!(answer.status, "503", "{answer:?}");

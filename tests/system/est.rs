@@ -15,7 +15,7 @@ use time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A client of EST, with a folder for its files.
-pub(crate) struct Client<'a> {
+pub(crate) struct EstClient<'a> {
     env: &'a TestEnv,
     /// The certificate that the client presents.
     holder: Option<&'a Holder>,
@@ -37,7 +37,7 @@ impl Answer {
     }
 }
 
-impl<'a> Client<'a> {
+impl<'a> EstClient<'a> {
     pub(crate) fn of(env: &'a TestEnv, holder: &'a Holder) -> Self {
         let holder = Some(holder);
         Self { env, holder }
@@ -183,7 +183,7 @@ fn a_device_is_enrolled_by_a_station_and_renews_itself() {
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
     let root = env.authority("root");
-    let stranger = Client {
+    let stranger = EstClient {
         env: &env,
         holder: None,
     };
@@ -207,12 +207,12 @@ fn a_device_is_enrolled_by_a_station_and_renews_itself() {
     }
 
     let station = env.enlist("station", "station-1");
-    let station = Client::of(&env, &station);
+    let station = EstClient::of(&env, &station);
     let device = station.obtain("device/simpleenroll", &Request::device("press-7"));
     device.is_accepted_by_openssl(&root);
     is_assigned(&env.emulator, &device);
 
-    let renewed = Client::of(&env, &device);
+    let renewed = EstClient::of(&env, &device);
     let renewed = renewed.obtain("device/simplereenroll", &Request::device("press-7"));
     assert_ne!(der(&renewed.certificate), der(&device.certificate));
     renewed.is_accepted_by_openssl(&root);
@@ -234,11 +234,12 @@ fn a_foreign_est_client_renews() {
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
     let station = env.enlist("station", "station-1");
-    let old = Client::of(&env, &station).obtain("device/simpleenroll", &Request::device("press-7"));
+    let old =
+        EstClient::of(&env, &station).obtain("device/simpleenroll", &Request::device("press-7"));
     env.configure(&configuration.replacen("[listen]", for_it, 1));
     env.run(&["reload"]);
     let request = Request::device("press-7");
-    let client = Client::of(&env, &old);
+    let client = EstClient::of(&env, &old);
     let root = client.file("root.pem", &env.authority("root"));
     let plant = client.file("plant.pem", &env.authority("plant"));
     let line = client.file("line-1.pem", &env.authority("line-1"));
@@ -282,7 +283,7 @@ fn a_foreign_est_client_renews() {
 
 /// Without line breaks an answer is one line, which ends as a text file does, so that OpenSSL reads
 /// it.
-fn is_one_line_for_openssl(client: &Client<'_>) {
+fn is_one_line_for_openssl(client: &EstClient<'_>) {
     let out = client.env.path("one-line.der");
     for operation in ["device/cacerts", "device/csrattrs"] {
         let body = client.get(operation).body;
@@ -304,7 +305,7 @@ fn is_one_line_for_openssl(client: &Client<'_>) {
 fn the_same_request_in_any_shape_has_one_answer() {
     let env = TestEnv::running();
     let station = env.enlist("station", "station-1");
-    let station = Client::of(&env, &station);
+    let station = EstClient::of(&env, &station);
     let request = Request::device("press-7");
     let first = station.obtain("device/simpleenroll", &request);
     let rows = (env.count("intent"), env.entries());
@@ -332,7 +333,7 @@ fn the_same_request_in_any_shape_has_one_answer() {
     assert_eq!((env.count("intent"), env.entries()), rows);
 
     let other = env.enlist("station", "station-2");
-    let other = Client::of(&env, &other).obtain("device/simpleenroll", &request);
+    let other = EstClient::of(&env, &other).obtain("device/simpleenroll", &request);
     assert_ne!(other.certificate, first.certificate);
     // The id is now the device's: the first station's next request is a new one.
     let next = station.obtain("device/simpleenroll", &request);
@@ -386,12 +387,12 @@ fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
 fn a_request_that_est_does_not_allow_is_refused_with_the_reason() {
     let env = TestEnv::running();
     let station = env.enlist("station", "station-1");
-    let station = Client::of(&env, &station);
+    let station = EstClient::of(&env, &station);
     let device = station.obtain("device/simpleenroll", &Request::device("press-7"));
-    let device = Client::of(&env, &device);
+    let device = EstClient::of(&env, &device);
     let auditor = env.enlist("auditor", "auditor-1");
-    let auditor = Client::of(&env, &auditor);
-    let stranger = Client {
+    let auditor = EstClient::of(&env, &auditor);
+    let stranger = EstClient {
         env: &env,
         holder: None,
     };
@@ -501,7 +502,7 @@ fn a_request_that_est_does_not_allow_is_refused_with_the_reason() {
 fn est_asks_to_come_back_while_the_token_is_away() {
     let env = TestEnv::running();
     let station = env.enlist("station", "station-1");
-    let station = Client::of(&env, &station);
+    let station = EstClient::of(&env, &station);
     fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
     let request = Request::device("press-7");
     let answer = station.post("device/simpleenroll", request.csr.as_bytes());

@@ -8,7 +8,7 @@ use crate::caller::{Answer, Caller};
 use crate::invariants;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
-use crate::test_env::{Client, TestEnv};
+use crate::test_env::{AdminClient, TestEnv};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -130,7 +130,7 @@ impl Load {
         std::thread::sleep(PAUSE);
     }
 
-    fn look(&self, client: &Client, lists: &Caller) {
+    fn look(&self, client: &AdminClient, lists: &Caller) {
         while !self.has_ended() {
             let status = client.hallmark(&["status"]);
             assert_eq!(status.code, Some(0), "{status:?}");

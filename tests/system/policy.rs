@@ -1,7 +1,7 @@
 //! Tests which certificates stations and devices may request, as the configuration says.
 
 use crate::caller::Answer;
-use crate::est::Client;
+use crate::est::EstClient;
 use crate::process::CommandOutput;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
@@ -83,7 +83,7 @@ fn bound(env: &TestEnv) -> String {
 }
 
 fn est(env: &TestEnv, holder: &Holder, operation: &str, request: &Request) -> (String, String) {
-    let answer = Client::of(env, holder).post(operation, request.csr.as_bytes());
+    let answer = EstClient::of(env, holder).post(operation, request.csr.as_bytes());
     (answer.status.clone(), answer.code())
 }
 

@@ -2,7 +2,7 @@
 //! comes before a certificate ends that was not renewed.
 
 use crate::caller::Caller;
-use crate::est::Client;
+use crate::est::EstClient;
 use crate::process::until;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
@@ -74,7 +74,7 @@ fn a_station_renews_its_own_certificate() {
     env.caller(&first).obtain(&Request::device("press-7"));
     for operation in ["station-now/simplereenroll", "simplereenroll"] {
         let request = Request::new("station-now", "station-1");
-        let client = Client::of(&env, &second);
+        let client = EstClient::of(&env, &second);
         let answer = client.post(operation, request.csr.as_bytes());
         assert_eq!(answer.status, "200", "{operation}: {answer:?}");
         let issued = env.count("certificate");
@@ -129,7 +129,7 @@ fn a_renewal_widens_nothing() {
     );
     witness.sees_refused(400, "renewal_same_key", || station.ask(&same_key));
 
-    let client = Client::of(&env, &holder);
+    let client = EstClient::of(&env, &holder);
     for (label, code) in [
         ("station", "role_forbidden"),
         ("auditor-now", "role_forbidden"),

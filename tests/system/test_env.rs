@@ -286,8 +286,8 @@ impl TestEnv {
     }
 
     /// A client that runs `hallmark` while the test goes on.
-    pub(crate) fn client(&self) -> Client {
-        Client {
+    pub(crate) fn client(&self) -> AdminClient {
+        AdminClient {
             socket: self.path(self.admin),
         }
     }
@@ -540,11 +540,11 @@ fn in_namespace_of(script: &str, command: &Command) -> Command {
 }
 
 /// Runs `hallmark` over the admin socket.
-pub(crate) struct Client {
+pub(crate) struct AdminClient {
     socket: PathBuf,
 }
 
-impl Client {
+impl AdminClient {
     pub(crate) fn hallmark(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = Command::new(HALLMARK);
         command.env("HALLMARK_ADMIN_SOCKET", &self.socket);

@@ -4,7 +4,7 @@
 //! that needs the database and no daemon may run.
 
 use super::Show;
-use super::client::Client;
+use super::client::ApiClient;
 use super::command::BackupCommand;
 use super::failure::Failure;
 use super::output::Output;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::Path;
 
-pub(super) fn run(client: &Client, show: &Show, command: &BackupCommand) -> Result<(), Failure> {
+pub(super) fn run(client: &ApiClient, show: &Show, command: &BackupCommand) -> Result<(), Failure> {
     match command {
         BackupCommand::Create { to } => create(client, show, to.as_deref()),
         BackupCommand::Verify { file } => {
@@ -37,7 +37,7 @@ pub(super) fn run(client: &Client, show: &Show, command: &BackupCommand) -> Resu
     }
 }
 
-fn create(client: &Client, show: &Show, to: Option<&Path>) -> Result<(), Failure> {
+fn create(client: &ApiClient, show: &Show, to: Option<&Path>) -> Result<(), Failure> {
     let trial = to.map(|folder| folder.join("hallmark.db.new"));
     Output::prepare(trial.as_deref())?;
     let mut made = client.post("/v1/backups", &json!({}))?;

@@ -1,6 +1,6 @@
 //! Runs `hallmark block`, and `hallmark device|enrollment|authority block` and `unblock`.
 
-use super::client::{Client, segment};
+use super::client::{ApiClient, segment};
 use super::command::BlockCommand;
 use super::failure::Failure;
 use super::{Show, receipt};
@@ -17,7 +17,7 @@ const COLUMNS: [&str; 8] = [
     "lifted_at",
 ];
 
-pub(super) fn run(client: &Client, show: &Show, command: &BlockCommand) -> Result<(), Failure> {
+pub(super) fn run(client: &ApiClient, show: &Show, command: &BlockCommand) -> Result<(), Failure> {
     match command {
         BlockCommand::List { all } => {
             let blocks = client.pages(&format!("/v1/blocks?all={all}"), "id")?;
@@ -45,7 +45,7 @@ pub(super) fn run(client: &Client, show: &Show, command: &BlockCommand) -> Resul
 }
 
 pub(super) fn start(
-    client: &Client,
+    client: &ApiClient,
     show: &Show,
     kind: &str,
     name: &str,
@@ -57,7 +57,7 @@ pub(super) fn start(
 }
 
 pub(super) fn lift(
-    client: &Client,
+    client: &ApiClient,
     show: &Show,
     kind: &str,
     name: &str,

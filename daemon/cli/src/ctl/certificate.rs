@@ -1,6 +1,6 @@
 //! Runs `hallmark certificate`.
 
-use super::client::{Client, segment};
+use super::client::{ApiClient, segment};
 use super::command::{CertificateCommand, RevokeCertificate};
 use super::failure::Failure;
 use super::output::{Output, chain};
@@ -19,7 +19,7 @@ pub(super) const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 const SHA256_DIGITS: usize = 64;
 
 pub(super) fn run(
-    client: &Client,
+    client: &ApiClient,
     show: &Show,
     command: &CertificateCommand,
 ) -> Result<(), Failure> {
@@ -45,7 +45,7 @@ pub(super) fn run(
     }
 }
 
-fn revoke(client: &Client, show: &Show, revoke: &RevokeCertificate) -> Result<(), Failure> {
+fn revoke(client: &ApiClient, show: &Show, revoke: &RevokeCertificate) -> Result<(), Failure> {
     let mut body = json!({ "reason": revoke.reason, "cause": revoke.cause });
     if let Some(digits) = &revoke.serial {
         body[kind_of(digits)] = json!(digits);

@@ -28,12 +28,12 @@ pub(super) enum StepsBody {
 }
 
 /// A connection to the daemon's admin socket.
-pub(super) struct Client {
+pub(super) struct ApiClient {
     http: reqwest::blocking::Client,
     socket: String,
 }
 
-impl Client {
+impl ApiClient {
     pub(super) fn new(socket: &Path) -> Result<Self, Failure> {
         socket_path::check(socket, "--admin-socket or HALLMARK_ADMIN_SOCKET")
             .map_err(|refusal| Failure::Usage(refusal.to_string()))?;

@@ -20,7 +20,7 @@ use crate::setup;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
-use client::{Client, StepsBody};
+use client::{ApiClient, StepsBody};
 use command::{
     AuditCommand, AuthorityCommand, CaCertificateCommand, CeremonyCommand, ClockCommand, Command,
     DeviceCommand, EnrollmentCommand, PushCommand,
@@ -94,7 +94,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
             Ok(())
         };
     }
-    let client = Client::new(&arguments.admin_socket)?;
+    let client = ApiClient::new(&arguments.admin_socket)?;
     match &arguments.command {
         Command::Setup(_) => unreachable!("it needs no daemon, and was run above"),
         Command::Status => show.record(&client.get("/v1/status")?),
@@ -158,7 +158,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
     }
 }
 
-fn reload(client: &Client, show: &Show) -> Result<(), Failure> {
+fn reload(client: &ApiClient, show: &Show) -> Result<(), Failure> {
     let reloaded = client.post("/v1/reload", &json!({}))?;
     if show.json {
         return show.record(&reloaded);
@@ -170,7 +170,7 @@ fn reload(client: &Client, show: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result<(), Failure> {
+fn authority(client: &ApiClient, show: &Show, command: &AuthorityCommand) -> Result<(), Failure> {
     match command {
         AuthorityCommand::List => show.table(
             &client.get("/v1/authorities")?,
@@ -229,7 +229,7 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
 }
 
 /// The daemon reads the files; a relative path is one of this program's folder.
-fn import(client: &Client, show: &Show, files: &command::Import) -> Result<(), Failure> {
+fn import(client: &ApiClient, show: &Show, files: &command::Import) -> Result<(), Failure> {
     let absolute = |path: &Option<PathBuf>| {
         let path = path.as_deref();
         path.map(|it| std::path::absolute(it).map_err(|error| Failure::file(it, &error)))
@@ -246,7 +246,7 @@ fn import(client: &Client, show: &Show, files: &command::Import) -> Result<(), F
     show.record(&outcome["report"])
 }
 
-fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
+fn issue(client: &ApiClient, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
     let csr = pem_or_base64(&issue.csr, FILE_BYTES_MAX, "the request")?;
     // Nothing is issued that could not be written afterwards.
     let out = Output::prepare(issue.out.as_deref())?;
@@ -259,7 +259,7 @@ fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Fai
     written
 }
 
-fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
+fn enrollment(client: &ApiClient, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
     match command {
         EnrollmentCommand::List { unknown: true } => show.table(
             &client.pages("/v1/enrollments?unknown=true", "id")?,
@@ -345,7 +345,7 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
 /// Returns the registration ids of the individual enrollments that excluded a device from a group.
 /// They stay when the group is removed, and admit their devices by new leaves.
 fn beside_group(
-    client: &Client,
+    client: &ApiClient,
     group: &str,
     provisioning: Option<&str>,
 ) -> Result<Vec<String>, Failure> {
@@ -362,7 +362,7 @@ fn beside_group(
     Ok(names.map(str::to_owned).collect())
 }
 
-fn audit(client: &Client, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
+fn audit(client: &ApiClient, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
     match command {
         AuditCommand::Show {
             after,
@@ -410,7 +410,7 @@ fn audit(client: &Client, show: &Show, command: &AuditCommand) -> Result<(), Fai
 }
 
 fn run_ceremony(
-    client: &Client,
+    client: &ApiClient,
     show: &Show,
     file: &Path,
     folder: Option<&Path>,
@@ -435,7 +435,7 @@ fn run_ceremony(
 }
 
 /// Sends a request that reports progress. The steps go to standard error; the result is returned.
-fn steps(client: &Client, path: &str, body: StepsBody) -> Result<Value, Failure> {
+fn steps(client: &ApiClient, path: &str, body: StepsBody) -> Result<Value, Failure> {
     let mut outcome = None;
     client.stream(path, body, |line| {
         if let Some(step) = line["progress"].as_str() {

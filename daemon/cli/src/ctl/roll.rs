@@ -1,6 +1,6 @@
 //! Runs `hallmark roll`: starts, lists, shows, approves and aborts rollovers.
 
-use super::client::{Client, segment};
+use super::client::{ApiClient, segment};
 use super::command::{RollCommand, StartRoll};
 use super::failure::Failure;
 use super::output::Output;
@@ -21,7 +21,7 @@ const COLUMNS: [&str; 7] = [
     "waits_for",
 ];
 
-pub(super) fn run(client: &Client, show: &Show, command: &RollCommand) -> Result<(), Failure> {
+pub(super) fn run(client: &ApiClient, show: &Show, command: &RollCommand) -> Result<(), Failure> {
     match command {
         RollCommand::Start(roll) => match &roll.of.authority {
             Some(authority) => start_authority(client, show, roll, authority),
@@ -51,7 +51,7 @@ pub(super) fn run(client: &Client, show: &Show, command: &RollCommand) -> Result
 
 /// A request for a new leaf that cannot be used never delays an exclusion: what is wrong with it is
 /// reported after the receipt.
-fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> {
+fn start(client: &ApiClient, show: &Show, roll: &StartRoll) -> Result<(), Failure> {
     let csr = roll
         .csr
         .as_deref()
@@ -103,7 +103,7 @@ fn not_issued(answer: &Value) -> Option<String> {
 }
 
 fn start_authority(
-    client: &Client,
+    client: &ApiClient,
     show: &Show,
     roll: &StartRoll,
     authority: &str,

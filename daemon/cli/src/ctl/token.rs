@@ -1,12 +1,12 @@
 //! Runs `hallmark token`.
 
-use super::client::{Client, StepsBody, segment};
+use super::client::{ApiClient, StepsBody, segment};
 use super::command::TokenCommand;
 use super::failure::Failure;
 use super::{Show, steps};
 use serde_json::json;
 
-pub(super) fn run(client: &Client, show: &Show, command: &TokenCommand) -> Result<(), Failure> {
+pub(super) fn run(client: &ApiClient, show: &Show, command: &TokenCommand) -> Result<(), Failure> {
     match command {
         TokenCommand::List => show.table(
             &client.get("/v1/tokens")?,
@@ -35,7 +35,7 @@ pub(super) fn run(client: &Client, show: &Show, command: &TokenCommand) -> Resul
 
 /// Shows the report of a check or benchmark, and fails unless everything is good.
 fn tried(
-    client: &Client,
+    client: &ApiClient,
     show: &Show,
     path: &str,
     body: StepsBody,

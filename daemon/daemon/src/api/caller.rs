@@ -8,7 +8,7 @@
 use super::Api;
 use super::problem::Problem;
 use crate::ca::authorize::Caller;
-use crate::ca::issuer::client::Client;
+use crate::ca::issuer::client::KnownClient;
 use crate::ca::{Advice, CertificateAuthority, Code, Error};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
@@ -72,7 +72,7 @@ impl Peer {
         };
         let found = &certificate.as_ref()?.found;
         let found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.as_ref().map(Client::holder)
+        found.as_ref().map(KnownClient::holder)
     }
 
     /// SHA-256 of the client certificate, if there is one.
@@ -89,7 +89,7 @@ impl Peer {
 #[derive(Clone, Debug)]
 pub struct ClientCertificate {
     der: Arc<[u8]>,
-    found: Arc<Mutex<Option<Client>>>,
+    found: Arc<Mutex<Option<KnownClient>>>,
 }
 
 impl ClientCertificate {
@@ -109,13 +109,13 @@ impl ClientCertificate {
     }
 
     /// Returns the record that was found before, if it is still current.
-    fn remembered(&self, ca: &CertificateAuthority) -> Option<Client> {
+    fn remembered(&self, ca: &CertificateAuthority) -> Option<KnownClient> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.clone().filter(|it| it.is_current(ca.issuer()))
     }
 
     /// Looks the certificate up in the store.
-    fn find(&self, ca: &CertificateAuthority) -> Result<Option<Client>, Error> {
+    fn find(&self, ca: &CertificateAuthority) -> Result<Option<KnownClient>, Error> {
         let found = ca.issuer().find_client(&self.der)?;
         let mut remembered = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.clone_from(&found);

@@ -54,7 +54,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 use batch::Batches;
 use caller::Peer;
-use client::{Class, Client};
+use client::{Class, ConnectedClient};
 use problem::Problem;
 use reload::Reloads;
 use serde::Serialize;
@@ -221,7 +221,7 @@ impl Edge {
 
     /// The application, and the peer, of a request with these extensions.
     fn asked(&self, request: &Extensions) -> Result<(Api, Peer), Problem> {
-        let client = request.get::<Client>();
+        let client = request.get::<ConnectedClient>();
         let client =
             client.ok_or_else(|| Error::stop(Code::Internal, "a request has no client"))?;
         Ok((self.api(client.class), client.peer.clone()))

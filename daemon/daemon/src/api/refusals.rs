@@ -4,7 +4,7 @@
 //! would make two entries. It runs each request to its end in a task of its own: a client that
 //! hangs up cancels neither work nor entry.
 
-use super::client::{Class, Client};
+use super::client::{Class, ConnectedClient};
 use super::problem::{About, Problem, Refusal, Refusals};
 use super::{Api, Edge};
 use crate::ca::issuer::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
@@ -63,7 +63,7 @@ impl Edge {
 
 /// A request, as the journal shows it.
 struct RequestSummary {
-    client: Option<Client>,
+    client: Option<ConnectedClient>,
     method: Method,
     route: String,
     path: String,
@@ -74,7 +74,7 @@ impl RequestSummary {
         let extensions = request.extensions();
         let route = extensions.get::<MatchedPath>();
         Self {
-            client: extensions.get::<Client>().cloned(),
+            client: extensions.get::<ConnectedClient>().cloned(),
             method: request.method().clone(),
             route: route.map_or_else(String::new, |it| it.as_str().to_owned()),
             path: request.uri().path().to_owned(),
@@ -112,7 +112,12 @@ impl RequestSummary {
     }
 
     /// `None` for a client that could not be identified.
-    async fn actor(&self, api: &Api, client: &Client, status: StatusCode) -> Option<String> {
+    async fn actor(
+        &self,
+        api: &Api,
+        client: &ConnectedClient,
+        status: StatusCode,
+    ) -> Option<String> {
         if let Some(user) = client.peer.user() {
             return Some(user);
         }
@@ -139,7 +144,7 @@ impl RequestSummary {
         }
     }
 
-    fn detail(&self, client: &Client, profile: Option<String>) -> Value {
+    fn detail(&self, client: &ConnectedClient, profile: Option<String>) -> Value {
         let mut detail = json!({ "method": self.method.as_str(), "route": self.route });
         if let Some(address) = client.address {
             detail["address"] = address.to_string().into();

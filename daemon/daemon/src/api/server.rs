@@ -12,7 +12,7 @@
 
 use super::Edge;
 use super::batch::BATCH_BYTES_MAX;
-use super::client::{Class, Client};
+use super::client::{Class, ConnectedClient};
 use super::listener::{Listener, Origin};
 use super::pace::Paced;
 use super::pool::{Activity, Holder, Limits, Place, Pool, Works, Worth};
@@ -214,9 +214,9 @@ impl Served {
         origin: Origin,
         place: Place,
         activity: &Arc<Activity>,
-    ) -> Option<(L::Stream, Client, Place)> {
+    ) -> Option<(L::Stream, ConnectedClient, Place)> {
         let (stream, peer) = L::begin(socket, origin, activity, &self.edge).await?;
-        let mut client = Client {
+        let mut client = ConnectedClient {
             peer,
             address: origin.address,
             class: origin.class,
@@ -237,7 +237,7 @@ impl Served {
 
 async fn serve_connection<S>(
     stream: S,
-    client: Client,
+    client: ConnectedClient,
     activity: &Arc<Activity>,
     router: Router,
     stop: watch::Receiver<bool>,

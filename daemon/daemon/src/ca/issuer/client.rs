@@ -18,7 +18,7 @@ use aws_lc_rs::digest;
 
 /// The holder of a client certificate that this daemon issued, good or not.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct KnownClient {
     certificate: Requester,
     role: Role,
     name: String,
@@ -34,7 +34,7 @@ pub struct Client {
     may_be_blocked: bool,
 }
 
-impl Client {
+impl KnownClient {
     /// Returns true while what was found still holds; only the clock can change it then.
     pub fn is_current(&self, issuer: &Issuer) -> bool {
         !self.may_be_blocked && self.certificate.revocations == issuer.store.revocations()
@@ -105,7 +105,7 @@ impl Client {
 impl Issuer {
     /// Finds the holder of the client certificate `der`. Returns `None` if it is no client
     /// certificate of this daemon.
-    pub fn find_client(&self, der: &[u8]) -> Result<Option<Client>, Error> {
+    pub fn find_client(&self, der: &[u8]) -> Result<Option<KnownClient>, Error> {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
         let requester = Requester {
@@ -152,7 +152,7 @@ impl Issuer {
         requester: Requester,
         row: ClientRow,
         certificate: &Certificate,
-    ) -> Result<Option<Client>, Error> {
+    ) -> Result<Option<KnownClient>, Error> {
         let (Some(role), Some(name)) = (row.certificate.role, certificate.common_name()) else {
             return Ok(None);
         };
@@ -165,7 +165,7 @@ impl Issuer {
             row.revoked_above.map(in_words)
         };
         let is_on_hold = row.certificate.is_on_hold();
-        Ok(Some(Client {
+        Ok(Some(KnownClient {
             certificate: requester,
             role,
             name,
@@ -180,7 +180,7 @@ impl Issuer {
     }
 
     /// Names the caller, or says why the client certificate is not accepted now.
-    pub fn identify(&self, client: Option<Client>) -> Result<Caller, Error> {
+    pub fn identify(&self, client: Option<KnownClient>) -> Result<Caller, Error> {
         let Some(client) = client else {
             return Err(unauthenticated(
                 Code::ClientCertificateUnknown,
