@@ -4,7 +4,7 @@
 use super::answers::CredentialStore;
 use super::files::{Root, put};
 use super::machine::{self, User};
-use super::plan::{Holder, Origin, PlannedCredential};
+use super::plan::{Origin, PlannedCredential, SecretReceiver};
 use anyhow::{Context, bail};
 use hallmark_base::files::{self, SecretUnusable};
 use secrecy::{ExposeSecret, SecretString};
@@ -68,9 +68,9 @@ pub(super) fn obtain(
 ) -> anyhow::Result<SecretString> {
     match &credential.origin {
         Origin::File(path) => {
-            read(path, credential.holder).with_context(|| credential.what.clone())
+            read(path, credential.receiver).with_context(|| credential.what.clone())
         }
-        Origin::Typed => alone(&ask(&credential.what)?, credential.holder)
+        Origin::Typed => alone(&ask(&credential.what)?, credential.receiver)
             .with_context(|| format!("{} cannot be used", credential.what)),
         Origin::Random => Ok(random()),
         Origin::NewToken(path) => bail!(
@@ -82,19 +82,19 @@ pub(super) fn obtain(
     }
 }
 
-fn read(path: &Path, holder: Holder) -> anyhow::Result<SecretString> {
+fn read(path: &Path, receiver: SecretReceiver) -> anyhow::Result<SecretString> {
     let text = files::secret(path, SECRET_BYTES_MAX);
-    let secret = text.and_then(|it| alone(&it, holder));
+    let secret = text.and_then(|it| alone(&it, receiver));
     secret.with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// Returns the secret alone. The blanks around a connection string never count; those around a PIN
 /// may be a part of it, and a guess could cost a try.
-fn alone(text: &SecretString, holder: Holder) -> Result<SecretString, SecretUnusable> {
+fn alone(text: &SecretString, receiver: SecretReceiver) -> Result<SecretString, SecretUnusable> {
     let text = text.expose_secret();
-    match holder {
-        Holder::Daemon => files::only_line(text.trim()),
-        Holder::Worker | Holder::NoUnit => files::only_line(text),
+    match receiver {
+        SecretReceiver::Daemon => files::only_line(text.trim()),
+        SecretReceiver::Worker | SecretReceiver::NoUnit => files::only_line(text),
     }
     .map(SecretString::from)
 }

@@ -75,12 +75,12 @@ pub struct PlannedCredential {
     pub what: String,
     pub origin: Origin,
     /// The unit that receives it from systemd.
-    pub holder: Holder,
+    pub receiver: SecretReceiver,
 }
 
 /// The receiver of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum SecretReceiver {
     Worker,
     Daemon,
     /// No unit: the secret is kept for emergencies.
@@ -103,7 +103,7 @@ pub enum Origin {
 pub fn plan(answers: &Answers, store: CredentialStore) -> Result<Plan, String> {
     let token = &answers.token.name;
     let credentials = credentials(answers);
-    let loads = |holder| loads(&credentials, holder, store);
+    let loads = |receiver| loads(&credentials, receiver, store);
     let mut files = vec![file(CONFIGURATION, configuration(answers))];
     files.push(file(CEREMONY, ceremony(answers)));
     let new_token = (answers.token.kind == TokenKind::Softhsm).then(|| NewToken {
@@ -122,8 +122,8 @@ pub fn plan(answers: &Answers, store: CredentialStore) -> Result<Plan, String> {
     }
     let worker = format!("hallmark-token@{token}.service.d");
     for (folder, text) in [
-        (worker.as_str(), loads(Holder::Worker)),
-        ("hallmarkd.service.d", loads(Holder::Daemon)),
+        (worker.as_str(), loads(SecretReceiver::Worker)),
+        ("hallmarkd.service.d", loads(SecretReceiver::Daemon)),
         ("hallmarkd.socket.d", listens(answers)),
     ] {
         files.push(file(&format!("{UNITS}/{folder}/10-setup.conf"), text));
@@ -171,11 +171,11 @@ pub(super) fn softhsm_configuration(token: &str) -> PathBuf {
 fn credentials(answers: &Answers) -> Vec<PlannedCredential> {
     let token = &answers.token;
     let of_token = |what: &str| format!("{what} of token {}", token.name);
-    let credential = |name: &str, what: &str, origin, holder| PlannedCredential {
+    let credential = |name: &str, what: &str, origin, receiver| PlannedCredential {
         name: name.to_owned(),
         what: what.to_owned(),
         origin,
-        holder,
+        receiver,
     };
     let folder = Path::new(TOKEN_STATE).join(&token.name);
     let (what, origin) = match token.kind {
@@ -185,19 +185,19 @@ fn credentials(answers: &Answers) -> Vec<PlannedCredential> {
     };
     let name = token_credential(answers);
     let what = of_token(what);
-    let mut all = vec![credential(&name, &what, origin, Holder::Worker)];
+    let mut all = vec![credential(&name, &what, origin, SecretReceiver::Worker)];
     if token.kind == TokenKind::Softhsm {
         let name = format!("{}-so-pin", token.name);
         let what = of_token("the SO PIN");
         let origin = Origin::NewToken(folder.join("so-pin"));
-        all.push(credential(&name, &what, origin, Holder::NoUnit));
+        all.push(credential(&name, &what, origin, SecretReceiver::NoUnit));
     }
     let Some(service) = &answers.provisioning else {
         return all;
     };
     let mut plane = |wanted: bool, name, what, file| {
         if wanted {
-            all.push(credential(name, what, given(file), Holder::Daemon));
+            all.push(credential(name, what, given(file), SecretReceiver::Daemon));
         }
     };
     let what = "the connection string of the provisioning service";
@@ -230,12 +230,16 @@ pub(super) fn token_credential(answers: &Answers) -> String {
 }
 
 /// Returns the lines of a drop-in that pass credentials.
-fn loads(credentials: &[PlannedCredential], holder: Holder, store: CredentialStore) -> String {
+fn loads(
+    credentials: &[PlannedCredential],
+    receiver: SecretReceiver,
+    store: CredentialStore,
+) -> String {
     let key = match store {
         CredentialStore::Encrypted => "LoadCredentialEncrypted",
         CredentialStore::Plain => "LoadCredential",
     };
-    let handed = credentials.iter().filter(|it| it.holder == holder);
+    let handed = credentials.iter().filter(|it| it.receiver == receiver);
     let lines = handed.map(|it| format!("{key}={}\n", it.name));
     format!("[Service]\n{}", lines.collect::<String>())
 }

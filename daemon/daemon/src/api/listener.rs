@@ -3,7 +3,7 @@
 use super::Edge;
 use super::caller::{Admission, ClientCertificate, Peer};
 use super::client::Class;
-use super::pool::{Activity, Holder, Limits, Worth};
+use super::pool::{Activity, CountedClient, Limits, Worth};
 use super::tls::ServerIdentity;
 use crate::store::Store;
 use rustls::server::Acceptor;
@@ -23,11 +23,11 @@ const PER_CERTIFICATE_MAX: usize = 128;
 /// Open connections of local users at the admin socket: admitted ones, and others.
 const LOCAL_LIMITS: Limits = Limits {
     total: 256,
-    per_holder: 128,
+    per_client: 128,
 };
 const NOT_ADMITTED_LIMITS: Limits = Limits {
     total: 64,
-    per_holder: 16,
+    per_client: 16,
 };
 /// Accepts connections, and does what has to be done before HTTP begins.
 pub trait Listener: Send + Sync + 'static {
@@ -53,7 +53,7 @@ pub trait Listener: Send + Sync + 'static {
 /// The properties of a connection that are known when it is accepted.
 #[derive(Clone, Copy)]
 pub struct Origin {
-    pub(super) holder: Holder,
+    pub(super) holder: CountedClient,
     pub(super) address: Option<IpAddr>,
     pub(super) class: Class,
 }
@@ -124,7 +124,7 @@ impl Listener for Https {
     fn limits(&self) -> [Limits; 2] {
         let identified = Limits {
             total: IDENTIFIED_MAX,
-            per_holder: PER_CERTIFICATE_MAX,
+            per_client: PER_CERTIFICATE_MAX,
         };
         [strangers(self.per_address_max), identified]
     }
@@ -151,7 +151,7 @@ impl Listener for Http {
     fn limits(&self) -> [Limits; 2] {
         let none = Limits {
             total: 0,
-            per_holder: 0,
+            per_client: 0,
         };
         [strangers(self.per_address_max), none]
     }
@@ -172,7 +172,7 @@ impl<Admitted: Fn(u32) -> bool + Clone + Send + Sync + 'static> Listener for Adm
             (Class::Stranger, Peer::NotAdmitted { uid })
         };
         let origin = Origin {
-            holder: Holder::User(uid),
+            holder: CountedClient::User(uid),
             address: None,
             class,
         };
@@ -197,7 +197,7 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Origin)> {
     let (stream, address) = listener.accept().await?;
     let address = address.ip().to_canonical();
     let origin = Origin {
-        holder: Holder::at(address),
+        holder: CountedClient::at(address),
         address: Some(address),
         class: Class::Stranger,
     };
@@ -207,6 +207,6 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Origin)> {
 fn strangers(per_address_max: usize) -> Limits {
     Limits {
         total: STRANGERS_MAX,
-        per_holder: per_address_max,
+        per_client: per_address_max,
     }
 }

@@ -19,7 +19,7 @@ const IPV6_PREFIX_BITS: u32 = 64;
 
 /// The clients whose connections are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Holder {
+pub(super) enum CountedClient {
     /// A network address; of IPv6, the first 64 bits.
     Address(IpAddr),
     /// The SHA-256 of a client certificate.
@@ -27,8 +27,8 @@ pub(super) enum Holder {
     User(u32),
 }
 
-impl Holder {
-    /// The holder of connections from `address`.
+impl CountedClient {
+    /// The client of connections from `address`.
     pub(super) fn at(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -44,7 +44,7 @@ impl Holder {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub(super) total: usize,
-    pub(super) per_holder: usize,
+    pub(super) per_client: usize,
 }
 
 /// The connections of one class of clients at one listener.
@@ -60,7 +60,7 @@ struct Places {
 }
 
 struct Taken {
-    holder: Holder,
+    client: CountedClient,
     activity: Arc<Activity>,
 }
 
@@ -76,23 +76,23 @@ impl Pool {
         Arc::new(Self { limits, places })
     }
 
-    /// Gives a place to a connection of `holder`, or `None` if no other may be hung up on for it.
+    /// Gives a place to a connection of `client`, or `None` if no other may be hung up on for it.
     pub(super) fn enter(
         self: &Arc<Self>,
-        holder: Holder,
+        client: CountedClient,
         activity: &Arc<Activity>,
     ) -> Option<Place> {
         let mut places = self.places();
-        if places.held(holder) >= self.limits.per_holder {
-            places.make_room(holder)?;
+        if places.held(client) >= self.limits.per_client {
+            places.make_room(client)?;
         } else if places.taken.len() >= self.limits.total {
-            let most = places.holder_of_most()?;
+            let most = places.client_of_most()?;
             places.make_room(most)?;
         }
         let id = places.next;
         places.next += 1;
         let activity = Arc::clone(activity);
-        places.taken.insert(id, Taken { holder, activity });
+        places.taken.insert(id, Taken { client, activity });
         let pool = Arc::clone(self);
         Some(Place { pool, id })
     }
@@ -103,17 +103,17 @@ impl Pool {
 }
 
 impl Places {
-    fn held(&self, holder: Holder) -> usize {
-        self.taken.values().filter(|it| it.holder == holder).count()
+    fn held(&self, client: CountedClient) -> usize {
+        self.taken.values().filter(|it| it.client == client).count()
     }
 
-    /// The holder with the most connections of which at least one can be hung up on. Among holders
+    /// The client with the most connections of which at least one can be hung up on. Among clients
     /// of equally many, the one whose connection is worth least and has waited longest: a crowd of
     /// addresses with a silent connection each does not reach a client amid its handshake.
-    fn holder_of_most(&self) -> Option<Holder> {
-        let mut counts: BTreeMap<Holder, (usize, Option<(u8, Instant)>)> = BTreeMap::new();
+    fn client_of_most(&self) -> Option<CountedClient> {
+        let mut counts: BTreeMap<CountedClient, (usize, Option<(u8, Instant)>)> = BTreeMap::new();
         for taken in self.taken.values() {
-            let (count, least) = counts.entry(taken.holder).or_default();
+            let (count, least) = counts.entry(taken.client).or_default();
             *count += 1;
             if let Some(since) = taken.activity.waits_since() {
                 let waiting = (taken.activity.worth(), since);
@@ -122,13 +122,13 @@ impl Places {
         }
         let evictable = counts
             .into_iter()
-            .filter_map(|(holder, (count, least))| Some((count, Reverse(least?), holder)));
-        evictable.max().map(|(_, _, holder)| holder)
+            .filter_map(|(client, (count, least))| Some((count, Reverse(least?), client)));
+        evictable.max().map(|(_, _, client)| client)
     }
 
-    /// Hangs up on the connection of `holder` that has waited longest for its client.
-    fn make_room(&mut self, holder: Holder) -> Option<()> {
-        let own = self.taken.iter().filter(|(_, it)| it.holder == holder);
+    /// Hangs up on the connection of `client` that has waited longest for its client.
+    fn make_room(&mut self, client: CountedClient) -> Option<()> {
+        let own = self.taken.iter().filter(|(_, it)| it.client == client);
         let waiting = own.filter_map(|(id, it)| {
             let worth = it.activity.worth();
             let since = it.activity.waits_since()?;
@@ -231,18 +231,22 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         total: 6,
-        per_holder: 4,
+        per_client: 4,
     };
 
-    fn client(number: u8) -> Holder {
-        Holder::at(Ipv4Addr::new(192, 0, 2, number).into())
+    fn client(number: u8) -> CountedClient {
+        CountedClient::at(Ipv4Addr::new(192, 0, 2, number).into())
     }
 
     /// So many connections, one after the other.
-    fn connections(pool: &Arc<Pool>, holder: Holder, count: usize) -> Vec<(Arc<Activity>, Place)> {
+    fn connections(
+        pool: &Arc<Pool>,
+        client: CountedClient,
+        count: usize,
+    ) -> Vec<(Arc<Activity>, Place)> {
         let connections = (0..count).map(|_| {
             let activity = Activity::new();
-            let place = pool.enter(holder, &activity).unwrap();
+            let place = pool.enter(client, &activity).unwrap();
             (activity, place)
         });
         connections.collect()
@@ -326,10 +330,10 @@ mod tests {
 
     #[test]
     fn an_ipv6_client_is_its_network_and_a_mapped_one_its_ipv4_address() {
-        let holder = |text: &str| Holder::at(text.parse().unwrap());
-        assert_eq!(holder("2001:db8::1"), holder("2001:db8:0:0:ffff::2"));
-        assert_ne!(holder("2001:db8::1"), holder("2001:db8:0:1::1"));
-        assert_eq!(holder("::ffff:192.0.2.1"), holder("192.0.2.1"));
-        assert_ne!(holder("192.0.2.1"), holder("192.0.2.2"));
+        let client = |text: &str| CountedClient::at(text.parse().unwrap());
+        assert_eq!(client("2001:db8::1"), client("2001:db8:0:0:ffff::2"));
+        assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
     }
 }

@@ -15,7 +15,7 @@ use super::batch::BATCH_BYTES_MAX;
 use super::client::{Class, ConnectedClient};
 use super::listener::{Listener, Origin};
 use super::pace::Paced;
-use super::pool::{Activity, Holder, Limits, Place, Pool, Works, Worth};
+use super::pool::{Activity, CountedClient, Limits, Place, Pool, Works, Worth};
 use super::problem::Problem;
 use super::unrouted::explain_method;
 use crate::ca::{Code, Error};
@@ -229,7 +229,7 @@ impl Served {
             return Some((stream, client, place));
         }
         client.class = Class::Identified;
-        let holder = Holder::Certificate(sha256);
+        let holder = CountedClient::Certificate(sha256);
         let place = self.connections.of(client.class).enter(holder, activity)?;
         Some((stream, client, place))
     }

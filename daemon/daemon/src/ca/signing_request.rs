@@ -34,12 +34,12 @@ pub(super) struct SigningRequest<'a> {
     pub subject: Subject,
     pub public_key: &'a PublicKey,
     pub caller: String,
-    pub holder: Holder<'a>,
+    pub holder: LeafHolder<'a>,
     pub on_issued: OnIssued,
 }
 
-/// The holder of a leaf; [`Holder::none`] for a certificate that the daemon itself needs.
-pub(super) struct Holder<'a> {
+/// The holder of a leaf; [`LeafHolder::none`] for a certificate that the daemon itself needs.
+pub(super) struct LeafHolder<'a> {
     pub subject_alternative_names: &'a [SubjectAlternativeName],
     /// For an authority: the constraints of the certificate that this one follows.
     pub name_constraints: Option<&'a KeptConstraints>,
@@ -86,7 +86,7 @@ impl<'a> From<&'a Generation> for Signer<'a> {
     }
 }
 
-impl Holder<'_> {
+impl LeafHolder<'_> {
     pub(super) fn none() -> Self {
         Self {
             subject_alternative_names: &[],

@@ -59,14 +59,14 @@ pub(super) const IS_BLOCKED: &str = concat!(
 );
 
 /// An individual enrollment with the leaves in its slots.
-pub(super) struct Holder {
+pub(super) struct HeldLeaves {
     pub(super) id: EnrollmentId,
     provisioning: String,
     overlay_of: Option<String>,
     leaves: Vec<(Thumbprint, GenerationId)>,
 }
 
-impl Holder {
+impl HeldLeaves {
     pub(super) fn known(&self) -> Individual<'_> {
         Individual {
             id: self.id,
@@ -153,7 +153,7 @@ fn counts(
 pub(super) fn with_leaves_by(
     tx: &Tx<'_>,
     generations: &BTreeSet<GenerationId>,
-) -> Result<Vec<Holder>, StoreError> {
+) -> Result<Vec<HeldLeaves>, StoreError> {
     let sql = format!(
         "{LEAVES} AND (i.id IS NULL OR i.issuer IN {}) ORDER BY e.id",
         values_of_1!()
@@ -169,27 +169,31 @@ pub(super) fn with_leaves_by(
 }
 
 /// Returns the individual enrollments of devices that a group would admit without them.
-pub(super) fn beside_groups(tx: &Tx<'_>) -> Result<Vec<Holder>, StoreError> {
+pub(super) fn beside_groups(tx: &Tx<'_>) -> Result<Vec<HeldLeaves>, StoreError> {
     let sql = format!("{LEAVES} AND e.overlay_of IS NOT NULL ORDER BY e.id");
     holders(tx, &sql, params![])
 }
 
 /// Returns the enrollment with this row id, if it holds a leaf.
-pub(super) fn holder(tx: &Tx<'_>, id: EnrollmentId) -> Result<Option<Holder>, StoreError> {
+pub(super) fn holder(tx: &Tx<'_>, id: EnrollmentId) -> Result<Option<HeldLeaves>, StoreError> {
     let sql = format!("{LEAVES} AND e.id = ?1");
     Ok(holders(tx, &sql, params![id])?.pop())
 }
 
-fn holders(tx: &Tx<'_>, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Holder>, StoreError> {
+fn holders(
+    tx: &Tx<'_>,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<HeldLeaves>, StoreError> {
     let leaves = tx.query_all(sql, parameters, |row| {
-        Ok(Holder {
+        Ok(HeldLeaves {
             id: row.get(0)?,
             provisioning: row.get(1)?,
             overlay_of: row.get(2)?,
             leaves: vec![(Thumbprint::from_bytes(row.get(3)?), row.get(4)?)],
         })
     })?;
-    let mut holders: Vec<Holder> = Vec::new();
+    let mut holders: Vec<HeldLeaves> = Vec::new();
     for it in leaves {
         match holders.last_mut() {
             Some(last) if last.id == it.id => last.leaves.extend(it.leaves),

@@ -11,7 +11,7 @@ use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
 use crate::ca::issuer::pace::Source;
-use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Advice, Code, Error, lock};
 use crate::enrollment::ca_certificate::VerificationCode;
 use crate::ids::CaCertificateId;
@@ -227,7 +227,7 @@ impl Enrollments {
             subject: proof_subject(&generation, code)?,
             public_key: &generation.public_key,
             caller: Caller::Daemon.to_string(),
-            holder: Holder::none(),
+            holder: LeafHolder::none(),
             on_issued: OnIssued::Possession {
                 ca_certificate: row.id,
             },

@@ -8,7 +8,7 @@ use super::Issuer;
 use super::pace::Source;
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
-use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, Error, crash_point};
 use crate::store::{GenerationRow, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
@@ -51,10 +51,10 @@ impl Shape {
         })
     }
 
-    fn holder(&self) -> Holder<'_> {
-        Holder {
+    fn holder(&self) -> LeafHolder<'_> {
+        LeafHolder {
             name_constraints: self.name_constraints.as_ref(),
-            ..Holder::none()
+            ..LeafHolder::none()
         }
     }
 }

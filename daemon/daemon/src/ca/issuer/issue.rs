@@ -17,7 +17,7 @@ use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::profile::{IssuanceProfile, Role, refuse_shape};
 use crate::ca::roll::canary;
 use crate::ca::signed::Signed;
-use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, ConfiguredToken, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
@@ -159,7 +159,7 @@ impl Issuer {
                 .into(),
             public_key: csr.public_key(),
             caller: caller.to_string(),
-            holder: Holder {
+            holder: LeafHolder {
                 subject_alternative_names: &subject_alternative_names,
                 name_constraints: None,
                 requested_names: Some(csr.names()),

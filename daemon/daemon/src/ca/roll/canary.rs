@@ -10,7 +10,7 @@ use crate::ca::authorize::Caller;
 use crate::ca::issuer::issue::Issued;
 use crate::ca::issuer::pace::Source;
 use crate::ca::profile::Role;
-use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, Error};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
@@ -137,7 +137,7 @@ impl Rollovers {
                 profile: &profile,
                 public_key: csr.public_key(),
                 caller: Caller::Daemon.to_string(),
-                holder: Holder::none(),
+                holder: LeafHolder::none(),
                 on_issued: OnIssued::Alone,
             }),
         )
