@@ -355,7 +355,7 @@ impl CrlPublisher {
         let next_update = this_update + self.schedule.validity_seconds;
         let number = draft.number;
         let entries = &draft.entries;
-        let request = crl::Request {
+        let request = crl::CrlContent {
             number,
             this_update,
             next_update,

@@ -109,7 +109,7 @@ impl SigningRequest<'_> {
         serial: &SerialNumber,
         now: UnixSeconds,
     ) -> Result<LintedTbs, Error> {
-        let request = tbs::Request {
+        let request = tbs::CertificateContent {
             profile: self.profile,
             subject: &self.subject,
             public_key: self.public_key,

@@ -39,7 +39,7 @@ pub struct Entry {
 
 /// The content of a revocation list.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct CrlContent<'a> {
     /// Greater than the number of every earlier list of this issuer.
     pub number: CrlNumber,
     /// The time of this update, in Unix seconds.
@@ -57,7 +57,7 @@ pub struct ToBeSigned {
 }
 
 /// Builds the to-be-signed bytes of a list.
-pub fn build(issuer: &IssuerFields, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
+pub fn build(issuer: &IssuerFields, request: &CrlContent<'_>) -> Result<ToBeSigned, BuildRefusal> {
     let entries = request.entries.iter().map(revoked_certificate);
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
     let list = wire::TbsCertList {

@@ -7,7 +7,7 @@ use super::name_constraints::KeptConstraints;
 use super::oid;
 use super::profile::{KeyUsage, Kind, Profile, SubjectAlternativeNames};
 use super::san::SubjectAlternativeName;
-use super::tbs::Request;
+use super::tbs::CertificateContent;
 use der::Encode;
 use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
 use der::flagset::FlagSet;
@@ -17,7 +17,7 @@ use x509_cert::ext::pkix::{self, KeyUsages};
 use x509_cert::ext::{Extension, Extensions};
 
 /// Returns all extensions of the certificate to build.
-pub(super) fn all(issuer: &IssuerFields, request: &Request<'_>) -> der::Result<Extensions> {
+pub(super) fn all(issuer: &IssuerFields, request: &CertificateContent<'_>) -> der::Result<Extensions> {
     let profile = request.profile;
     let mut extensions = vec![
         subject_key_identifier(request)?,
@@ -54,7 +54,7 @@ pub(super) fn extension(
     })
 }
 
-fn subject_key_identifier(request: &Request<'_>) -> der::Result<Extension> {
+fn subject_key_identifier(request: &CertificateContent<'_>) -> der::Result<Extension> {
     let octets = OctetString::new(request.public_key.key_identifier())?;
     extension(oid::SUBJECT_KEY_IDENTIFIER, false, &octets)
 }
@@ -115,7 +115,7 @@ fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
     extension(oid::EXTENDED_KEY_USAGE, false, &usage)
 }
 
-pub(super) fn names_let_through<'a>(request: &Request<'a>) -> &'a [SubjectAlternativeName] {
+pub(super) fn names_let_through<'a>(request: &CertificateContent<'a>) -> &'a [SubjectAlternativeName] {
     match request.profile.subject_alternative_names {
         SubjectAlternativeNames::None => &[],
         SubjectAlternativeNames::DnsAndIp => request.subject_alternative_names,

@@ -24,7 +24,7 @@ use x509_cert::time::{Time, Validity};
 
 /// The content of a certificate to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct CertificateContent<'a> {
     pub profile: &'a Profile,
     pub subject: &'a Subject,
     /// The key to certify.
@@ -142,7 +142,10 @@ impl ToBeSigned {
 }
 
 /// Builds the to-be-signed bytes of a certificate under its issuer.
-pub fn build(issuer: &IssuerFields, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
+pub fn build(
+    issuer: &IssuerFields,
+    request: &CertificateContent<'_>,
+) -> Result<ToBeSigned, BuildRefusal> {
     check_key_type(request)?;
     check_names(issuer, request)?;
     check_name_constraints(issuer, request)?;
@@ -162,7 +165,7 @@ pub fn build(issuer: &IssuerFields, request: &Request<'_>) -> Result<ToBeSigned,
     })
 }
 
-fn check_key_type(request: &Request<'_>) -> Result<(), BuildRefusal> {
+fn check_key_type(request: &CertificateContent<'_>) -> Result<(), BuildRefusal> {
     let key_type = request.public_key.key_type();
     if request.profile.key_types.contains(&key_type) {
         Ok(())
@@ -180,7 +183,10 @@ fn names(key_types: &BTreeSet<KeyType>) -> String {
     names.join(", ")
 }
 
-fn check_names(issuer: &IssuerFields, request: &Request<'_>) -> Result<(), BuildRefusal> {
+fn check_names(
+    issuer: &IssuerFields,
+    request: &CertificateContent<'_>,
+) -> Result<(), BuildRefusal> {
     let same_name = request.subject.to_der() == *issuer.name_der();
     if !issuer.is_self_signed() {
         return if same_name {
@@ -206,7 +212,7 @@ fn check_name_constraints(issuer: &Issuer, request: &Request<'_>) -> Result<(), 
 
 /// An issuer with a path length certifies only authorities with a shorter one, so every certificate
 /// of the path carries the limit.
-fn check_path_length(bounds: Bounds, request: &Request<'_>) -> Result<(), BuildRefusal> {
+fn check_path_length(bounds: Bounds, request: &CertificateContent<'_>) -> Result<(), BuildRefusal> {
     let (Some(issuer), Kind::Authority { path_length }) =
         (bounds.path_length, request.profile.kind)
     else {
@@ -222,7 +228,7 @@ fn check_path_length(bounds: Bounds, request: &Request<'_>) -> Result<(), BuildR
 }
 
 /// `(notBefore, notAfter)` in Unix seconds.
-fn requested_validity(request: &Request<'_>) -> (UnixSeconds, UnixSeconds) {
+fn requested_validity(request: &CertificateContent<'_>) -> (UnixSeconds, UnixSeconds) {
     let profile = request.profile;
     (
         request
@@ -238,7 +244,7 @@ fn requested_validity(request: &Request<'_>) -> (UnixSeconds, UnixSeconds) {
 /// nothing. `notAfter` is never moved.
 fn validity_within(
     bounds: Bounds,
-    request: &Request<'_>,
+    request: &CertificateContent<'_>,
 ) -> Result<(UnixSeconds, UnixSeconds), BuildRefusal> {
     let (not_before, not_after) = requested_validity(request);
     if bounds.not_before > request.now {
@@ -257,7 +263,7 @@ fn validity_within(
 
 fn encode(
     issuer: &IssuerFields,
-    request: &Request<'_>,
+    request: &CertificateContent<'_>,
     (not_before, not_after): (UnixSeconds, UnixSeconds),
 ) -> Result<Der, BuildRefusal> {
     let subject_der = request.subject.to_der();

@@ -45,7 +45,7 @@ use secrecy::SecretString;
 use service_watchdog::{WatchdogPing, report_health};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use signer::Signer;
+use signer::SignerThread;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -361,7 +361,7 @@ fn signer_threads(
     queue: &Arc<Queue<Job>>,
     recovery: &Arc<Recovery>,
 ) -> Vec<JoinHandle<()>> {
-    let signer = |number| Signer {
+    let signer = |number| SignerThread {
         token: token.to_owned(),
         number,
         queue: Arc::clone(queue),

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 const GATHER: Duration = Duration::from_micros(250);
 
 /// One signer; `number` is its slot in the session pool.
-pub(super) struct Signer {
+pub(super) struct SignerThread {
     pub(super) token: String,
     pub(super) number: usize,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) recovery: Arc<Recovery>,
 }
 
-impl Signer {
+impl SignerThread {
     /// Runs until the queue is closed.
     pub(super) fn run(self) {
         let mut gathered: Option<Gathered> = None;

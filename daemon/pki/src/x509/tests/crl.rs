@@ -5,7 +5,7 @@ use super::{Authority, NOW, YEAR};
 use crate::crl_number::CrlNumber;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
-use crate::x509::crl::{Entry, Request, RevocationList, assemble, build};
+use crate::x509::crl::{CrlContent, Entry, RevocationList, assemble, build};
 use crate::x509::key::KeyType;
 use crate::x509::lint::crl::{Expectation, lint};
 use crate::x509::profile::Profile;
@@ -21,8 +21,8 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 const WEEK: i64 = 7 * 86_400;
 
-fn request(number: CrlNumber, entries: &[Entry]) -> Request<'_> {
-    Request {
+fn request(number: CrlNumber, entries: &[Entry]) -> CrlContent<'_> {
+    CrlContent {
         number,
         this_update: NOW,
         next_update: NOW + WEEK,
@@ -30,7 +30,7 @@ fn request(number: CrlNumber, entries: &[Entry]) -> Request<'_> {
     }
 }
 
-fn expectation<'a>(issuer: &'a Certificate, request: &Request<'a>) -> Expectation<'a> {
+fn expectation<'a>(issuer: &'a Certificate, request: &CrlContent<'a>) -> Expectation<'a> {
     Expectation {
         issuer,
         number: request.number,

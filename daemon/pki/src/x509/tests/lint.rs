@@ -10,7 +10,7 @@ use crate::x509::name_constraints::KeptConstraints;
 use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
 use crate::x509::san::SubjectAlternativeName;
 use crate::x509::serial::SerialNumber;
-use crate::x509::tbs::{Request, ToBeSigned, build};
+use crate::x509::tbs::{CertificateContent, ToBeSigned, build};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -70,8 +70,8 @@ fn order() -> Order {
 }
 
 impl Order {
-    fn request(&self) -> Request<'_> {
-        Request {
+    fn request(&self) -> CertificateContent<'_> {
+        CertificateContent {
             profile: &self.profile,
             subject: &self.subject,
             public_key: &self.key,

@@ -22,7 +22,7 @@ use super::lint::{Expectation, ExpectedIssuer, IssuerReading, LintedTbs, lint};
 use super::name::{DistinguishedName, Subject};
 use super::profile::Profile;
 use super::serial::SerialNumber;
-use super::tbs::{Request, build};
+use super::tbs::{CertificateContent, build};
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -168,8 +168,8 @@ pub(super) fn request<'a>(
     subject: &'a Subject,
     public_key: &'a PublicKey,
     serial: &'a SerialNumber,
-) -> Request<'a> {
-    Request {
+) -> CertificateContent<'a> {
+    CertificateContent {
         profile,
         subject,
         public_key,
@@ -182,7 +182,7 @@ pub(super) fn request<'a>(
 
 pub(super) fn expectation<'a>(
     issuer: ExpectedIssuer<'a>,
-    request: &Request<'a>,
+    request: &CertificateContent<'a>,
 ) -> Expectation<'a> {
     Expectation {
         issuer,
@@ -201,7 +201,7 @@ pub(super) fn expectation<'a>(
 fn build_and_lint(
     issuer: &IssuerFields,
     expected: ExpectedIssuer<'_>,
-    request: &Request<'_>,
+    request: &CertificateContent<'_>,
 ) -> LintedTbs {
     let tbs = build(issuer, request).expect("builds");
     lint(tbs, &expectation(expected, request)).expect("passes the lint")
