@@ -27,7 +27,7 @@ pub struct Group {
     /// True if the service was observed with the desired state.
     pub in_step: bool,
     /// The observed slots, and the canary's verdict.
-    pub sighting: CutOverEvidence,
+    pub cut_over: CutOverEvidence,
 }
 
 /// A group that changes.
@@ -263,7 +263,7 @@ impl Evidence {
         let staged = |it: &&Group| matches!(it.slots, Slots::Staged { .. });
         let staged = self.groups.iter().filter(staged);
         staged
-            .map(|group| group.change(group.slots.clone().cut_over(&group.sighting)))
+            .map(|group| group.change(group.slots.clone().cut_over(&group.cut_over)))
             .collect()
     }
 
@@ -437,11 +437,11 @@ impl Group {
 
     /// Returns true if a canary can be tested: the service was observed with both certificates.
     pub fn awaits_canary(&self) -> bool {
-        let sighting = CutOverEvidence {
+        let evidence = CutOverEvidence {
             canary: CanaryVerdict::NotNeeded,
-            ..self.sighting.clone()
+            ..self.cut_over.clone()
         };
-        self.slots.clone().cut_over(&sighting).is_ok()
-            && self.sighting.canary != CanaryVerdict::Passed
+        self.slots.clone().cut_over(&evidence).is_ok()
+            && self.cut_over.canary != CanaryVerdict::Passed
     }
 }

@@ -96,7 +96,7 @@ impl RollState {
 #[derive(Clone, Debug)]
 pub struct LeafEvidence {
     /// The observed certificates at the service.
-    pub sighting: CutOverEvidence,
+    pub cut_over: CutOverEvidence,
     /// Whether the old certificate is no longer needed.
     pub retirement: RetireEvidence,
     /// Whether the service was observed as desired.
@@ -150,7 +150,7 @@ pub fn next_leaf_step(
                 None => with(RollState::Done, stay()),
             }
         }
-        RollState::Staged => match stay().cut_over(&evidence.sighting) {
+        RollState::Staged => match stay().cut_over(&evidence.cut_over) {
             Ok(slots) => with(RollState::Draining, slots),
             Err(refusal) => Err(Wait::Observation(refusal.reason)),
         },

@@ -357,7 +357,7 @@ fn known_group(
         slots: row.slots.clone(),
         enabled: row.enabled,
         in_step: row.mark.is_none() && row.drift.is_none(),
-        sighting: CutOverEvidence {
+        cut_over: CutOverEvidence {
             observed_primary: in_slot(SlotName::Primary),
             observed_secondary: in_slot(SlotName::Secondary),
             canary,

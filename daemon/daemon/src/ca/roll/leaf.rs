@@ -155,7 +155,7 @@ impl Rollovers {
             _ => 0,
         };
         Ok(LeafEvidence {
-            sighting: sighting(enrollment),
+            cut_over: cut_over(enrollment),
             retirement: self.retirement(roll, enrollment, now)?,
             in_step: enrollment.mark.is_none() && enrollment.drift.is_none(),
             hub_open,
@@ -224,7 +224,7 @@ fn action(state: RollState) -> &'static str {
 }
 
 /// The last observation of the service; a mark means that the observation is not up to date.
-fn sighting(enrollment: &EnrollmentRow) -> CutOverEvidence {
+fn cut_over(enrollment: &EnrollmentRow) -> CutOverEvidence {
     let settled = enrollment
         .observed
         .clone()

@@ -34,7 +34,7 @@ impl Reconciler {
         let drift = drift_policy(&row, observed, lost, self.drift);
         let history = row.history.observed(observed);
         match plan(desired, observed, &history, drift) {
-            Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
+            Plan::Settled => Ok(Outcome::Done(observation(desired, observed))),
             Plan::Drift(drift) => Ok(Outcome::Done(Observation::Drifted {
                 record: observed.map(record_of),
                 drift: serde_json::to_value(&drift).unwrap_or_default(),
@@ -148,13 +148,13 @@ impl Id {
 fn after_write(desired: Option<&Desired>, written: &Record) -> Outcome {
     match desired {
         Some(desired) if holds(written, desired) => {
-            Outcome::Done(sighting(Some(desired), Some(written)))
+            Outcome::Done(observation(Some(desired), Some(written)))
         }
         _ => Outcome::Again,
     }
 }
 
-pub(super) fn sighting(desired: Option<&Desired>, observed: Option<&Record>) -> Observation {
+pub(super) fn observation(desired: Option<&Desired>, observed: Option<&Record>) -> Observation {
     match (desired, observed) {
         (Some(desired), Some(record)) => Observation::InPlace {
             history: Box::new(History::settled(Some(desired))),

@@ -279,8 +279,8 @@ impl Reconciler {
         self.blocking(move |ca| {
             let now = ca.now();
             match outcome {
-                Outcome::Done(sighting) => {
-                    if ca.store().complete_mark(&mark, sighting, now)? {
+                Outcome::Done(observation) => {
+                    if ca.store().complete_mark(&mark, observation, now)? {
                         notify.notify_one();
                         canary.notify_one();
                         // After the exclusion here, the identity can be deleted there.

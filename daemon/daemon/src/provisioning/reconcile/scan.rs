@@ -7,7 +7,7 @@
 //! confirms enrollments that were created in bulk.
 
 use super::backoff::while_the_store_fails;
-use super::enrollment::sighting;
+use super::enrollment::observation;
 use super::unknown::{found, may_be_ours};
 use super::{Failure, Reconciler};
 use crate::ca::{CertificateAuthority, Error};
@@ -202,7 +202,7 @@ fn compare(
                 .is_some_and(|desired| holds(record, desired))
             {
                 page.in_place
-                    .push((mark.clone(), sighting(desired.as_ref(), Some(record))));
+                    .push((mark.clone(), observation(desired.as_ref(), Some(record))));
             }
         }
         Some(_) => {}

@@ -72,7 +72,7 @@ impl World {
             slots: Slots::Empty.serve(old).unwrap(),
             enabled: !compromise,
             in_step: !compromise,
-            sighting: CutOverEvidence {
+            cut_over: CutOverEvidence {
                 observed_primary: Some(old),
                 observed_secondary: None,
                 canary: if compromise {
@@ -125,8 +125,8 @@ impl World {
                 if let Some(group) = evidence.groups.get_mut(*number) {
                     group.in_step = true;
                     let (primary, secondary) = group.slots.wanted();
-                    group.sighting.observed_primary = primary;
-                    group.sighting.observed_secondary = secondary;
+                    group.cut_over.observed_primary = primary;
+                    group.cut_over.observed_secondary = secondary;
                 }
             }
             Event::Verified if evidence.next.is_some() => evidence.unverified.clear(),
@@ -135,7 +135,7 @@ impl World {
                 if let Some(group) = evidence.groups.get_mut(*number)
                     && group.awaits_canary()
                 {
-                    group.sighting.canary = if *passed {
+                    group.cut_over.canary = if *passed {
                         CanaryVerdict::Passed
                     } else {
                         CanaryVerdict::Failed("refused".into())
@@ -230,7 +230,7 @@ fn expiry(expired: bool) -> RetireEvidence {
 }
 
 fn observed(group: &Group, certificate: Thumbprint) -> bool {
-    let seen = &group.sighting;
+    let seen = &group.cut_over;
     seen.observed_primary == Some(certificate) || seen.observed_secondary == Some(certificate)
 }
 
@@ -253,7 +253,7 @@ fn check_expiry(before: &World, after: &World) -> Result<(), String> {
                 "used before seen",
             )?;
             ensure(
-                group.sighting.canary == CanaryVerdict::Passed,
+                group.cut_over.canary == CanaryVerdict::Passed,
                 "used before tried",
             )?;
         }

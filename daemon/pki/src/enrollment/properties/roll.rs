@@ -179,7 +179,7 @@ impl World {
         let over = i64::from(self.expired.contains(&roll.old));
         let seen = |slot: Option<Thumbprint>| slot.filter(|_| !self.marked);
         LeafEvidence {
-            sighting: CutOverEvidence {
+            cut_over: CutOverEvidence {
                 observed_primary: seen(self.service.0),
                 observed_secondary: seen(self.service.1),
                 canary: CanaryVerdict::NotNeeded,
