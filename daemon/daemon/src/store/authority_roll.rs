@@ -175,7 +175,7 @@ impl Store {
                 return Err(StoreError::Conflict(message.into()));
             }
             change_groups(tx, &groups, entry.at)?;
-            give_up_next(tx, roll, entry.at)?;
+            abort_next(tx, roll, entry.at)?;
             set_state(tx, roll, RollState::Aborted, entry.at)?;
             audit::append(tx, &entry)
         })
@@ -294,7 +294,7 @@ fn block(
     mark::raise_urgent(tx, id, "certificate blocked", at)
 }
 
-fn give_up_next(tx: &Tx<'_>, roll: RollId, at: UnixSeconds) -> Result<(), StoreError> {
+fn abort_next(tx: &Tx<'_>, roll: RollId, at: UnixSeconds) -> Result<(), StoreError> {
     let next: Option<GenerationId> = tx.query_one(
         "SELECT new_generation FROM roll WHERE id = ?1",
         params![roll],

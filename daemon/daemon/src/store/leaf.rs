@@ -136,7 +136,7 @@ fn record_move(
 
 /// Makes `serving` the device's current leaf again after a roll to `next` was aborted, unless a
 /// slot at another service still holds `next`.
-pub(super) fn give_up(
+pub(super) fn make_current_again(
     tx: &Tx<'_>,
     registration_id: &str,
     next: Thumbprint,

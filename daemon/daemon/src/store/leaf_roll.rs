@@ -144,7 +144,7 @@ impl Store {
                     let slots = slots.map_err(|it| StoreError::Conflict(it.to_string()))?;
                     save_slots(tx, id, &slots)?;
                     if let (Some(next), Some(serving)) = (row.new_certificate, slots.serving()) {
-                        leaf::give_up(tx, row.subject.name(), next, serving)?;
+                        leaf::make_current_again(tx, row.subject.name(), next, serving)?;
                     }
                     let subject = MarkSubject::Enrollment(id);
                     mark::raise(tx, subject, "roll aborted", entry.at)?;

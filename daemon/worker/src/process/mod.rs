@@ -136,7 +136,7 @@ pub(crate) fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let socket = options.socket.as_ref().unwrap_or(&options.usual_socket);
     let socket = Socket::open(socket)?;
     let own_socket = socket.own();
-    let held_pin = owner.and_then(|owner| give_up_root(owner, &settings).transpose());
+    let held_pin = owner.and_then(|owner| drop_root(owner, &settings).transpose());
     let held_pin = held_pin.transpose()?;
     let (stop, stopped) = mpsc::channel();
     watch_for_the_end(options.supervised, stop.clone())?;
@@ -241,7 +241,7 @@ fn owner(options: &WorkerOptions, settings: &TokenSettings) -> anyhow::Result<Op
 
 /// Becomes `owner`. Reads the PIN before, while root may read its file; a failure to read it is
 /// reported at the login.
-fn give_up_root(owner: Owner, settings: &TokenSettings) -> anyhow::Result<Option<SecretString>> {
+fn drop_root(owner: Owner, settings: &TokenSettings) -> anyhow::Result<Option<SecretString>> {
     let pin = settings
         .credential
         .as_deref()
