@@ -13,14 +13,14 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 /// A request whose sender has the permission that `R` names.
-pub(super) struct Asks<R: Right> {
+pub(super) struct Asks<R: RoutePermission> {
     pub(super) api: Api,
     pub(super) peer: Peer,
     pub(super) permission: Authorized<R::Permission>,
 }
 
 /// A permission that a handler needs.
-pub(super) trait Right {
+pub(super) trait RoutePermission {
     /// The value that the application takes.
     type Permission;
 
@@ -32,7 +32,7 @@ pub(super) trait Right {
     fn permit(caller: Caller) -> Result<Authorized<Self::Permission>, Error>;
 }
 
-impl Right for Issue {
+impl RoutePermission for Issue {
     type Permission = Issue;
 
     fn permit(caller: Caller) -> Result<Authorized<Issue>, Error> {
@@ -40,7 +40,7 @@ impl Right for Issue {
     }
 }
 
-impl Right for Operate {
+impl RoutePermission for Operate {
     type Permission = Operate;
 
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
@@ -48,7 +48,7 @@ impl Right for Operate {
     }
 }
 
-impl Right for Inspect {
+impl RoutePermission for Inspect {
     type Permission = Inspect;
 
     fn permit(caller: Caller) -> Result<Authorized<Inspect>, Error> {
@@ -56,7 +56,7 @@ impl Right for Inspect {
     }
 }
 
-impl Right for Fetch {
+impl RoutePermission for Fetch {
     type Permission = Fetch;
 
     fn permit(caller: Caller) -> Result<Authorized<Fetch>, Error> {
@@ -64,7 +64,7 @@ impl Right for Fetch {
     }
 }
 
-impl<R: Right> FromRequestParts<Edge> for Asks<R> {
+impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {

@@ -1,6 +1,6 @@
 //! `POST /v1/backups`, on the admin socket: a copy of the database.
 
-use super::asks::{Asks, Right};
+use super::asks::{Asks, RoutePermission};
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::backup::Backup;
@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 /// Permission to make a backup.
 pub(super) struct MakeBackup;
 
-impl Right for MakeBackup {
+impl RoutePermission for MakeBackup {
     type Permission = Operate;
 
     const LOCAL_ONLY: Option<(Code, &'static str)> =

@@ -1,6 +1,6 @@
 //! `POST /v1/ceremonies`, on the admin socket: the file in, a line of JSON for each step out.
 
-use super::asks::{Asks, Right};
+use super::asks::{Asks, RoutePermission};
 use super::body::TextBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
@@ -11,7 +11,7 @@ use serde_json::json;
 /// Permission to run a ceremony.
 pub(super) struct Ceremony;
 
-impl Right for Ceremony {
+impl RoutePermission for Ceremony {
     type Permission = Operate;
 
     const LOCAL_ONLY: Option<(Code, &'static str)> =

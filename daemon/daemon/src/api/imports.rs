@@ -1,7 +1,7 @@
 //! `POST /v1/authorities/{name}/imports`, on the admin socket: the names of files in, a line of
 //! JSON for each step out.
 
-use super::asks::{Asks, Right};
+use super::asks::{Asks, RoutePermission};
 use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
@@ -15,7 +15,7 @@ use serde_json::json;
 /// machine for it.
 pub(super) struct Import;
 
-impl Right for Import {
+impl RoutePermission for Import {
     type Permission = Operate;
 
     const LOCAL_ONLY: Option<(Code, &'static str)> =

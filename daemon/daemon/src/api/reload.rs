@@ -3,7 +3,7 @@
 //! `service::reload` does the work, one reload at a time; this file has permission and answer. A
 //! configuration must never be applied in part.
 
-use super::asks::{Asks, Right};
+use super::asks::{Asks, RoutePermission};
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::{Code, Error};
@@ -58,7 +58,7 @@ pub enum ChangeKind {
 /// Permission to reload the configuration.
 pub(super) struct Reload;
 
-impl Right for Reload {
+impl RoutePermission for Reload {
     type Permission = Operate;
 
     const LOCAL_ONLY: Option<(Code, &'static str)> =

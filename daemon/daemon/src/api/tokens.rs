@@ -1,6 +1,6 @@
 //! Serves `/v1/tokens`: lists tokens and their keys, checks a token, measures a token.
 
-use super::asks::{Asks, Right};
+use super::asks::{Asks, RoutePermission};
 use super::body::JsonBody;
 use super::parts::Path;
 use super::problem::Problem;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Permission to try a token.
 pub(super) struct TryToken;
 
-impl Right for TryToken {
+impl RoutePermission for TryToken {
     type Permission = Operate;
 
     const LOCAL_ONLY: Option<(Code, &'static str)> =
