@@ -1,7 +1,7 @@
 //! `/v1/audit`: the journal, page by page, and the check of its seals.
 
 use super::asks::Asks;
-use super::page::rows;
+use super::pagination::rows;
 use super::parts::Query;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;

@@ -4,7 +4,7 @@ use super::asks::Asks;
 use super::body::JsonBody;
 use super::parts::{Path, Query};
 use super::problem::Problem;
-use super::{Api, page};
+use super::{Api, pagination};
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{Code, Error};
@@ -86,15 +86,18 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<(HeaderMap, Json<Vec<Block>>), Problem> {
     let all = which.all;
-    let limit = page::rows(which.limit);
+    let limit = pagination::rows(which.limit);
     let blocks = api.application(move |ca| {
         let rows = ca.store().blocks(!all, which.after, limit)?;
         Ok(rows.into_iter().map(Block::from).collect())
     });
     let path = format!("/v1/blocks?all={all}");
-    Ok(page::page(&path, blocks.await?, limit, |block: &Block| {
-        block.id
-    }))
+    Ok(pagination::page(
+        &path,
+        blocks.await?,
+        limit,
+        |block: &Block| block.id,
+    ))
 }
 
 /// Returns a block with its receipt so far.

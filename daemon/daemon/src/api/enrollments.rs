@@ -2,7 +2,7 @@
 
 use super::asks::Asks;
 use super::body::JsonBody;
-use super::page;
+use super::pagination;
 use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
@@ -183,7 +183,7 @@ pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
 ) -> Result<(HeaderMap, Json<Vec<Listed>>), Problem> {
-    let limit = page::rows(page.limit);
+    let limit = pagination::rows(page.limit);
     let after = page.after.unwrap_or(EnrollmentId::START);
     let unknown = page.unknown;
     let listed = api.application(move |ca| {
@@ -200,7 +200,7 @@ pub(super) async fn list(
             .collect())
     });
     let path = format!("/v1/enrollments?unknown={unknown}");
-    Ok(page::page(&path, listed.await?, limit, Listed::id))
+    Ok(pagination::page(&path, listed.await?, limit, Listed::id))
 }
 
 pub(super) async fn show(

@@ -28,7 +28,7 @@ mod imports;
 pub mod listener;
 mod metrics;
 mod pace;
-mod page;
+mod pagination;
 mod parts;
 mod pool;
 pub mod problem;

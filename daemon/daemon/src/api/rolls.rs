@@ -5,7 +5,7 @@ use super::body::JsonBody;
 use super::certificates::Answer;
 use super::parts::{Path, Query};
 use super::problem::Problem;
-use super::{Api, page};
+use super::{Api, pagination};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
@@ -142,13 +142,13 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<(HeaderMap, Json<Vec<Roll>>), Problem> {
     let open = which.open;
-    let limit = page::rows(which.limit);
+    let limit = pagination::rows(which.limit);
     let rolls = api.application(move |ca| {
         let rows = ca.store().rolls(open, which.after, limit)?;
         rows.into_iter().map(|row| Roll::of(ca, row)).collect()
     });
     let path = format!("/v1/rolls?open={open}");
-    Ok(page::page(&path, rolls.await?, limit, |roll| roll.id))
+    Ok(pagination::page(&path, rolls.await?, limit, |roll| roll.id))
 }
 
 pub(super) async fn show(
