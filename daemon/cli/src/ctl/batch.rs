@@ -3,7 +3,7 @@
 //! The idempotency key of a request is made of its content, so the repeat of a command that was
 //! interrupted gets the certificates that were issued before, and requests the rest.
 
-use super::client::Client;
+use super::client::ApiClient;
 use super::command::IssueBatch;
 use super::failure::Failure;
 use super::output::chain;
@@ -48,7 +48,7 @@ struct Outcome {
     last_problem: String,
 }
 
-pub(super) fn run(client: &Client, show: &Show, command: &IssueBatch) -> Result<(), Failure> {
+pub(super) fn run(client: &ApiClient, show: &Show, command: &IssueBatch) -> Result<(), Failure> {
     let entries = entries(&command.list)?;
     files::make_folder(&command.out, 0o755).map_err(|error| Failure::file(&command.out, &error))?;
     let mut run = Run {
@@ -65,7 +65,7 @@ pub(super) fn run(client: &Client, show: &Show, command: &IssueBatch) -> Result<
 }
 
 struct Run<'a> {
-    client: &'a Client,
+    client: &'a ApiClient,
     command: &'a IssueBatch,
     all: usize,
     bar: ProgressBar,

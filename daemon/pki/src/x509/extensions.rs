@@ -17,7 +17,10 @@ use x509_cert::ext::pkix::{self, KeyUsages};
 use x509_cert::ext::{Extension, Extensions};
 
 /// Returns all extensions of the certificate to build.
-pub(super) fn all(issuer: &IssuerFields, request: &CertificateContent<'_>) -> der::Result<Extensions> {
+pub(super) fn all(
+    issuer: &IssuerFields,
+    request: &CertificateContent<'_>,
+) -> der::Result<Extensions> {
     let profile = request.profile;
     let mut extensions = vec![
         subject_key_identifier(request)?,
@@ -115,7 +118,9 @@ fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
     extension(oid::EXTENDED_KEY_USAGE, false, &usage)
 }
 
-pub(super) fn names_let_through<'a>(request: &CertificateContent<'a>) -> &'a [SubjectAlternativeName] {
+pub(super) fn names_let_through<'a>(
+    request: &CertificateContent<'a>,
+) -> &'a [SubjectAlternativeName] {
     match request.profile.subject_alternative_names {
         SubjectAlternativeNames::None => &[],
         SubjectAlternativeNames::DnsAndIp => request.subject_alternative_names,

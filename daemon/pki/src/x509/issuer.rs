@@ -107,7 +107,7 @@ impl IssuerFields {
     pub fn with_constraints_of<'a>(
         mut self,
         above: impl IntoIterator<Item = &'a Certificate>,
-    ) -> Issuer {
+    ) -> IssuerFields {
         self.constraints.extend(constraints(above));
         self
     }

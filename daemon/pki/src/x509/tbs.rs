@@ -203,7 +203,10 @@ fn check_names(
     }
 }
 
-fn check_name_constraints(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {
+fn check_name_constraints(
+    issuer: &IssuerFields,
+    request: &CertificateContent<'_>,
+) -> Result<(), BuildRefusal> {
     let names = extensions::names_let_through(request);
     let is_leaf = !request.profile.is_authority();
     let objection = issuer.objection_to(&request.subject.to_der(), names, is_leaf);

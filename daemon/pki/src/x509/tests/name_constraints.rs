@@ -3,7 +3,7 @@
 use crate::x509::bundle::render_chain;
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::IssuerFields;
 use crate::x509::name::SubjectAttributes;
 use crate::x509::path::{Misfit, above, objection};
 use crate::x509::profile::Profile;
@@ -157,7 +157,7 @@ fn our_objection(chain: &[Certificate], leaf: &Names) -> Option<String> {
     let (own, above) = (&chain[1], &chain[2..]);
     let on_authorities = objection(&chain[1..], 0);
     on_authorities.or_else(|| {
-        let issuer = Issuer::from_certificate(own).expect("is an authority");
+        let issuer = IssuerFields::from_certificate(own).expect("is an authority");
         let alternative: Vec<SubjectAlternativeName> = leaf.alternative.iter().map(ours).collect();
         let issuer = issuer.with_constraints_of(above);
         issuer.objection_to(chain[0].subject_der(), &alternative, true)
@@ -445,7 +445,7 @@ fn constraints_that_cannot_be_evaluated_are_refused_with_their_reason() {
         assert!(refusal.reason.contains(words), "{refusal}");
         let refused = constraints::objection(&chain[1], &[]).expect("is read");
         assert!(refused.is_some_and(|it| it.contains(words)), "{words}");
-        let issuer = Issuer::from_certificate(&chain[0]).expect("is an authority");
+        let issuer = IssuerFields::from_certificate(&chain[0]).expect("is an authority");
         let issuer = issuer.with_constraints_of(&chain[1..]);
         let refused = issuer.objection_to(chain[0].subject_der(), &[], true);
         assert!(refused.is_some_and(|it| it.contains(words)), "{words}");
