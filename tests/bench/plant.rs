@@ -172,9 +172,9 @@ impl Plant {
     /// Stops the daemon, and gives the number of certificates that it left in its database.
     pub(crate) fn stop(mut self) -> anyhow::Result<i64> {
         self.daemon.stop();
-        let count = "SELECT count(*) FROM certificate c JOIN intent i ON i.id = c.intent
+        let count = "SELECT count(*) FROM certificate c JOIN intent_state i ON i.id = c.intent
                      WHERE i.profile = ?1 AND i.state = 'issued'";
-        let open = "SELECT count(*) FROM intent WHERE state = 'intended'";
+        let open = "SELECT count(*) FROM intent_state WHERE state = 'intended'";
         let database = self.database()?;
         let open: i64 = database.query_row(open, [], |row| row.get(0))?;
         ensure!(open == 0, "{open} intents were left open");

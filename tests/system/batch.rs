@@ -196,11 +196,11 @@ fn a_stop_amid_a_batch_answers_each_item() {
     let station = env.enlist("station", "station-1");
     let items: Vec<_> = devices(256).iter().map(item).collect();
     let caller = env.caller(&station);
-    let issued = env.count("intent WHERE state = 'issued'");
+    let issued = env.count("intent_state WHERE state = 'issued'");
     let answer = std::thread::scope(|scope| {
         let posted = scope.spawn(|| post(&caller, &items));
         until("the batch is at work", || {
-            (env.count("intent WHERE state = 'issued'") > issued).then_some(())
+            (env.count("intent_state WHERE state = 'issued'") > issued).then_some(())
         });
         let begun = Instant::now();
         env.stop();
@@ -284,7 +284,8 @@ fn kills_amid_batches_lose_and_double_nothing() {
         ];
         client.hallmark(&[&fixed[..], &["--out", out, &list]].concat())
     };
-    let issued = |env: &TestEnv| env.count("intent WHERE state = 'issued' AND profile = 'device'");
+    let issued =
+        |env: &TestEnv| env.count("intent_state WHERE state = 'issued' AND profile = 'device'");
     for kill in 1..=KILLS {
         let before = certificates(&out);
         let output = std::thread::scope(|scope| {
@@ -328,8 +329,9 @@ fn kills_amid_batches_lose_and_double_nothing() {
     for certificate in answer["certificates"].as_array().unwrap() {
         let id = certificate["registration_id"].as_str().unwrap();
         let serial = certificate["serial"].as_str().unwrap();
-        let own =
-            format!("intent WHERE state = 'issued' AND subject = '{id}' AND serial = x'{serial}'");
+        let own = format!(
+            "intent_state WHERE state = 'issued' AND subject = '{id}' AND serial = x'{serial}'"
+        );
         assert_eq!(invariants::count(&store, &own), 1, "{id}");
         assert!(written[id].starts_with("-----BEGIN CERTIFICATE-----"));
     }

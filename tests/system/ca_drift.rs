@@ -182,13 +182,15 @@ fn where_policy_says_so_ca_certificates_are_repaired() {
         let name = format!("{authority}-1");
         // More changes than one proof has attempts.
         for change in CHANGES.into_iter().chain([Change::Deleted]) {
-            let proofs = env.count("intent WHERE purpose = 'possession' AND state = 'issued'");
+            let proofs =
+                env.count("intent_state WHERE purpose = 'possession' AND state = 'issued'");
             change.make(&env, authority);
             until(&format!("{name}: {change:?} is repaired"), || {
                 is_verified(&env, &name).then_some(())
             });
             until("it is verified by a new proof", || {
-                let now = env.count("intent WHERE purpose = 'possession' AND state = 'issued'");
+                let now =
+                    env.count("intent_state WHERE purpose = 'possession' AND state = 'issued'");
                 (now == proofs + 1).then_some(())
             });
             is_in_place(&env, &name);

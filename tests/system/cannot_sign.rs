@@ -137,7 +137,7 @@ impl Scene {
         let tried = "('intent.abandoned', 'intent.withdrawn', 'crl.recorded', 'request.recorded')";
         OnRecord {
             intents: self.env.count("intent"),
-            abandoned: self.env.count("intent WHERE state = 'abandoned'"),
+            abandoned: self.env.count("intent_state WHERE state = 'abandoned'"),
             lists: self.env.count("crl"),
             entries: self.env.count(&format!("audit WHERE action IN {tried}")),
         }

@@ -25,7 +25,7 @@ fn killed_at(env: &mut TestEnv, step: u32, station: &Holder, request: &Request) 
 
 fn intents(env: &TestEnv, state: &str, device: &str) -> i64 {
     env.count(&format!(
-        "intent WHERE state = '{state}' AND subject = '{device}'"
+        "intent_state WHERE state = '{state}' AND subject = '{device}'"
     ))
 }
 

@@ -21,7 +21,7 @@ fn explained(env: &TestEnv) -> i64 {
     let proofs: i64 = database
         .query_row(&format!("SELECT total FROM {proofs}"), [], |row| row.get(0))
         .unwrap();
-    let certified = env.count("intent WHERE state IN ('issued', 'abandoned')");
+    let certified = env.count("intent_state WHERE state IN ('issued', 'abandoned')");
     let lists = env.count("audit WHERE action = 'crl.signed'");
     proofs + certified + lists
 }

@@ -136,9 +136,9 @@ fn a_full_disk_is_said_and_survived() {
     assert!(answer.retry_after.is_some());
     reads_are_served(&env);
     is_unwritable(&env, "the disk is full: make room");
-    let issued = env.count("intent WHERE state = 'issued'");
+    let issued = env.count("intent_state WHERE state = 'issued'");
     assert_eq!(line.ask(&request).status, 503);
-    assert_eq!(env.count("intent WHERE state = 'issued'"), issued);
+    assert_eq!(env.count("intent_state WHERE state = 'issued'"), issued);
     assert_eq!(env.count("certificate"), issued);
 
     fs::remove_file(state.join("filler")).unwrap();

@@ -17,6 +17,7 @@ use dps_emulator::{Emulator, Kind};
 use hallmarkd::enrollment::slots::{SlotName, Slots};
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::store::Store;
+use hallmarkd::x509::certificate::join;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -26,7 +27,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Checks everything; the daemon of `database` must have stopped.
 pub(crate) fn hold(database: &Path, emulator: &Emulator) {
     let store = open(database);
-    assert_eq!(count(&store, "intent WHERE state = 'intended'"), 0);
+    assert_eq!(count(&store, "intent_state WHERE state = 'intended'"), 0);
     certificates_carry_their_intents(&store);
     the_journal_has_every_end(&store);
     devices_hold_their_newest_leaf(&store);
@@ -67,17 +68,25 @@ fn rows<T>(store: &Connection, sql: &str, row: impl Fn(&Row<'_>) -> rusqlite::Re
 }
 
 fn certificates_carry_their_intents(store: &Connection) {
-    let sql = "SELECT i.state, i.serial, i.tbs, c.der FROM certificate c \
-               LEFT JOIN intent i ON i.id = c.intent";
+    let sql = "SELECT i.state, i.serial, i.tbs, c.signature, c.sha256 FROM certificate c \
+               LEFT JOIN intent_state i ON i.id = c.intent";
     let certificates = rows(store, sql, |row| {
         let bytes = |column| row.get::<_, Vec<u8>>(column);
-        Ok((row.get::<_, String>(0)?, bytes(1)?, bytes(2)?, bytes(3)?))
+        let state: String = row.get(0)?;
+        Ok((
+            state,
+            bytes(1)?,
+            bytes(2)?,
+            join(&bytes(2)?, &bytes(3)?),
+            bytes(4)?,
+        ))
     });
     let mut serials = BTreeSet::new();
-    for (state, serial, tbs, der) in &certificates {
+    for (state, serial, tbs, der, sha256) in &certificates {
         let (_, parsed) = X509Certificate::from_der(der).unwrap();
         assert_eq!(state, "issued");
         assert_eq!(parsed.tbs_certificate.as_ref(), tbs);
+        assert_eq!(Thumbprint::of(der).as_bytes(), &sha256[..]);
         // DER may write a sign octet before it.
         assert_eq!(parsed.tbs_certificate.serial.to_bytes_be(), *serial);
         // An adopted root may have begun to count at its own number.
@@ -88,12 +97,12 @@ fn certificates_carry_their_intents(store: &Connection) {
             "a serial number twice"
         );
     }
-    let issued = count(store, "intent WHERE state = 'issued'");
+    let issued = count(store, "intent_state WHERE state = 'issued'");
     assert_eq!(issued, i64::try_from(certificates.len()).unwrap());
 }
 
 fn the_journal_has_every_end(store: &Connection) {
-    let untold = "intent WHERE (hex(serial), CASE WHEN purpose = 'adopted' THEN 'authority.adopted' \
+    let untold = "intent_state WHERE (hex(serial), CASE WHEN purpose = 'adopted' THEN 'authority.adopted' \
                                            WHEN state = 'issued' THEN 'certificate.issued' \
                                            WHEN state = 'withdrawn' THEN 'intent.withdrawn' \
                                            ELSE 'intent.abandoned' END) NOT IN (\
@@ -107,7 +116,7 @@ fn the_journal_has_every_end(store: &Connection) {
 /// Leaves that were aborted with their rollover do not count.
 fn devices_hold_their_newest_leaf(store: &Connection) {
     let sql = "SELECT d.registration_id, d.certificate, max(i.id) FROM device d \
-               JOIN intent i ON i.subject = d.registration_id AND i.state = 'issued' \
+               JOIN intent_state i ON i.subject = d.registration_id AND i.state = 'issued' \
                AND i.purpose = 'leaf' AND NOT EXISTS ( \
                    SELECT 1 FROM roll r JOIN certificate c ON c.sha256 = r.new_certificate \
                    JOIN audit a ON a.action = 'roll.aborted' AND a.detail ->> 'roll' = r.id \
@@ -120,13 +129,12 @@ fn devices_hold_their_newest_leaf(store: &Connection) {
     for (device, current, newest) in held {
         let (device, current, newest): (String, i64, i64) = (device, current, newest);
         assert_eq!(current, newest, "{device}");
-        let der: Vec<u8> = store
-            .query_row(
-                "SELECT der FROM certificate WHERE intent = ?1",
-                [current],
-                |row| row.get(0),
-            )
+        let sql = "SELECT i.tbs, c.signature FROM certificate c JOIN intent i ON i.id = c.intent
+                   WHERE c.intent = ?1";
+        let [tbs, signature]: [Vec<u8>; 2] = store
+            .query_row(sql, [current], |row| Ok([row.get(0)?, row.get(1)?]))
             .unwrap();
+        let der = join(&tbs, &signature);
         let (_, leaf) = X509Certificate::from_der(&der).unwrap();
         let names: Vec<_> = leaf.subject().iter_common_name().collect();
         assert_eq!(names.len(), 1, "{device}");
@@ -193,13 +201,13 @@ pub(crate) fn held(record: &Value, slot: &str) -> Option<String> {
 }
 
 fn authorities_are_verified(store: &Connection, emulator: &Emulator) {
-    let sql = "SELECT a.name, a.removed, a.drift IS NOT NULL, c.der FROM ca_certificate a \
-               JOIN generation g ON g.id = a.generation \
-               JOIN certificate c ON c.intent = g.certificate \
+    let sql = "SELECT a.name, a.removed, a.drift IS NOT NULL, i.tbs, c.signature \
+               FROM ca_certificate a JOIN generation g ON g.id = a.generation \
+               JOIN certificate c ON c.intent = g.certificate JOIN intent i ON i.id = c.intent \
                LEFT JOIN mark m ON m.ca_certificate = a.id WHERE m.id IS NULL";
     let settled = rows(store, sql, |row| {
         let name: String = row.get(0)?;
-        let der: Vec<u8> = row.get(3)?;
+        let der = join(&row.get::<_, Vec<u8>>(3)?, &row.get::<_, Vec<u8>>(4)?);
         Ok((name, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?, der))
     });
     for (name, is_removed, has_drifted, der) in settled {

@@ -147,7 +147,7 @@ impl Load {
         assert_eq!(issued_to_devices(env) - before, served.len());
         let store = invariants::open(&env.database());
         for serial in given {
-            let held = format!("intent WHERE state = 'issued' AND serial = x'{serial}'");
+            let held = format!("intent_state WHERE state = 'issued' AND serial = x'{serial}'");
             assert_eq!(invariants::count(&store, &held), 1, "{serial}");
         }
         env.wait_ready();
@@ -155,7 +155,7 @@ impl Load {
 }
 
 fn issued_to_devices(env: &TestEnv) -> usize {
-    let issued = env.count("intent WHERE state = 'issued' AND profile = 'device'");
+    let issued = env.count("intent_state WHERE state = 'issued' AND profile = 'device'");
     usize::try_from(issued).unwrap()
 }
 

@@ -41,7 +41,7 @@ fn the_root_is_verified_by_one_signature_for_one_code() {
     assert_eq!(requests(&env, "authority.code"), 1);
     assert_eq!(requests(&env, "authority.verify"), 1);
     assert_eq!(
-        env.count("intent WHERE purpose = 'possession' AND state = 'issued'"),
+        env.count("intent_state WHERE purpose = 'possession' AND state = 'issued'"),
         1
     );
 }

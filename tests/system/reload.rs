@@ -152,7 +152,7 @@ fn reloads_under_load_refuse_no_client() {
     });
     let by_signal = "audit WHERE action = 'configuration.reloaded' AND actor = 'signal SIGHUP'";
     assert_eq!(env.count(by_signal), 5);
-    assert_eq!(env.count("intent WHERE state = 'abandoned'"), 0);
+    assert_eq!(env.count("intent_state WHERE state = 'abandoned'"), 0);
     assert_eq!(env.worker(), worker);
 }
 

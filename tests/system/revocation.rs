@@ -189,7 +189,7 @@ fn an_abandoned_serial_number_is_on_the_list() {
         (!entries.is_empty()).then_some(entries)
     });
     let database = crate::invariants::open(&env.database());
-    let sql = "SELECT hex(serial) FROM intent WHERE state = 'abandoned'";
+    let sql = "SELECT hex(serial) FROM intent_state WHERE state = 'abandoned'";
     let burned: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(entries, BTreeMap::from([(burned, 0)]));
 }

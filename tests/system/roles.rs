@@ -5,6 +5,7 @@ use crate::caller::{Answer, Caller};
 use crate::request::{Holder, Request, der};
 use crate::test_env::{Profile, TestEnv};
 use hallmarkd::enrollment::thumbprint::Thumbprint;
+use hallmarkd::x509::certificate::signature_behind;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
@@ -144,16 +145,18 @@ fn insert(database: &Connection, holder: &Holder, role: &str, journal: bool) {
     database
         .execute(
             "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-                 not_before, not_after, role, caller, state, recorded_at)
-             SELECT ?1, id, 'leaf', ?2, ?3, randomblob(32), ?4, 1, 9999999999, ?2, 'x', 'issued', 1
+                 not_before, not_after, role, caller, recorded_at)
+             SELECT ?1, id, 'leaf', ?2, ?3, randomblob(32), ?4, 1, 9999999999, ?2, 'x', 1
              FROM generation WHERE authority = 'operations'",
             params![serial, role, holder.id, parsed.tbs_certificate.as_ref()],
         )
         .unwrap();
+    let intent = database.last_insert_rowid();
+    let signature = signature_behind(&der, parsed.tbs_certificate.as_ref()).unwrap();
     database
         .execute(
-            "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, 1)",
-            params![database.last_insert_rowid(), der, sha256],
+            "INSERT INTO certificate (intent, signature, sha256, issued_at) VALUES (?1, ?2, ?3, 1)",
+            params![intent, signature, sha256],
         )
         .unwrap();
     if journal {
@@ -210,7 +213,7 @@ fn a_row_in_the_database_makes_no_caller() {
         .unwrap();
     for (id, holder) in [("station-1", &station), ("press-7", &device)] {
         let promote = "UPDATE intent SET role = 'operator', profile = 'operator'
-                       WHERE subject = ?1 AND state = 'issued'";
+                       WHERE subject = ?1 AND ended IS NULL";
         assert_eq!(database.execute(promote, [id]).unwrap(), 1);
         let answer = env.caller(holder).get("/v1/devices");
         let output = (answer.status, answer.code());

@@ -142,7 +142,8 @@ fn killed_while_an_answer_is_lost_a_roll_ends_the_same_way() {
     }
     these_alone_are_known(&env, &new);
     // The intent of a signature in progress when the daemon was killed is abandoned.
-    let leaves = "intent WHERE purpose = 'leaf' AND subject LIKE 'press%' AND state = 'issued'";
+    let leaves =
+        "intent_state WHERE purpose = 'leaf' AND subject LIKE 'press%' AND state = 'issued'";
     assert_eq!(env.count(leaves), 6);
 }
 

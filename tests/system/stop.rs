@@ -84,13 +84,13 @@ fn a_stop_amid_32_clients_answers_every_client() {
             (answers.served() > 100).then_some(())
         });
     });
-    assert_eq!(env.count("intent WHERE state = 'intended'"), 0);
+    assert_eq!(env.count("intent_state WHERE state = 'intended'"), 0);
     let served = answers.served.into_inner().unwrap();
     for serial in &served {
-        let held = format!("intent WHERE state = 'issued' AND serial = x'{serial}'");
+        let held = format!("intent_state WHERE state = 'issued' AND serial = x'{serial}'");
         assert_eq!(env.count(&held), 1, "{serial}");
     }
-    let issued = env.count("intent WHERE state = 'issued' AND profile = 'device'");
+    let issued = env.count("intent_state WHERE state = 'issued' AND profile = 'device'");
     assert_eq!(issued, i64::try_from(served.len()).unwrap());
     env.start();
     env.wait_ready();
@@ -151,6 +151,6 @@ fn a_stop_does_not_wait_for_hung_calls() {
     plan.set(&[]).unwrap();
     env.start();
     env.wait_ready();
-    assert!(env.count("intent WHERE state = 'abandoned'") > 0);
+    assert!(env.count("intent_state WHERE state = 'abandoned'") > 0);
     env.wait_in_sync();
 }

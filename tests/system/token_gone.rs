@@ -72,10 +72,10 @@ fn a_token_taken_away_heals_when_it_is_put_back() {
     station.obtain(&request);
     assert_eq!(env.daemon(), serve);
     assert_eq!(
-        env.count("intent WHERE subject = 'press-2' AND state = 'issued'"),
+        env.count("intent_state WHERE subject = 'press-2' AND state = 'issued'"),
         1
     );
-    assert_eq!(env.count("intent WHERE state = 'intended'"), 0);
+    assert_eq!(env.count("intent_state WHERE state = 'intended'"), 0);
 }
 
 /// The same from the start: the daemon starts without its token, and waits for it.

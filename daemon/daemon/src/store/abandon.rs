@@ -58,7 +58,7 @@ impl Store {
 
 fn open_intents(tx: &Tx<'_>) -> Result<Vec<IntentId>, StoreError> {
     tx.query_all(
-        "SELECT id FROM intent WHERE state = 'intended' ORDER BY id",
+        "SELECT intent FROM open_intent ORDER BY intent",
         params![],
         |row| row.get(0),
     )
@@ -72,8 +72,8 @@ pub(super) fn abandon_leaves(
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let open: Vec<IntentId> = tx.query_all(
-        "SELECT id FROM intent
-         WHERE role = 'device' AND subject = ?1 AND state = 'intended'",
+        "SELECT o.intent FROM open_intent o JOIN intent i ON i.id = o.intent
+         WHERE o.purpose = 'leaf' AND o.subject = ?1 AND i.role = 'device'",
         params![subject],
         |row| row.get(0),
     )?;
@@ -93,7 +93,8 @@ pub(super) struct OpenLeaf {
 /// Returns the leaves of devices whose intents are open.
 pub(super) fn open_leaves(tx: &Tx<'_>) -> Result<Vec<OpenLeaf>, StoreError> {
     tx.query_all(
-        "SELECT id, issuer, subject FROM intent WHERE role = 'device' AND state = 'intended'",
+        "SELECT i.id, i.issuer, i.subject FROM open_intent o JOIN intent i ON i.id = o.intent
+         WHERE i.role = 'device'",
         params![],
         |row| {
             Ok(OpenLeaf {
@@ -146,9 +147,9 @@ fn end(
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let open: Option<(Vec<u8>, String)> = tx.query_optional(
-        "UPDATE intent SET state = ?3, abandoned_at = CASE WHEN ?3 = 'abandoned' THEN ?2 END,
+        "UPDATE intent SET ended = ?3, abandoned_at = CASE WHEN ?3 = 'abandoned' THEN ?2 END,
              idempotency_key = NULL, request_sha256 = NULL
-         WHERE id = ?1 AND state = 'intended' RETURNING serial, subject",
+         WHERE id = (SELECT intent FROM open_intent WHERE intent = ?1) RETURNING serial, subject",
         params![intent, at, end.state()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;

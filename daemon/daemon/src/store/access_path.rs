@@ -100,9 +100,8 @@ fn groups_admitting(
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
     let condition = "WHERE e.kind = 'group' AND e.removed = 0 AND e.authority IN (
              WITH RECURSIVE above (id) AS (
-                 SELECT i.issuer FROM intent i
-                 WHERE i.subject = ?1 AND i.purpose = 'leaf' AND i.state = 'issued'
-                   AND i.not_after >= ?2
+                 SELECT i.issuer FROM intent i JOIN certificate c ON c.intent = i.id
+                 WHERE i.subject = ?1 AND i.purpose = 'leaf' AND i.not_after >= ?2
                  UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
                  WHERE g.parent IS NOT NULL)
              SELECT authority FROM generation WHERE id IN (SELECT id FROM above))

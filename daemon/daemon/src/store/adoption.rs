@@ -5,6 +5,7 @@
 //! transaction: a crash leaves all of it or nothing.
 
 use super::audit::{self, AuditEntry};
+use super::certificate::Signature;
 use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::generation::{
@@ -196,8 +197,8 @@ pub(super) fn record_certificate(
     };
     let inserted = tx.insert(
         "INSERT INTO intent (serial, issuer, issued_elsewhere, purpose, profile, subject,
-             key_sha256, tbs, not_before, not_after, caller, state, recorded_at)
-         VALUES (?1, ?2, ?3, 'adopted', 'authority', ?4, ?5, ?6, ?7, ?8, ?9, 'issued', ?10)
+             key_sha256, tbs, not_before, not_after, caller, signed_elsewhere, recorded_at)
+         VALUES (?1, ?2, ?3, 'adopted', 'authority', ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10)
          RETURNING id",
         params![
             certificate.serial,
@@ -221,14 +222,7 @@ pub(super) fn record_certificate(
         other => other,
     })?;
     // Its own date of issue, because its roll is scheduled by that.
-    tx.execute(
-        "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
-        params![
-            intent,
-            certificate.der,
-            sha256(&certificate.der),
-            certificate.not_before
-        ],
-    )?;
+    let signature = Signature::of(&certificate.der, &certificate.tbs)?;
+    signature.record(tx, intent, certificate.not_before)?;
     Ok(intent)
 }

@@ -5,6 +5,7 @@
 //! does not, so `audit verify` also prints the last hash, to be compared with a copy.
 
 use super::engine::{Row, Tx, params};
+use super::readings::{self, EndOfJournal};
 use super::{Store, StoreError, UnixSeconds};
 use aws_lc_rs::digest;
 use serde::Serialize;
@@ -151,15 +152,11 @@ fn detail_of(row: &Row<'_>, column: usize) -> Result<serde_json::Value, StoreErr
 
 /// Appends `entry` within the transaction of the change that it records.
 pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> {
-    let last = tx.query_optional(
-        "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1",
-        params![],
-        |row| Ok((row.get::<i64>(0)?, row.get::<[u8; 32]>(1)?)),
-    )?;
-    let (sequence, previous) = last.map_or((1, [0; 32]), |(last, hash)| (last + 1, hash));
+    let last = readings::end_of_journal(tx)?;
+    let sequence = last.sequence + 1;
     let detail = entry.detail.to_string();
     let hash = seal(
-        &previous,
+        &last.hash,
         sequence,
         entry.at,
         [
@@ -169,7 +166,7 @@ pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> 
             &detail,
         ],
     );
-    tx.execute(
+    tx.execute_apart(
         "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
@@ -182,6 +179,7 @@ pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> 
             hash
         ],
     )?;
+    readings::note_end_of_journal(tx, EndOfJournal { sequence, hash });
     Ok(())
 }
 

@@ -124,8 +124,8 @@ pub fn settle(database: &Path) -> Result<(), StoreError> {
 pub fn issued_after(database: &Path, intents: i64) -> Result<Vec<IssuedLater>, StoreError> {
     let connection = open(database)?;
     Tx::new(&connection).query_all(
-        "SELECT hex(serial), profile, subject FROM intent
-         WHERE state = 'issued' AND id > ?1 ORDER BY id",
+        "SELECT hex(i.serial), i.profile, i.subject
+         FROM intent i JOIN certificate c ON c.intent = i.id WHERE i.id > ?1 ORDER BY i.id",
         params![intents],
         |row| {
             Ok(IssuedLater {

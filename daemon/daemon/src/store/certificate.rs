@@ -1,10 +1,16 @@
-//! Finds issued certificates by digest, serial number, subject or intent.
+//! Records the signatures of certificates, and finds certificates by digest, serial number, subject
+//! or intent.
+//!
+//! A certificate is the bytes that its intent recorded and what follows them.
 
+use super::digest::sha256;
+use super::engine::dialect::without_statement_journal;
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, IntentId};
+use crate::x509::certificate;
 use crate::x509::revocation::RevocationReason;
 
 /// An issued certificate with its intent.
@@ -38,9 +44,13 @@ impl CertificateRow {
     }
 }
 
-pub(super) const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
-     i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason, i.role \
+pub(super) const SELECT: &str = "SELECT i.tbs, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
+     i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason, i.role, \
+     c.signature \
      FROM certificate c JOIN intent i ON i.id = c.intent";
+
+/// Of the subject `?1` the newest `?2`.
+pub(super) const OF_SUBJECT: &str = "WHERE i.subject = ?1 ORDER BY i.id DESC LIMIT ?2";
 
 impl Store {
     /// Returns the certificate with this SHA-256.
@@ -77,7 +87,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<CertificateRow>, StoreError> {
         self.read(|tx| {
-            let select = format!("{SELECT} WHERE i.subject = ?1 ORDER BY i.id DESC LIMIT ?2");
+            let select = format!("{SELECT} {OF_SUBJECT}");
             tx.query_all(&select, params![subject, limit], from_row)
         })
     }
@@ -91,9 +101,62 @@ pub(super) fn by_intent(
     tx.query_optional(&select, params![intent], from_row)
 }
 
+/// The record of a certificate besides the bytes that were signed.
+pub(super) struct Signature {
+    behind: Vec<u8>,
+    pub(super) sha256: [u8; 32],
+}
+
+impl Signature {
+    /// Takes it from the certificate `der`, which must carry the recorded bytes.
+    pub(super) fn of(der: &[u8], tbs: &[u8]) -> Result<Self, StoreError> {
+        let behind = certificate::signature_behind(der, tbs).ok_or_else(|| {
+            StoreError::Conflict("the certificate does not carry the recorded bytes".into())
+        })?;
+        Ok(Self {
+            behind: behind.to_vec(),
+            sha256: sha256(der),
+        })
+    }
+
+    /// Records the certificate, which ends its intent.
+    pub(super) fn record(
+        &self,
+        tx: &Tx<'_>,
+        intent: IntentId,
+        issued_at: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        tx.execute_apart(
+            concat!(
+                "INSERT ",
+                without_statement_journal!(),
+                " INTO certificate (intent, signature, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)"
+            ),
+            params![intent, self.behind, self.sha256, issued_at],
+        )?;
+        Ok(())
+    }
+}
+
+/// Reads a certificate from the columns `tbs` and `signature`.
+pub(super) fn der(row: &Row<'_>, tbs: usize, signature: usize) -> Result<Der, StoreError> {
+    let [tbs, signature]: [Der; 2] = [row.get(tbs)?, row.get(signature)?];
+    Ok(certificate::join(&tbs, &signature))
+}
+
+/// Reads a certificate, if there is one.
+pub(super) fn optional_der(
+    row: &Row<'_>,
+    tbs: usize,
+    signature: usize,
+) -> Result<Option<Der>, StoreError> {
+    let is_there = row.get::<Option<Der>>(signature)?.is_some();
+    is_there.then(|| der(row, tbs, signature)).transpose()
+}
+
 pub(super) fn from_row(row: &Row<'_>) -> Result<CertificateRow, StoreError> {
     Ok(CertificateRow {
-        der: row.get(0)?,
+        der: der(row, 0, 12)?,
         sha256: row.get(1)?,
         serial: row.get(2)?,
         issuer: row.get(3)?,

@@ -59,18 +59,18 @@ pub(super) fn of_leaf(
     subject: &str,
     shared: bool,
 ) -> Result<Option<KeyRefusal>, StoreError> {
-    let key_sha256 = sha256(public_key);
-    if is_compromised(tx, &key_sha256)? {
-        return Ok(Some(KeyRefusal::Compromised));
-    }
-    if is_of_an_authority(tx, public_key)? {
-        return Ok(Some(KeyRefusal::OfAnAuthority));
-    }
-    if shared {
-        return Ok(None);
-    }
-    let holder = other_holder(tx, &key_sha256, subject)?;
-    Ok(holder.map(KeyRefusal::OfAnother))
+    tx.query_one(
+        FINDINGS,
+        params![sha256(public_key), subject, public_key, !shared],
+        |row| {
+            Ok(match (row.get(0)?, row.get(1)?, row.get(2)?) {
+                (true, _, _) => Some(KeyRefusal::Compromised),
+                (_, true, _) => Some(KeyRefusal::OfAnAuthority),
+                (_, _, Some(holder)) => Some(KeyRefusal::OfAnother(holder)),
+                (false, false, None) => None,
+            })
+        },
+    )
 }
 
 /// Why an authority's certificate gets no such key: it may be on no leaf.
@@ -78,47 +78,26 @@ pub(super) fn of_authority(
     tx: &Tx<'_>,
     public_key: &[u8],
 ) -> Result<Option<KeyRefusal>, StoreError> {
-    let key_sha256 = sha256(public_key);
-    if is_compromised(tx, &key_sha256)? {
-        return Ok(Some(KeyRefusal::Compromised));
-    }
-    // A leaf's subject is never empty, so every holder is another one.
-    let holder = other_holder(tx, &key_sha256, "")?;
-    Ok(holder.map(KeyRefusal::OfAnother))
+    // A leaf's subject is never empty, so every holder is another one. No authority is looked for.
+    tx.query_one(FINDINGS, params![sha256(public_key), "", "", true], |row| {
+        if row.get(0)? {
+            return Ok(Some(KeyRefusal::Compromised));
+        }
+        Ok(row.get::<Option<String>>(2)?.map(KeyRefusal::OfAnother))
+    })
 }
 
-fn is_compromised(tx: &Tx<'_>, key_sha256: &[u8; 32]) -> Result<bool, StoreError> {
-    tx.query_one(
-        "SELECT EXISTS (SELECT 1 FROM compromised_key WHERE key_sha256 = ?1)",
-        params![key_sha256],
-        |row| row.get(0),
-    )
-}
-
-fn is_of_an_authority(tx: &Tx<'_>, public_key: &[u8]) -> Result<bool, StoreError> {
-    tx.query_one(
-        "SELECT EXISTS (SELECT 1 FROM generation WHERE spki = ?1)",
-        params![public_key],
-        |row| row.get(0),
-    )
-}
-
-/// Returns another subject that has, had or is getting a leaf with this key. An abandoned intent
-/// gave no certificate, so its key may be used under another name.
-fn other_holder(
-    tx: &Tx<'_>,
-    key_sha256: &[u8; 32],
-    subject: &str,
-) -> Result<Option<String>, StoreError> {
-    tx.query_optional(
-        "SELECT subject FROM intent
-         WHERE key_sha256 = ?1 AND purpose = 'leaf' AND subject <> ?2 AND state <> 'abandoned'
-           AND state <> 'withdrawn'
-         LIMIT 1",
-        params![key_sha256, subject],
-        |row| row.get(0),
-    )
-}
+/// Returns whether the key with the digest `?1` is compromised; whether it is the
+/// SubjectPublicKeyInfo `?3` of an authority; and, if `?4`, another subject than `?2` that has, had
+/// or is getting a leaf with it. An abandoned intent gave no certificate, so its key may be used
+/// under another name.
+pub(super) const FINDINGS: &str =
+    "SELECT EXISTS (SELECT 1 FROM compromised_key WHERE key_sha256 = ?1),
+     EXISTS (SELECT 1 FROM generation WHERE spki = ?3),
+     CASE WHEN ?4 THEN (
+         SELECT subject FROM intent
+         WHERE key_sha256 = ?1 AND purpose = 'leaf' AND subject <> ?2 AND ended IS NULL
+         LIMIT 1) END";
 
 /// Records the key of a certificate that is revoked because of its key. Abandons open intents for
 /// the same key, whose checks passed before the report.
@@ -133,9 +112,9 @@ pub(super) fn record_compromised(
         params![intent, at],
     )?;
     let open: Vec<IntentId> = tx.query_all(
-        "SELECT id FROM intent
-         WHERE key_sha256 = (SELECT key_sha256 FROM intent WHERE id = ?1)
-           AND purpose = 'leaf' AND state = 'intended'",
+        "SELECT o.intent FROM open_intent o JOIN intent i ON i.id = o.intent
+         WHERE i.key_sha256 = (SELECT key_sha256 FROM intent WHERE id = ?1)
+           AND o.purpose = 'leaf'",
         params![intent],
         |row| row.get(0),
     )?;

@@ -86,13 +86,13 @@ const SELECT: &str = "SELECT generation, number, der, this_update, next_update, 
 /// The entries of a generation's list: revoked certificates, abandoned serial numbers, and serial
 /// numbers that were revoked before the authority was adopted. They stay until they were on a list
 /// that was made after their end (RFC 5280, section 3.3). `?2` is the date of the last list.
-const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
+pub(super) const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      FROM certificate c JOIN intent i ON i.id = c.intent
      WHERE c.revoked_at IS NOT NULL AND i.issuer = ?1 AND i.issued_elsewhere = 0
        AND (i.not_after >= ?2 OR c.revoked_at >= ?2)
      UNION ALL
      SELECT serial, abandoned_at, 0, id FROM intent
-     WHERE state = 'abandoned' AND issuer = ?1
+     WHERE ended = 'abandoned' AND issuer = ?1
        AND (not_after >= ?2 OR abandoned_at >= ?2)
      UNION ALL
      SELECT serial, revoked_at, revocation_reason, 0 FROM former_certificate

@@ -38,8 +38,9 @@ pub struct DrainReport {
 /// Devices after `?3` with a leaf by one of these generations that has not expired.
 const LIVING: &str = concat!(
     "FROM device d WHERE d.registration_id > ?3 AND EXISTS (
-         SELECT 1 FROM intent i WHERE i.subject = d.registration_id AND i.purpose = 'leaf'
-           AND i.state = 'issued' AND i.not_after >= ?2 AND i.issuer IN ",
+         SELECT 1 FROM intent i JOIN certificate ic ON ic.intent = i.id
+         WHERE i.subject = d.registration_id AND i.purpose = 'leaf'
+           AND i.not_after >= ?2 AND i.issuer IN ",
     values_of_1!(),
     ")"
 );
@@ -48,9 +49,9 @@ const CURRENT: &str = concat!(
      JOIN certificate c ON c.intent = d.certificate WHERE i.issuer IN ",
     values_of_1!()
 );
-const LEAVES: &str = concat!(
+pub(super) const LEAVES: &str = concat!(
     "FROM intent i JOIN certificate c ON c.intent = i.id
-     WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2
+     WHERE i.purpose = 'leaf' AND i.not_after >= ?2
        AND c.revoked_at IS NULL AND i.issuer IN ",
     values_of_1!()
 );
@@ -166,8 +167,8 @@ impl Store {
                 "SELECT d.registration_id FROM device d
                  JOIN certificate c ON c.intent = d.certificate
                  WHERE EXISTS (
-                     SELECT 1 FROM intent i WHERE i.subject = d.registration_id
-                       AND i.purpose = 'leaf' AND i.state = 'issued' AND i.issuer IN {})
+                     SELECT 1 FROM intent i JOIN certificate ic ON ic.intent = i.id
+                     WHERE i.subject = d.registration_id AND i.purpose = 'leaf' AND i.issuer IN {})
                    OR ?2 AND EXISTS (
                      SELECT 1 FROM hub_observation p WHERE p.device = d.registration_id
                        AND p.certificate IS NOT NULL AND NOT EXISTS (

@@ -3,7 +3,7 @@
 //! An authority has at most one generation that serves and one that is the next.
 
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError, UnixSeconds, possession};
+use super::{Store, StoreError, UnixSeconds, certificate, possession};
 use crate::der_bytes::Der;
 use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::key::KeyType;
@@ -91,9 +91,10 @@ pub struct RequestRow {
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
-     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at, g.key_wrapped, \
-     r.generation, r.path_length, r.der, g.above \
+     g.key_label, g.key_id, g.spki, i.tbs, c.issued_at, g.state, c.revoked_at, g.key_wrapped, \
+     r.generation, r.path_length, r.der, g.above, c.signature \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate \
+     LEFT JOIN intent i ON i.id = c.intent \
      LEFT JOIN request r ON r.generation = g.id";
 
 impl Store {
@@ -352,7 +353,7 @@ fn from_row(row: &Row<'_>) -> Result<GenerationRow, StoreError> {
         key_label: row.get(6)?,
         key_id: row.get(7)?,
         spki: row.get(8)?,
-        certificate: row.get(9)?,
+        certificate: certificate::optional_der(row, 9, 18)?,
         certified_at: row.get(10)?,
         state: row.get(11)?,
         revoked_at: row.get(12)?,

@@ -129,12 +129,13 @@ impl Store {
                    AND coalesce(p.seen_at, 0) <= ?2
                  UNION
                  SELECT d.registration_id FROM intent o
+                 JOIN certificate oc ON oc.intent = o.id
                  JOIN device d ON d.registration_id = o.subject
                  JOIN intent i ON i.id = d.certificate
                  JOIN certificate c ON c.intent = i.id
                  LEFT JOIN hub_observation p
                      ON p.provisioning = ?1 AND p.device = d.registration_id
-                 WHERE o.purpose = 'leaf' AND o.state = 'issued' AND o.not_after >= ?2
+                 WHERE o.purpose = 'leaf' AND o.not_after >= ?2
                    AND o.issuer IN (SELECT id FROM below)
                    AND i.issuer NOT IN (SELECT id FROM below)
                    AND coalesce(p.seen_at, 0) <= ?2 AND p.certificate IS DISTINCT FROM c.sha256

@@ -6,6 +6,7 @@
 
 use super::adoption::MadeElsewhere;
 use super::audit::{self, AuditEntry};
+use super::certificate::Signature;
 use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::{Store, StoreError, UnixSeconds, certified_key};
@@ -192,8 +193,8 @@ fn insert_certificate(
     let subject = device.map_or(certificate.subject.as_str(), |(id, _)| id);
     let intent: IntentId = tx.insert(
         "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-             not_before, not_after, caller, state, recorded_at, role)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'issued', ?11, ?12)
+             not_before, not_after, caller, signed_elsewhere, recorded_at, role)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, ?12)
          RETURNING id",
         params![
             it.serial,
@@ -218,11 +219,8 @@ fn insert_certificate(
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let before = before.and_then(|(since, reason)| since.zip(reason));
-    let digest = sha256(&certificate.der);
-    tx.execute(
-        "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
-        params![intent, certificate.der, digest, certificate.not_before],
-    )?;
+    let signature = Signature::of(&certificate.der, &certificate.tbs)?;
+    signature.record(tx, intent, certificate.not_before)?;
     done.certificates += 1;
     let revoked = before.or(it.revoked);
     audit::append(
@@ -234,7 +232,7 @@ fn insert_certificate(
             subject: subject.to_owned(),
             detail: json!({
                 "serial": hex::encode_upper(&it.serial),
-                "sha256": hex::encode(digest),
+                "sha256": hex::encode(signature.sha256),
                 "profile": profile,
                 "role": device.map(|_| Role::Device),
                 "revoked_at": revoked.map(|it| it.0),

@@ -99,8 +99,9 @@ impl Store {
     ) -> Result<Vec<IndividualsBelow>, StoreError> {
         let condition = format!(
             "(EXISTS (
-                 SELECT 1 FROM intent i WHERE i.subject = e.name AND i.purpose = 'leaf'
-                   AND i.state = 'issued' AND i.not_after >= ?2 AND i.issuer IN {})
+                 SELECT 1 FROM intent i JOIN certificate c ON c.intent = i.id
+                 WHERE i.subject = e.name AND i.purpose = 'leaf'
+                   AND i.not_after >= ?2 AND i.issuer IN {})
               OR {HOLDS_UNKNOWN})",
             values_of_1!()
         );

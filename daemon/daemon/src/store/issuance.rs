@@ -1,7 +1,7 @@
 //! Records intents and certificates: steps 7 and 10 of the issuance cycle (docs/issuance-cycle.md).
 
 use super::audit::{self, AuditEntry};
-use super::certificate::by_intent;
+use super::certificate::{Signature, by_intent};
 use super::certified_key::{self, KeyRefusal};
 use super::client;
 use super::constraint::Constraint;
@@ -9,7 +9,7 @@ use super::digest::sha256;
 use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded};
-use super::{Store, StoreError, generation, leaf, possession};
+use super::{Store, StoreError, generation, leaf, possession, readings};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -99,6 +99,7 @@ impl Store {
     ) -> Result<IssuedEffects, StoreError> {
         let intent = recorded.id();
         let requester = recorded.requester();
+        let signature = Signature::of(&der, recorded.tbs())?;
         let revocations = self.revocations_counter();
         let effects = self.writer.run(move |tx| {
             if let Some(requester) = &requester
@@ -106,25 +107,9 @@ impl Store {
             {
                 return Err(StoreError::RequesterRevoked);
             }
-            tx.execute(
-                concat!(
-                    "UPDATE ",
-                    without_statement_journal!(),
-                    " intent SET state = 'issued' WHERE id = ?1"
-                ),
-                params![intent],
-            )?;
-            let sha256 = sha256(&der);
-            tx.execute(
-                concat!(
-                    "INSERT ",
-                    without_statement_journal!(),
-                    " INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)"
-                ),
-                params![intent, der, sha256, entry.at],
-            )?;
+            signature.record(tx, intent, entry.at)?;
             let presented = requester.map(|it| Thumbprint::from_bytes(it.sha256));
-            let issued = (intent, &sha256, presented);
+            let issued = (intent, &signature.sha256, presented);
             let effects = apply_effects(tx, issued, &on_issued, &entry)?;
             audit::append(tx, &entry)?;
             Ok(effects)
@@ -140,15 +125,15 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal
     {
         return Err(IntentRefusal::Repeated(prior));
     }
-    if intent.is_device
-        && intent.purpose == Purpose::Leaf
-        && !generation::serves(tx, intent.issuer)?
-    {
-        return Err(IntentRefusal::IssuerReplaced);
-    }
-    // A trigger refuses a revoked issuer, and this the leaves below a revoked generation.
-    if intent.purpose == Purpose::Leaf && client::revoked_above(tx, intent.issuer)?.is_some() {
-        return Err(IntentRefusal::IssuerRevoked);
+    if intent.purpose == Purpose::Leaf {
+        let issuer = readings::issuer(tx, intent.issuer)?;
+        if intent.is_device && !issuer.serves {
+            return Err(IntentRefusal::IssuerReplaced);
+        }
+        // A trigger refuses a revoked issuer, and this the leaves below a revoked generation.
+        if issuer.is_revoked {
+            return Err(IntentRefusal::IssuerRevoked);
+        }
     }
     if let Some(reason) = key_refusal(tx, intent)? {
         return Err(IntentRefusal::Key(reason));
@@ -156,12 +141,15 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal
     if intent.is_device {
         leaf::admit(tx, intent)?;
     }
-    let inserted = tx.insert(
-        "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-             not_before, not_after, caller, idempotency_key, request_sha256, state,
-             recorded_at, role)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'intended', ?13, ?14)
-         RETURNING id",
+    let inserted = tx.insert_apart(
+        concat!(
+            "INSERT ",
+            without_statement_journal!(),
+            " INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
+                 not_before, not_after, caller, idempotency_key, request_sha256, recorded_at, role)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+             RETURNING id"
+        ),
         params![
             intent.serial,
             intent.issuer,
@@ -231,21 +219,24 @@ fn apply_effects(
     }
 }
 
+/// The intent of the request `?2` of caller `?1`.
+pub(super) const BY_REQUEST: &str =
+    "SELECT id FROM intent WHERE caller = ?1 AND idempotency_key = ?2";
+
 fn prior_request(
     tx: &Tx<'_>,
     caller: &str,
     idempotency_key: &str,
 ) -> Result<Option<PriorRequest>, StoreError> {
-    let found: Option<(IntentId, String)> = tx.query_optional(
-        "SELECT id, state FROM intent WHERE caller = ?1 AND idempotency_key = ?2",
-        params![caller, idempotency_key],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    match found {
-        None => Ok(None),
-        Some((id, state)) if state == "issued" => {
-            Ok(by_intent(tx, id)?.map(|row| PriorRequest::Issued(Box::new(row))))
-        }
-        Some(_) => Ok(Some(PriorRequest::UnderWay)),
-    }
+    let found: Option<IntentId> =
+        tx.query_optional(BY_REQUEST, params![caller, idempotency_key], |row| {
+            row.get(0)
+        })?;
+    let Some(intent) = found else {
+        return Ok(None);
+    };
+    Ok(Some(match by_intent(tx, intent)? {
+        Some(row) => PriorRequest::Issued(Box::new(row)),
+        None => PriorRequest::UnderWay,
+    }))
 }

@@ -10,10 +10,10 @@ impl Store {
     pub fn issuance_counts(&self) -> Result<(i64, i64, i64), StoreError> {
         let (settled, under_way, abandoned) = self.read(|tx| {
             tx.query_one(
-                "SELECT coalesce((SELECT min(id) - 1 FROM intent WHERE state = 'intended'),
+                "SELECT coalesce((SELECT min(intent) - 1 FROM open_intent),
                           (SELECT max(id) FROM intent), 0),
-                 (SELECT count(*) FROM intent WHERE state = 'intended'),
-                 (SELECT count(*) FROM intent WHERE state = 'abandoned')",
+                 (SELECT count(*) FROM open_intent),
+                 (SELECT count(*) FROM intent WHERE ended = 'abandoned')",
                 params![],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )

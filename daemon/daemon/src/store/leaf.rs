@@ -8,10 +8,10 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
-use super::{StoreError, block, compromise, conflicts, hub_observation, leaf_roll, roll};
+use super::{StoreError, block, compromise, conflicts, hub_observation, leaf_roll, readings, roll};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::ids::IntentId;
+use crate::ids::{GenerationId, IntentId};
 use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 
@@ -28,12 +28,11 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
             refuse_move(intent, profile)?;
         }
     }
-    if block::is_blocked(tx, registration_id)? {
-        return Err(IntentRefusal::Blocked(registration_id.to_owned()));
+    if readings::has_blocks(tx)? {
+        refuse_blocked(tx, registration_id, intent.issuer)?;
     }
-    if let Some(group) = conflicts::blocked_group(tx, registration_id, intent.issuer)? {
-        let device = registration_id.to_owned();
-        return Err(IntentRefusal::GroupBlocked { device, group });
+    if !readings::has_individuals(tx)? {
+        return Ok(());
     }
     for enrollment in individual(tx, registration_id)? {
         let is_replaced = compromise::waits_for_leaf(tx, enrollment.id)?
@@ -57,6 +56,21 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
         }
     }
     Ok(())
+}
+
+fn refuse_blocked(
+    tx: &Tx<'_>,
+    registration_id: &str,
+    issuer: GenerationId,
+) -> Result<(), IntentRefusal> {
+    let device = registration_id.to_owned();
+    if block::is_blocked(tx, registration_id)? {
+        return Err(IntentRefusal::Blocked(device));
+    }
+    match conflicts::blocked_group(tx, registration_id, issuer)? {
+        Some(group) => Err(IntentRefusal::GroupBlocked { device, group }),
+        None => Ok(()),
+    }
 }
 
 /// Returns the device's spelling on record and its profile. Finds it in any spelling.
@@ -94,7 +108,7 @@ pub(super) fn record(
     certificate: IntentId,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
-    let added = tx.execute(
+    let added = tx.execute_apart(
         "INSERT INTO device (registration_id, profile, certificate, created_at, not_after)
          VALUES (?1, ?2, ?3, ?4, (SELECT not_after FROM intent WHERE id = ?3))
          ON CONFLICT (registration_id) DO NOTHING",
@@ -169,6 +183,9 @@ pub(super) fn place(
 ) -> Result<Vec<String>, StoreError> {
     let leaf = Thumbprint::from_bytes(*sha256);
     let mut concerned = Vec::new();
+    if !readings::has_individuals(tx)? {
+        return Ok(concerned);
+    }
     for enrollment in individual(tx, registration_id)? {
         concerned.push(enrollment.provisioning.clone());
         if compromise::waits_for_leaf(tx, enrollment.id)? {

@@ -20,7 +20,7 @@
 //! WAL and `synchronous=FULL`: a committed group is whole or absent, never half. Therefore:
 //!
 //! * Before step 7 of the issuance cycle: nothing.
-//! * Between step 7 and step 10: an intent in state `intended`. The token may have signed it.
+//! * Between step 7 and step 10: a row in `open_intent`. The token may have signed its intent.
 //!   [`Store::abandon_open_intents`] abandons it at the next start, before the daemon is ready.
 //! * After step 10: certificate, audit entry, device, slots and dirty mark, all of them.
 //! * Between a dirty mark and the provisioning service: the mark. The reconciler observes again.
@@ -81,6 +81,7 @@ mod mark;
 mod opening;
 mod possession;
 mod probe;
+mod readings;
 mod readmission;
 mod request;
 mod restore;

@@ -4,7 +4,7 @@ use super::audit::{self, AuditEntry};
 use super::engine::{Row, Tx, params};
 use super::json::{from_json, optional_json, to_json};
 use super::mark::{self, MarkRow, MarkSubject};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, certificate};
 use crate::der_bytes::Der;
 use crate::enrollment::ca_certificate::{
     ObservedCaCertificate, PossessionProof, Stage, VerificationCode,
@@ -51,11 +51,12 @@ impl CaCertificateRow {
     }
 }
 
-const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, a.proof, a.removed, \
+const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, i.tbs, a.proof, a.removed, \
      a.gone, a.observed, a.observed_at, a.drift, \
-     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, a.restored \
+     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, a.restored, \
+     c.signature \
      FROM ca_certificate a JOIN generation g ON g.id = a.generation \
-     JOIN certificate c ON c.intent = g.certificate \
+     JOIN certificate c ON c.intent = g.certificate JOIN intent i ON i.id = c.intent \
      LEFT JOIN mark m ON m.ca_certificate = a.id";
 
 impl Store {
@@ -163,6 +164,11 @@ impl Store {
     }
 }
 
+/// The verification certificate with the code `?1`.
+pub(super) const OF_CODE: &str = "SELECT i.tbs, c.signature
+     FROM intent i JOIN certificate c ON c.intent = i.id
+     WHERE i.purpose = 'possession' AND i.subject = ?1 AND i.ended IS NULL";
+
 /// Step 10, for a verification certificate: adds it to the proof.
 pub(super) fn prove(
     tx: &Tx<'_>,
@@ -173,12 +179,9 @@ pub(super) fn prove(
     let Stage::CodeKnown { code } = row.proof.stage().clone() else {
         return Ok(());
     };
-    let der: Der = tx.query_one(
-        "SELECT c.der FROM certificate c JOIN intent i ON i.id = c.intent
-         WHERE i.purpose = 'possession' AND i.subject = ?1",
-        params![code.as_str()],
-        |row| row.get(0),
-    )?;
+    let der: Der = tx.query_one(OF_CODE, params![code.as_str()], |row| {
+        certificate::der(row, 0, 1)
+    })?;
     let proof = row
         .proof
         .proven(&code, SlotCertificate::new(der))
@@ -235,7 +238,7 @@ fn from_row(row: &Row<'_>) -> Result<CaCertificateRow, StoreError> {
         provisioning: row.get(1)?,
         name: row.get(2)?,
         generation: row.get(3)?,
-        certificate: row.get(4)?,
+        certificate: certificate::der(row, 4, 20)?,
         proof: from_json(&row.get::<String>(5)?)?,
         removed: row.get(6)?,
         gone: row.get(7)?,

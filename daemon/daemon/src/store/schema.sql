@@ -52,19 +52,26 @@ BEGIN
     SELECT RAISE(ABORT, 'generation_keeps_its_chain');
 END;
 
--- The bytes to be signed, recorded before a token gets them. An intent without a certificate is
--- abandoned if its token may have signed, and withdrawn if no worker was asked. An adopted
--- certificate was signed elsewhere; it is here so that all bytes and serial numbers are in one
--- place. (CHECK uses OR because for a longer IN SQLite makes a temporary table at every insert.)
+-- The bytes to be signed, recorded before a token gets them. Each intent is open (`open_intent`)
+-- until it has a certificate or an end (`ended`). It is abandoned if its token may have signed, and
+-- withdrawn if no worker was asked. An adopted certificate was signed elsewhere; it is here so that
+-- all bytes and serial numbers are in one place. (CHECK uses OR because for a longer IN SQLite
+-- makes a temporary table at every insert.)
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
     serial          BLOB    NOT NULL,
-    issuer          INTEGER NOT NULL REFERENCES generation (id),
+    -- (Deferred, because of a reference that may ABORT the statement SQLite copies every page that
+    -- the statement changes.)
+    issuer          INTEGER NOT NULL REFERENCES generation (id) DEFERRABLE INITIALLY DEFERRED,
     -- 1 for the certificate that an adopted root has signed itself, and for one whose issuer has no
     -- generation here: `issuer` is then the certified generation, which may give the number again.
     issued_elsewhere INTEGER NOT NULL DEFAULT 0
                     CONSTRAINT intent_issued_elsewhere_valid
                     CHECK (issued_elsewhere = 0 OR issued_elsewhere = 1 AND purpose = 'adopted'),
+    -- 1 for a certificate that was signed before it came here: the intent is never open.
+    signed_elsewhere INTEGER NOT NULL DEFAULT 0
+                    CONSTRAINT intent_signed_elsewhere_valid
+                    CHECK (signed_elsewhere = 1 OR signed_elsewhere = 0 AND purpose <> 'adopted'),
     purpose         TEXT    NOT NULL
                     CONSTRAINT intent_purpose_valid
                     CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'
@@ -90,53 +97,73 @@ CREATE TABLE intent (
     caller          TEXT    NOT NULL,
     idempotency_key TEXT,
     request_sha256  BLOB,
-    state           TEXT    NOT NULL
-                    CONSTRAINT intent_state_valid
-                    CHECK (state = 'intended' OR state = 'issued' OR state = 'abandoned'
-                           OR state = 'withdrawn'),
     recorded_at     INTEGER NOT NULL,
+    -- How it ended without a certificate.
+    ended           TEXT
+                    CONSTRAINT intent_ended_valid
+                    CHECK (ended IS NULL
+                           OR signed_elsewhere = 0
+                              AND (ended = 'abandoned' OR ended = 'withdrawn')),
     abandoned_at    INTEGER,
     -- An issuer gives each serial number once (RFC 5280, section 4.1.2.2). The serial number comes
     -- first, so that the index finds a certificate by that alone, too.
     CONSTRAINT intent_serial UNIQUE (serial, issuer, issued_elsewhere),
-    -- A serial number that is recorded as issued was given elsewhere; one that is given here begins
-    -- as intended.
     CONSTRAINT intent_serial_length
-        CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR state = 'issued')),
+        CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR signed_elsewhere = 1)),
     CONSTRAINT intent_request_is_whole CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
-    CONSTRAINT intent_abandoned_has_date CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
+    CONSTRAINT intent_abandoned_has_date
+        CHECK ((abandoned_at IS NULL) = (ended IS DISTINCT FROM 'abandoned'))
 ) STRICT;
+-- Each index costs a page for each certificate, so each one is here for a query.
+-- A repeated request (`issuance::prior_request`).
 CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
--- One open intent per leaf subject, one verification certificate per code.
-CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 'intended';
+-- One verification certificate per code (`possession::prove`).
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
-    WHERE purpose = 'possession' AND state <> 'abandoned' AND state <> 'withdrawn';
+    WHERE purpose = 'possession' AND ended IS NULL;
+-- The certificates of a subject, newest first (`Store::certificates_of`).
 CREATE INDEX intent_subject ON intent (subject, id);
+-- The holder of a key (`certified_key::other_holder`).
 CREATE INDEX intent_key ON intent (key_sha256);
-CREATE INDEX intent_leaf ON intent (issuer, not_after, subject)
-    WHERE purpose = 'leaf' AND state = 'issued';
--- Stations, operators, auditors and servers are few, and are found without reading devices.
-CREATE INDEX intent_of_others ON intent (not_after) WHERE role <> 'device' AND state = 'issued';
-CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
+-- The leaves below a generation (`fleet_queries`, `hub_observation`).
+CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf';
+-- Stations, operators, auditors and servers are few, and are found without reading devices
+-- (`expiry`).
+CREATE INDEX intent_of_others ON intent (not_after) WHERE role <> 'device';
+-- The entries of a revocation list (`crl`).
+CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE ended = 'abandoned';
 
--- (FAIL, because SQLite copies every page that a statement changes if it may ABORT midway. These
--- triggers run before their row is changed, and the store rolls back every refused operation.)
+-- The intents that are being signed: no more rows than requests under way, so step 10 of the
+-- issuance cycle changes no row of `intent`. The key allows one open intent per leaf subject.
+CREATE TABLE open_intent (
+    purpose TEXT    NOT NULL,
+    subject TEXT    NOT NULL COLLATE NOCASE,
+    intent  INTEGER NOT NULL REFERENCES intent (id) DEFERRABLE INITIALLY DEFERRED,
+    PRIMARY KEY (purpose, subject)
+) STRICT, WITHOUT ROWID;
+
+-- (FAIL, because SQLite copies every page that a statement changes if it may ABORT midway. The
+-- triggers that refuse run before their row is changed, and the store rolls back every refused
+-- operation.)
 CREATE TRIGGER intent_is_immutable
-BEFORE UPDATE OF serial, issuer, issued_elsewhere, purpose, profile, subject, key_sha256, tbs,
-                 not_before, not_after, role, caller, recorded_at ON intent
+BEFORE UPDATE OF serial, issuer, issued_elsewhere, signed_elsewhere, purpose, profile, subject,
+                 key_sha256, tbs, not_before, not_after, role, caller, recorded_at ON intent
 BEGIN
     SELECT RAISE(FAIL, 'intent_is_immutable');
 END;
 -- An abandoned or withdrawn intent releases its idempotency key: a repeat is a new request.
 CREATE TRIGGER intent_keeps_its_request
 BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
-WHEN (NEW.state <> 'abandoned' AND NEW.state <> 'withdrawn') OR NEW.idempotency_key IS NOT NULL
+WHEN NEW.ended IS NULL OR NEW.idempotency_key IS NOT NULL
 BEGIN
     SELECT RAISE(FAIL, 'intent_keeps_its_request');
 END;
 CREATE TRIGGER intent_settles_once
-BEFORE UPDATE OF state ON intent WHEN OLD.state <> 'intended'
+BEFORE UPDATE OF ended, abandoned_at ON intent
+WHEN NEW.ended IS NULL OR NOT EXISTS (
+    SELECT 1 FROM open_intent
+    WHERE purpose = NEW.purpose AND subject = NEW.subject AND intent = NEW.id
+)
 BEGIN
     SELECT RAISE(FAIL, 'intent_settles_once');
 END;
@@ -144,25 +171,54 @@ CREATE TRIGGER intent_is_kept BEFORE DELETE ON intent
 BEGIN
     SELECT RAISE(FAIL, 'intent_is_kept');
 END;
-
+CREATE TRIGGER intent_under_way BEFORE INSERT ON intent
+WHEN NEW.signed_elsewhere = 0 AND EXISTS (
+    SELECT 1 FROM open_intent WHERE purpose = NEW.purpose AND subject = NEW.subject
+)
+BEGIN
+    SELECT RAISE(FAIL, 'intent_under_way');
+END;
 CREATE TRIGGER intent_of_a_revoked_generation BEFORE INSERT ON intent
 WHEN EXISTS (
     SELECT 1 FROM generation g JOIN certificate c ON c.intent = g.certificate
     WHERE g.id = NEW.issuer AND c.revoked_at IS NOT NULL
 )
 BEGIN
-    SELECT RAISE(ABORT, 'intent_of_a_revoked_generation');
+    SELECT RAISE(FAIL, 'intent_of_a_revoked_generation');
 END;
-CREATE TRIGGER intent_abandoned_is_listed AFTER UPDATE OF state ON intent
-WHEN NEW.state = 'abandoned'
+CREATE TRIGGER intent_opens AFTER INSERT ON intent WHEN NEW.signed_elsewhere = 0
+BEGIN
+    INSERT INTO open_intent (purpose, subject, intent) VALUES (NEW.purpose, NEW.subject, NEW.id);
+END;
+CREATE TRIGGER intent_ends AFTER UPDATE OF ended ON intent
+BEGIN
+    DELETE FROM open_intent
+    WHERE purpose = NEW.purpose AND subject = NEW.subject AND intent = NEW.id;
+END;
+CREATE TRIGGER intent_abandoned_is_listed AFTER UPDATE OF ended ON intent
+WHEN NEW.ended = 'abandoned'
 BEGIN
     UPDATE generation SET revocations = revocations + 1 WHERE id = NEW.issuer;
 END;
 
--- A certificate that was issued: its bytes contain exactly the bytes that were intended.
+CREATE TRIGGER open_intent_is_immutable BEFORE UPDATE ON open_intent
+BEGIN
+    SELECT RAISE(FAIL, 'open_intent_is_immutable');
+END;
+CREATE TRIGGER open_intent_is_kept BEFORE DELETE ON open_intent
+WHEN NOT EXISTS (SELECT 1 FROM certificate WHERE intent = OLD.intent)
+    AND (SELECT ended FROM intent WHERE id = OLD.intent) IS NULL
+BEGIN
+    SELECT RAISE(FAIL, 'open_intent_is_kept');
+END;
+
+-- A certificate that was issued: the bytes of its intent, and what follows them. So it carries
+-- exactly the bytes that were recorded before they were signed.
 CREATE TABLE certificate (
     intent            INTEGER PRIMARY KEY REFERENCES intent (id) DEFERRABLE INITIALLY DEFERRED,
-    der               BLOB    NOT NULL,
+    -- The signature algorithm and the signature, as DER (`x509::certificate::join`).
+    signature         BLOB    NOT NULL,
+    -- SHA-256 of the whole certificate.
     sha256            BLOB    NOT NULL CONSTRAINT certificate_sha256 UNIQUE
                       CONSTRAINT certificate_sha256_valid
                       CHECK (length(sha256) = 32),
@@ -192,19 +248,38 @@ BEGIN
     UPDATE generation SET revocations = revocations + 1
     WHERE id = (SELECT issuer FROM intent WHERE id = NEW.intent);
 END;
-CREATE TRIGGER certificate_equals_intent BEFORE INSERT ON certificate
+CREATE TRIGGER certificate_has_an_open_intent BEFORE INSERT ON certificate
 WHEN NOT EXISTS (
-    SELECT 1 FROM intent
-    WHERE id = NEW.intent AND state = 'issued' AND instr(NEW.der, tbs) > 0
+    SELECT 1 FROM intent i
+    WHERE i.id = NEW.intent AND (i.signed_elsewhere = 1 OR EXISTS (
+        SELECT 1 FROM open_intent o
+        WHERE o.purpose = i.purpose AND o.subject = i.subject AND o.intent = i.id))
 )
 BEGIN
-    SELECT RAISE(FAIL, 'certificate_equals_intent');
+    SELECT RAISE(FAIL, 'certificate_has_an_open_intent');
+END;
+CREATE TRIGGER certificate_ends_its_intent AFTER INSERT ON certificate
+BEGIN
+    DELETE FROM open_intent
+    WHERE (purpose, subject) = (SELECT purpose, subject FROM intent WHERE id = NEW.intent)
+      AND intent = NEW.intent;
 END;
 CREATE TRIGGER certificate_is_immutable
-BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
+BEFORE UPDATE OF intent, signature, sha256, issued_at ON certificate
 BEGIN
     SELECT RAISE(FAIL, 'certificate_is_immutable');
 END;
+CREATE TRIGGER certificate_is_kept BEFORE DELETE ON certificate
+BEGIN
+    SELECT RAISE(FAIL, 'certificate_is_kept');
+END;
+
+-- The state of each intent in one word, for reading the database by hand.
+CREATE VIEW intent_state AS
+SELECT i.*, CASE WHEN i.ended IS NOT NULL THEN i.ended
+                 WHEN EXISTS (SELECT 1 FROM certificate c WHERE c.intent = i.id) THEN 'issued'
+                 ELSE 'intended' END AS state
+FROM intent i;
 
 -- A certificate that an authority issued before it was adopted, and that is known by a line of its
 -- index or an entry of its last list alone. What is revoked is on the lists of the generation.
@@ -314,7 +389,7 @@ CREATE TABLE device (
     created_at      INTEGER NOT NULL,
     -- The end of that certificate, for `device_ending`.
     not_after       INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 -- Finds devices that expire soon and the registered profiles. It has every column that counting
 -- needs.
 CREATE INDEX device_ending ON device (profile, not_after, certificate);

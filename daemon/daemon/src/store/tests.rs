@@ -14,6 +14,7 @@ mod exclusion;
 mod expiry;
 mod fleet;
 mod hold;
+mod indexes;
 mod key_use;
 mod revocation;
 mod roll;
@@ -25,6 +26,7 @@ use super::*;
 use crate::enrollment::ca_certificate::{self, VerificationCode};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::x509::certificate::join;
 use crate::x509::key::KeyType;
 use pollster::block_on;
 use serde_json::json;
@@ -39,7 +41,9 @@ fn an_intent_never_changes_and_is_never_deleted() {
         "UPDATE intent SET tbs = x'00'",
         "UPDATE intent SET serial = x'000000000000000000'",
         "DELETE FROM intent",
-        "UPDATE intent SET state = 'intended' WHERE state = 'issued'",
+        "UPDATE intent SET ended = NULL",
+        "UPDATE open_intent SET subject = 'pump-8'",
+        "DELETE FROM open_intent",
     ] {
         assert!(raw.execute(sql, []).is_err(), "{sql}");
     }
@@ -59,10 +63,10 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
         on_issued,
         entry("certificate.issued"),
     ));
-    let Err(StoreError::Violates(constraint)) = &refused else {
+    let Err(StoreError::Conflict(reason)) = &refused else {
         panic!("{refused:?}");
     };
-    assert_eq!(constraint.name(), "certificate_equals_intent");
+    assert_eq!(reason, "the certificate does not carry the recorded bytes");
     assert!(
         stage.store.device("pump-7").unwrap().is_none(),
         "no half of it remains"
@@ -72,6 +76,41 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
         (1, 1, 0),
         "the intent is still open"
     );
+}
+
+/// Verifies what the schema refuses, whatever program writes: a certificate without an open intent,
+/// a second one, the end of an intent that has one, and its removal.
+#[test]
+fn an_intent_has_one_certificate_or_one_end() {
+    let stage = Stage::new();
+    let certificate = |intent: &str| {
+        format!(
+            "INSERT INTO certificate (intent, signature, sha256, issued_at)
+             VALUES ({intent}, x'30', randomblob(32), 1)"
+        )
+    };
+    let [issued, ended] = [("pump-7", 2), ("pump-8", 3)].map(|(device, serial)| {
+        block_on(stage.store.record_intent(stage.intent(device, serial))).unwrap();
+        format!("(SELECT id FROM intent WHERE subject = '{device}')")
+    });
+    let raw = stage.raw();
+    raw.execute(&certificate(&issued), []).unwrap();
+    let end = |intent: &str| format!("UPDATE intent SET ended = 'withdrawn' WHERE id = {intent}");
+    raw.execute(&end(&ended), []).unwrap();
+    let left = "SELECT count(*) FROM open_intent";
+    let left: i64 = raw.query_row(left, [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+    for (sql, name) in [
+        (certificate(&issued), "certificate_has_an_open_intent"),
+        (certificate(&ended), "certificate_has_an_open_intent"),
+        (certificate("12345"), "certificate_has_an_open_intent"),
+        (end(&issued), "intent_settles_once"),
+        (end(&ended), "intent_settles_once"),
+        ("DELETE FROM certificate".to_owned(), "certificate_is_kept"),
+    ] {
+        let refused = raw.execute(&sql, []).unwrap_err().to_string();
+        assert_eq!(refused, name, "{sql}");
+    }
 }
 
 #[test]

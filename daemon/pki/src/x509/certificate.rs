@@ -9,7 +9,7 @@ use super::read_extensions::{ReadExtensions, unreadable};
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
 use super::subject::SubjectValues;
-use super::{foreign_key, oid, pem, wire};
+use super::{ber, foreign_key, oid, pem, wire};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest;
@@ -85,6 +85,33 @@ pub fn assemble(
         signature: BitStringRef::from_bytes(signature)?,
     };
     Certificate::parse(&certificate.to_der()?)
+}
+
+/// Joins the signed bytes and what follows them, signature algorithm and signature, to the DER of a
+/// certificate (RFC 5280 4.1).
+pub fn join(tbs: &[u8], signature: &[u8]) -> Der {
+    let length = tbs.len() + signature.len();
+    let octets = length.to_be_bytes();
+    let octets = &octets[length.leading_zeros() as usize / 8..];
+    let mut der = Vec::with_capacity(2 + octets.len() + length);
+    der.push(ber::SEQUENCE);
+    match length {
+        ..0x80 => der.push(length as u8),
+        _ => {
+            der.push(0x80 | octets.len() as u8);
+            der.extend_from_slice(octets);
+        }
+    }
+    der.extend_from_slice(tbs);
+    der.extend_from_slice(signature);
+    der.into()
+}
+
+/// Returns what follows the signed bytes `tbs` in a DER certificate; `None` if it has others.
+pub fn signature_behind<'d>(der: &'d [u8], tbs: &[u8]) -> Option<&'d [u8]> {
+    let outer = AnyRef::from_der(der).ok()?;
+    let contents = outer.value().strip_prefix(tbs)?;
+    (outer.tag() == Tag::Sequence && !tbs.is_empty() && !contents.is_empty()).then_some(contents)
 }
 
 impl Certificate {
@@ -343,5 +370,40 @@ fn unix_seconds(time: x509_cert::time::Time) -> UnixSeconds {
 impl From<der::Error> for CertificateRefusal {
     fn from(error: der::Error) -> CertificateRefusal {
         CertificateRefusal::Malformed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Lengths around each change of the form of a DER length (X.690 8.1.3).
+    #[test]
+    fn what_is_joined_is_found_again() {
+        for length in [1, 60, 125, 126, 127, 253, 254, 255, 65_533, 65_534, 65_535] {
+            let (tbs, signature) = (vec![7; length], [8, 9]);
+            let der = join(&tbs, &signature);
+            let outer = AnyRef::from_der(&der).expect("canonical DER");
+            assert_eq!(outer.tag(), Tag::Sequence);
+            assert_eq!(outer.value(), [&tbs[..], &signature].concat());
+            assert_eq!(signature_behind(&der, &tbs), Some(&signature[..]));
+            assert_eq!(signature_behind(&der, &[&tbs[1..], &[6]].concat()), None);
+            assert_eq!(signature_behind(&der, &[]), None, "nothing was signed");
+            assert_eq!(signature_behind(&der, outer.value()), None, "no signature");
+            assert_eq!(signature_behind(&der[..der.len() - 1], &tbs), None, "cut");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            der in proptest::collection::vec(any::<u8>(), 0..64),
+            tbs in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            if let Some(signature) = signature_behind(&der, &tbs) {
+                prop_assert_eq!(&join(&tbs, signature)[..], &der[..]);
+            }
+        }
     }
 }

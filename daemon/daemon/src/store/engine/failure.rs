@@ -50,7 +50,6 @@ const UNIQUE: &[(&str, &str)] = &[
         "intent.caller, intent.idempotency_key",
         "intent_idempotency",
     ),
-    ("intent.purpose, intent.subject", "intent_under_way"),
     (
         "intent.serial, intent.issuer, intent.issued_elsewhere",
         "intent_serial",

@@ -12,13 +12,18 @@ pub(super) use failure::remedy;
 pub(super) use value::{Column, Parameter, Value};
 
 use super::StoreError;
+use super::readings::Readings;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 /// The connection on which an operation runs SQL: in the writer's transaction, or of a reader,
 /// where each statement sees the rows that are committed when it begins.
-pub(super) struct Tx<'c>(&'c Connection);
+pub(super) struct Tx<'c> {
+    connection: &'c Connection,
+    readings: RefCell<Readings>,
+}
 
 /// The values for `?1`, `?2` … of a statement, as [`params!`] lists them.
 pub(super) type Parameters<'p> = &'p [&'p dyn Parameter];
@@ -34,12 +39,30 @@ pub(super) use params;
 
 impl<'c> Tx<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
-        Self(connection)
+        Self {
+            connection,
+            readings: RefCell::default(),
+        }
+    }
+
+    /// Returns the values that the operations of this transaction share.
+    pub(super) fn readings(&self) -> &RefCell<Readings> {
+        &self.readings
     }
 
     /// Runs a statement that returns no rows. Returns how many rows it changed.
     pub(super) fn execute(&self, sql: &str, values: Parameters<'_>) -> Result<usize, StoreError> {
-        let mut statement = self.0.prepare_cached(sql)?;
+        self.readings.borrow_mut().forget();
+        self.execute_apart(sql, values)
+    }
+
+    /// Does the same for a statement that changes nothing on which [`Readings`] depend.
+    pub(super) fn execute_apart(
+        &self,
+        sql: &str,
+        values: Parameters<'_>,
+    ) -> Result<usize, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement.execute(params_from_iter(bound(values)))?)
     }
 
@@ -50,6 +73,17 @@ impl<'c> Tx<'c> {
         values: Parameters<'_>,
     ) -> Result<Id, StoreError> {
         self.query_one(sql, values, |row| row.get(0))
+    }
+
+    /// Does the same for a statement that changes nothing on which [`Readings`] depend.
+    pub(super) fn insert_apart<Id: Column>(
+        &self,
+        sql: &str,
+        values: Parameters<'_>,
+    ) -> Result<Id, StoreError> {
+        let statement = self.connection.prepare_cached(sql)?;
+        first_row(statement, values, |row| row.get(0))?
+            .ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
 
     /// Returns the first row, which must exist.
@@ -70,11 +104,8 @@ impl<'c> Tx<'c> {
         values: Parameters<'_>,
         read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let mut statement = self.0.prepare_cached(sql)?;
-        statement
-            .query_row(params_from_iter(bound(values)), |row| Ok(read(&Row(row))))
-            .optional()?
-            .transpose()
+        let statement = self.prepared(sql)?;
+        first_row(statement, values, read)
     }
 
     pub(super) fn query_all<T>(
@@ -98,7 +129,7 @@ impl<'c> Tx<'c> {
         values: Parameters<'_>,
         mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut statement = self.0.prepare_cached(sql)?;
+        let mut statement = self.prepared(sql)?;
         let mut rows = statement.query(params_from_iter(bound(values)))?;
         while let Some(row) = rows.next()? {
             if visit(&Row(row))?.is_break() {
@@ -107,6 +138,26 @@ impl<'c> Tx<'c> {
         }
         Ok(())
     }
+
+    /// A statement that returns rows may change some, too (`RETURNING`).
+    fn prepared(&self, sql: &str) -> Result<CachedStatement<'c>, StoreError> {
+        let statement = self.connection.prepare_cached(sql)?;
+        if !statement.readonly() {
+            self.readings.borrow_mut().forget();
+        }
+        Ok(statement)
+    }
+}
+
+fn first_row<T>(
+    mut statement: CachedStatement<'_>,
+    values: Parameters<'_>,
+    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    statement
+        .query_row(params_from_iter(bound(values)), |row| Ok(read(&Row(row))))
+        .optional()?
+        .transpose()
 }
 
 /// One row of an answer.

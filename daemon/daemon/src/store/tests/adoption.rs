@@ -18,7 +18,7 @@ fn a_serial_number_exists_once_for_each_issuer() {
         key_label: String::new(),
         spki: vec![key].into(),
         certificate: MadeElsewhere {
-            der: vec![key, key].into(),
+            der: join(&[key], b"signature"),
             tbs: vec![key].into(),
             serial: vec![1],
             public_key: vec![key].into(),
@@ -68,7 +68,7 @@ fn a_serial_number_exists_once_for_each_issuer() {
             ..child.plan
         },
         certificate: MadeElsewhere {
-            der: vec![35, 35].into(),
+            der: join(&[35], b"signature"),
             tbs: vec![35].into(),
             public_key: vec![35].into(),
             ..child.certificate

@@ -17,7 +17,7 @@ impl Stage {
             ..self.intent("station-1", serial)
         };
         let recorded = block_on(self.store.record_intent(intent)).unwrap();
-        let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
+        let der = join(recorded.tbs(), b"signature");
         let sha256 = *Thumbprint::of(&der).as_bytes();
         let entry = AuditEntry {
             detail: json!({
@@ -27,7 +27,7 @@ impl Stage {
         };
         let settled = self
             .store
-            .record_certificate(&recorded, der.into(), OnIssued::Alone, entry);
+            .record_certificate(&recorded, der, OnIssued::Alone, entry);
         block_on(settled).unwrap();
         sha256
     }

@@ -20,16 +20,16 @@ impl Stage {
         raw.execute_batch(&format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {1})
              INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-                 not_before, not_after, role, caller, state, recorded_at)
+                 not_before, not_after, role, caller, recorded_at)
              SELECT randomblob(16), {0}, 'leaf', 'device', 'press-' || i, randomblob(32),
                  randomblob(400), 1, 5000,
-                 'device', 'test', 'issued', 1 FROM n;
-             INSERT INTO certificate (intent, der, sha256, issued_at)
-             SELECT id, tbs, randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
+                 'device', 'test', 1 FROM n;
+             INSERT INTO certificate (intent, signature, sha256, issued_at)
+             SELECT id, randomblob(80), randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
              INSERT INTO device (registration_id, profile, certificate, created_at, not_after)
              SELECT subject, 'device', id, 1, 5000 FROM intent WHERE purpose = 'leaf';
              INSERT INTO hub_observation (provisioning, device, certificate, registration, since, seen_at)
-             SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.rowid, 1
+             SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.certificate - 1, 1
              FROM device d JOIN certificate c ON c.intent = d.certificate;",
             stage.root, count
         ))

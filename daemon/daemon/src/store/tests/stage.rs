@@ -72,11 +72,11 @@ impl Stage {
         recorded: &Recorded,
         on_issued: OnIssued,
     ) -> Result<IssuedEffects, StoreError> {
-        let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
+        let der = join(recorded.tbs(), b"signature");
         let entry = entry("certificate.issued");
         block_on(
             self.store
-                .record_certificate(recorded, der.into(), on_issued, entry),
+                .record_certificate(recorded, der, on_issued, entry),
         )
     }
 
