@@ -235,3 +235,93 @@ fn devices_are_notified_at_the_rollover_of_a_root_by_reference() {
     comes_to(&env, &line["id"].to_string(), "done");
     comes_to(&env, &root, "done");
 }
+
+/// Two devices of a group are renewed by a station, outside of any rollover, and a third one gets
+/// its first leaf. Verifies: each renewed device is called once, although the daemon is killed in
+/// between; one that was offline is called again; the others are not called, and a device that was
+/// excluded is not; without a policy nothing is called.
+#[test]
+fn the_renewal_of_a_device_below_a_group_is_announced() {
+    let (mut env, _) = below_line_1(&["press-7", "press-8", "press-9"]);
+    is_online(&env, "press-7");
+    let renew = |env: &TestEnv, id: &str| {
+        let new = env.station_called("station-2").obtain(&Request::device(id));
+        env.wait_in_sync();
+        is_assigned(&env.emulator, &new);
+    };
+    renew(&env, "press-9");
+    restart_with(
+        &mut env,
+        "tell_devices = \"method\"\ntell_interval = \"1s\"",
+    );
+    until("renewals are announced from now on", || {
+        (env.count("renewal_notice") == 1).then_some(())
+    });
+    for id in ["press-7", "press-8", "press-10"] {
+        renew(&env, id);
+    }
+    let called = |id: &str| {
+        let calls = env.emulator.requests_of("hub.method");
+        calls.iter().filter(|it| it.path.contains(id)).count()
+    };
+    let notified = |env: &TestEnv, id: &str| {
+        let shown = env.json(&["device", "show", id]);
+        (shown["notification"]["notified"] == 1).then_some(())
+    };
+    until("the device was reached", || notified(&env, "press-7"));
+    until("the other one was offline", || {
+        (called("press-8") > 0).then_some(())
+    });
+    assert_eq!(
+        [called("press-7"), called("press-9"), called("press-10")],
+        [1, 0, 0]
+    );
+    env.kill();
+    is_online(&env, "press-8");
+    env.start();
+    env.wait_ready();
+    until("it is reached", || notified(&env, "press-8"));
+    let called = |id: &str| {
+        let calls = env.emulator.requests_of("hub.method");
+        calls.iter().filter(|it| it.path.contains(id)).count()
+    };
+    let before = called("press-8");
+    renew(&env, "press-7");
+    until("it is called for each renewal", || {
+        (called("press-7") == 2).then_some(())
+    });
+
+    env.run(&["roll", "start", "press-8", "--reason", "compromise"]);
+    renew(&env, "press-8");
+    renew(&env, "press-7");
+    until("a later renewal is announced", || {
+        (called("press-7") == 3).then_some(())
+    });
+    assert_eq!(called("press-8"), before, "it has an enrollment of its own");
+}
+
+/// Verifies: with jobs, renewals below a group are announced by jobs, not one by one.
+#[test]
+fn renewals_below_a_group_are_announced_by_a_job() {
+    let (mut env, _) = below_line_1(&["press-7", "press-8"]);
+    for id in ["press-7", "press-8"] {
+        is_online(&env, id);
+    }
+    restart_with(&mut env, "tell_devices = \"job\"");
+    until("renewals are announced from now on", || {
+        (env.count("renewal_notice") == 1).then_some(())
+    });
+    let station = env.station_called("station-2");
+    for id in ["press-7", "press-8"] {
+        station.obtain(&Request::device(id));
+    }
+    for id in ["press-7", "press-8"] {
+        until("it was reached", || {
+            let shown = env.json(&["device", "show", id]);
+            (shown["notification"]["notified"] == 1).then_some(())
+        });
+    }
+    let jobs = env.emulator.requests_of("job.put").len();
+    assert!(jobs <= 2, "{jobs} jobs");
+    assert_eq!(env.emulator.requests_of("hub.method").len(), 0);
+}

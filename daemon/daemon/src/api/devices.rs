@@ -9,7 +9,7 @@ use crate::ca::authorize::Inspect;
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
-use crate::store::{BlockKind, CertificateRow, DeviceRow};
+use crate::store::{BlockKind, CertificateRow, DeviceRow, HubProgress};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,8 @@ pub(super) struct DeviceDetail {
     blocked: Option<ActiveBlock>,
     certificates: Vec<Leaf>,
     enrollments: Vec<Enrollment>,
+    /// How far the calls are that announce its current leaf, if a group admits it.
+    notification: Option<HubProgress>,
 }
 
 #[derive(Serialize)]
@@ -113,6 +115,7 @@ pub(super) async fn show(
             device: device.into(),
             certificates: leaves.map(Leaf::from).collect(),
             enrollments: enrollments.into_iter().map(Enrollment::from).collect(),
+            notification: ca.store().renewal_progress(&id)?,
         })
     });
     Ok(Json(detail.await?))

@@ -93,7 +93,7 @@ pub(super) fn ensure_individual(
     Ok((row, leaving))
 }
 
-fn groups_admitting(
+pub(super) fn groups_admitting(
     tx: &Tx<'_>,
     device: &str,
     now: UnixSeconds,

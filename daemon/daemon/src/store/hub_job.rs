@@ -38,8 +38,8 @@ pub struct HubCall {
 
 impl Store {
     /// Makes a job called `name` from at most `devices_max` calls that are due: those of one
-    /// authority's roll, or those of rolls of leaves. Devices that need no call any more are left
-    /// out. Returns false if no call is left.
+    /// authority's roll, or those of rolls of leaves and of renewals. Devices that need no call any
+    /// more are left out. Returns false if no call is left.
     pub fn make_hub_job(
         &self,
         provisioning: String,
@@ -52,9 +52,9 @@ impl Store {
             let calls: Vec<HubTaskId> = tx.query_all(
                 "WITH due AS (
                      SELECT t.id, t.device, t.due_at, r.authority FROM hub_task t
-                     JOIN roll r ON r.id = t.cause_id
+                     LEFT JOIN roll r ON t.cause = 'roll' AND r.id = t.cause_id
                      WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
-                       AND t.action = 'call' AND t.job IS NULL AND t.cause = 'roll')
+                       AND t.action = 'call' AND t.job IS NULL)
                  SELECT min(id) FROM due
                  WHERE authority IS NOT DISTINCT FROM (
                          SELECT authority FROM due ORDER BY due_at, id LIMIT 1)

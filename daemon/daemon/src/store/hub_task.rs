@@ -9,7 +9,7 @@ use super::engine::dialect::values_of_1;
 use super::engine::{Row, Tx, params};
 use super::hub_deletion::Deletion;
 use super::{Store, StoreError, UnixSeconds};
-use crate::ids::{BlockId, EnrollmentId, HubJobId, HubTaskId, RollId};
+use crate::ids::{BlockId, EnrollmentId, HubJobId, HubTaskId, IntentId, RollId};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -39,13 +39,16 @@ pub enum HubCause {
     Roll(RollId),
     /// A block's row id.
     Block(BlockId),
+    /// The new leaf of a device that a group admits, outside of any roll.
+    Renewal(IntentId),
 }
 
-/// Whether a cause is a roll or a block.
+/// The kind of a cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HubCauseKind {
     Roll,
     Block,
+    Renewal,
 }
 
 impl HubCauseKind {
@@ -54,6 +57,7 @@ impl HubCauseKind {
         match self {
             HubCauseKind::Roll => "roll",
             HubCauseKind::Block => "block",
+            HubCauseKind::Renewal => "renewal",
         }
     }
 }
@@ -64,6 +68,7 @@ impl HubCause {
         match self {
             HubCause::Roll(id) => (HubCauseKind::Roll.name(), id.get()),
             HubCause::Block(id) => (HubCauseKind::Block.name(), id.get()),
+            HubCause::Renewal(id) => (HubCauseKind::Renewal.name(), id.get()),
         }
     }
 
@@ -71,6 +76,7 @@ impl HubCause {
         match kind {
             HubCauseKind::Roll => HubCause::Roll(RollId::new(id)),
             HubCauseKind::Block => HubCause::Block(BlockId::new(id)),
+            HubCauseKind::Renewal => HubCause::Renewal(IntentId::new(id)),
         }
     }
 }
@@ -245,11 +251,19 @@ const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempt
 /// The call `t` is still needed: no hub has reached the device, its roll is the last one of the
 /// enrollment, and no hub was observed with the device's current leaf, which for an authority's
 /// roll is by another generation than the old one. A request for that leaf ends no call: the
-/// requester may be a station, and the device registers only after the call.
+/// requester may be a station, and the device registers only after the call. For a renewal, its
+/// leaf is the current one, is not revoked, and no hub was observed with it.
 pub(super) const NEEDED: &str = "NOT EXISTS (
     SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
         AND o.device = t.device AND o.action = t.action AND o.reached = 1)
-    AND EXISTS (
+    AND (t.cause = 'renewal' AND EXISTS (
+        SELECT 1 FROM device d JOIN certificate c ON c.intent = d.certificate
+        WHERE d.registration_id = t.device AND d.certificate = t.cause_id
+            AND c.revoked_at IS NULL
+            AND NOT EXISTS (
+                SELECT 1 FROM hub_observation p
+                WHERE p.device = d.registration_id AND p.certificate = c.sha256))
+    OR EXISTS (
     SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id AND r.state <> 'aborted'
         AND NOT EXISTS (
             SELECT 1 FROM roll n WHERE n.enrollment = r.enrollment AND n.id > r.id
@@ -259,7 +273,7 @@ pub(super) const NEEDED: &str = "NOT EXISTS (
             JOIN certificate c ON c.intent = i.id
             JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = c.sha256
             WHERE d.registration_id = t.device AND i.issuer IS DISTINCT FROM r.old_generation
-                AND (r.enrollment IS NULL OR p.provisioning = t.provisioning)))";
+                AND (r.enrollment IS NULL OR p.provisioning = t.provisioning))))";
 
 impl Store {
     /// Queues tasks for `cause`. Tasks that were queued before are repeated. Returns how many tasks

@@ -83,6 +83,7 @@ mod possession;
 mod probe;
 mod readings;
 mod readmission;
+mod renewal_notice;
 mod request;
 mod restore;
 mod retry;

@@ -598,8 +598,8 @@ CREATE TABLE hub_job (
 CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL;
 
 -- A task at a hub for one device: delete its identity, or call a method. `cause` and `cause_id`
--- name the roll or block. While `enrollment` has a dirty mark the task waits, because a device that
--- the provisioning service still admits would register again. A task with a `job` is done by that
+-- name the roll or block, or the renewal by its intent. While `enrollment` has a dirty mark the task
+-- waits, because a device that the provisioning service still admits would register again. A task with a `job` is done by that
 -- job.
 -- `round` counts how often the cause has asked for it: an answer to an earlier round does not end
 -- it.
@@ -614,7 +614,7 @@ CREATE TABLE hub_task (
     action       TEXT    NOT NULL
                  CONSTRAINT hub_task_action_valid CHECK (action IN ('delete', 'call')),
     cause        TEXT    NOT NULL
-                 CONSTRAINT hub_task_cause_valid CHECK (cause IN ('roll', 'block')),
+                 CONSTRAINT hub_task_cause_valid CHECK (cause IN ('roll', 'block', 'renewal')),
     cause_id     INTEGER NOT NULL,
     enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     job          INTEGER REFERENCES hub_job (id),
@@ -639,6 +639,14 @@ CREATE TABLE hub_task (
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
 CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
+CREATE INDEX hub_task_device ON hub_task (device, provisioning);
+
+-- While devices are notified: the last intent of a leaf up to which renewals were announced to the
+-- devices of groups.
+CREATE TABLE renewal_notice (
+    only   INTEGER PRIMARY KEY CONSTRAINT renewal_notice_only_valid CHECK (only = 1),
+    intent INTEGER NOT NULL
+) STRICT;
 
 -- A group whose registrations an exclusion must list after a restore, because the identities of
 -- devices that are not on record are found by them alone. `cause` and `cause_id` name the roll or

@@ -122,7 +122,7 @@ impl Rollovers {
             });
             next_due = earlier(next_due, due);
         }
-        Ok(next_due)
+        Ok(earlier(next_due, self.announce_renewals(now)?))
     }
 
     fn roll_entry(

@@ -11,6 +11,10 @@ use crate::store::{HubAction, NewHubTask, StoreError};
 use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 
+/// How often renewals below groups are looked for, in seconds: issuance does not wake the
+/// rollovers.
+const RENEWALS_SECONDS: i64 = 3;
+
 /// How many rolls one turn starts; the next turn follows at once.
 const STARTED_AT_ONCE_MAX: usize = 500;
 
@@ -98,6 +102,20 @@ impl Rollovers {
             enrollment: None,
         };
         notifies.then_some(task).into_iter().collect()
+    }
+
+    /// Notifies devices that have a new leaf below a group, outside of any rollover. Returns when
+    /// to look again.
+    pub(super) fn announce_renewals(&self, now: UnixSeconds) -> Result<Option<UnixSeconds>, Error> {
+        if self.rolling.notification.is_none() || self.services.hubs.is_empty() {
+            self.store.stop_renewal_notices()?;
+            return Ok(None);
+        }
+        let hubs = self.services.hubs.keys().cloned().collect();
+        if self.store.announce_renewals(&hubs, now)? > 0 {
+            self.issuer.wake();
+        }
+        Ok(Some(now + RENEWALS_SECONDS))
     }
 
     /// Poll interval of the hub for devices that roll.
