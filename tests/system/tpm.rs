@@ -235,3 +235,40 @@ fn a_ceremony_that_was_killed_goes_on_with_the_key_that_is_on_record() {
         "another key"
     );
 }
+
+/// The authority of a TPM is compromised, and the report asks for a successor with a kind of key
+/// that no TPM makes. Verifies: the authority is excluded, the answer says which key its successor
+/// has, and the successor signs; a rollover for expiry is refused for the same.
+#[test]
+fn a_key_type_that_the_token_cannot_make_leaves_no_line_without_an_authority() {
+    let gateway = Gateway::up(&["line-1"]);
+    let env = &gateway.env;
+    let kind = |number: i64| {
+        let kind = format!("AND number = {number} AND key_type = 'p256'");
+        env.count(&format!("generation WHERE authority = 'line-1' {kind}"))
+    };
+    assert_eq!(kind(1), 1);
+    let of_line = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--key-type",
+        "ed25519",
+        "--reason",
+    ];
+    let refused = env.hallmark(&[&of_line[..], &["expiry"]].concat());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.error.contains("key_type_forbidden"), "{refused:?}");
+    let started = env.json(&[&of_line[..], &["compromise"]].concat());
+    let obstacle = started["obstacles"][0].as_str().unwrap_or_default();
+    assert!(
+        obstacle.contains("its successor has a p256 key"),
+        "{started}"
+    );
+    until("the successor signs", || {
+        crate::authority_roll::second_signs(env, "line-1").then_some(())
+    });
+    assert_eq!(kind(2), 1);
+    env.enlist_when_possible("device", "press-1");
+}

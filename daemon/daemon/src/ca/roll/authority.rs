@@ -363,7 +363,7 @@ impl Rollovers {
             authority: old.authority.clone(),
             parent: parent.as_ref().map(|parent: &Arc<Generation>| parent.id),
             token: self.issuer.token_of(&old.authority)?.to_owned(),
-            key_type: detail.key_type.unwrap_or(old.public_key.key_type()),
+            key_type: self.next_key_type(&old, &detail, roll.reason)?,
             key_id: new_key_id()?,
         };
         let row = self

@@ -3,7 +3,8 @@
 //! A rollover waits for what comes by itself or by an operator's step elsewhere: a token, the end
 //! of a block, a certificate by an issuer elsewhere. A successor that can never be made is refused
 //! at once, with what to do instead. After a compromise the exclusion comes first, so there the
-//! same is reported.
+//! same is reported; a successor that only lacks the kind of key that was asked for is made all the
+//! same.
 
 use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::issuer::generation::Shape;
@@ -88,6 +89,28 @@ impl Rollovers {
         Ok(shape)
     }
 
+    /// Returns the kind of the next key. After a compromise the line is down until there is a
+    /// successor, so it is like the old one if the token does not make the kind that was asked for.
+    pub(super) fn next_key_type(
+        &self,
+        old: &Generation,
+        detail: &AuthorityDetail,
+        reason: RollReason,
+    ) -> Result<KeyType, Error> {
+        let own = old.public_key.key_type();
+        let asked = detail.key_type.unwrap_or(own);
+        if reason == RollReason::Expiry || asked == own {
+            return Ok(asked);
+        }
+        let token = self.issuer.token_of(&old.authority)?;
+        let token = self
+            .issuer
+            .token(token)?
+            .client
+            .describe(DESCRIBE_DEADLINE)?;
+        Ok(if makes(&token, asked) { asked } else { own })
+    }
+
     /// A token that does not answer now is waited for.
     fn check_key_type(&self, old: &Generation, detail: &AuthorityDetail) -> Result<(), Error> {
         let name = self.issuer.token_of(&old.authority)?;
@@ -125,7 +148,21 @@ impl Rollovers {
                 continue;
             }
             let detail = AuthorityDetail::of(roll)?;
-            if let Err(error) = self.check_successor(&old, &detail, roll.reason) {
+            if let Err(error) = self.check_key_type(&old, &detail)
+                && detail.key_type.is_some()
+            {
+                obstacles.push(format!(
+                    "authority {} is excluded, and its successor has a {} key as before: {}",
+                    old.authority,
+                    old.public_key.key_type(),
+                    error.message
+                ));
+            }
+            let like_the_old = AuthorityDetail {
+                key_type: None,
+                ..detail
+            };
+            if let Err(error) = self.check_successor(&old, &like_the_old, roll.reason) {
                 obstacles.push(format!(
                     "authority {} is excluded, and gets no successor yet: {}",
                     old.authority, error.message
