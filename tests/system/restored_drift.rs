@@ -40,7 +40,7 @@ fn restored_after<T>(env: &mut TestEnv, later: impl FnOnce(&TestEnv) -> T) -> T 
 }
 
 /// The alarm with this code, once there is one.
-fn alarm(env: &TestEnv, code: &str) -> Value {
+pub(crate) fn alarm(env: &TestEnv, code: &str) -> Value {
     until("there is an alarm", || {
         let status = env.json(&["status"]);
         let mut alarms = status["alarm_details"].as_array().unwrap().iter();

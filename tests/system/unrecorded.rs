@@ -8,6 +8,7 @@ use crate::process::until;
 use crate::receipt_stories::{line, with_second_service};
 use crate::request::{Holder, Request};
 use crate::restored::{is_out, named_unknown, registered, states, unknown};
+use crate::restored_drift::alarm;
 use crate::test_env::TestEnv;
 use dps_emulator::{Action, Emulator, Fault, Kind, Options};
 use serde_json::{Value, json};
@@ -71,6 +72,9 @@ fn is_out_at(emulator: &Emulator, device: &Holder) {
 #[test]
 fn enrollments_of_another_client_are_open_without_a_restore() {
     let (env, other, devices) = shared_with_another_client();
+    let found = alarm(&env, "enrollments_unknown");
+    let expected = json!({ "provisioning": "old", "enrollments": 2, "first": "press-2" });
+    assert_eq!(found["parameters"], expected, "{found}");
     let of = ["line-1", "--generation", "1"];
     let blocked = env.json(&[&["authority", "block"], &of[..]].concat());
     assert_eq!(
@@ -212,4 +216,29 @@ fn a_device_that_moved_to_the_blocked_group_after_the_backup_loses_its_identity(
     is_out(&env, &moved);
     assert!(env.emulator.hub_identity("device-2").is_some());
     is_assigned(&env.emulator, &devices[0]);
+}
+
+/// Verifies: a receipt says until when leaves from the lost period may be valid, and no more that
+/// they are unknown once the last of them has expired.
+#[test]
+fn leaves_from_the_lost_period_are_open_until_they_have_expired() {
+    let mut env = TestEnv::new().with_a_movable_clock().started();
+    env.add_group("line-1", "line-1");
+    let file = create(&env);
+    let device = registered(&env, "press-7");
+    env.stop();
+    assert_eq!(restore(&env, &file).code, Some(0));
+    env.start();
+    env.wait_ready();
+    let blocked = env.json(&["device", "block", "press-7"]);
+    let crl = line(&blocked, "crl");
+    assert_eq!(crl["code"], "leaves_unknown", "{blocked:#}");
+    assert_eq!(blocked["receipt"]["complete"], false, "{blocked:#}");
+    let shown = || env.json(&["block", "show", "device", "press-7"]);
+    // A device's leaf is valid for 90 days.
+    env.passes(time::Duration::days(89));
+    assert_eq!(states(&shown(), "leaves_unknown"), ["open"]);
+    env.passes(time::Duration::days(2));
+    assert!(states(&shown(), "leaves_unknown").is_empty());
+    is_out(&env, &device);
 }

@@ -30,6 +30,19 @@ impl Store {
         self.read(|tx| is_compared_since_restore(tx, provisioning))
     }
 
+    /// Returns the longest validity of a device's leaf on record, in seconds.
+    pub fn longest_leaf_seconds(&self) -> Result<u64, StoreError> {
+        let longest: Option<i64> = self.read(|tx| {
+            tx.query_one(
+                "SELECT max(not_after - not_before) FROM intent
+                 WHERE purpose = 'leaf' AND role = 'device' AND state = 'issued'",
+                params![],
+                |row| row.get(0),
+            )
+        })?;
+        Ok(longest.unwrap_or(0).unsigned_abs())
+    }
+
     /// Returns whether a compromise of this device was reported after a restore.
     pub fn has_lost_compromise(&self, device: &str) -> Result<bool, StoreError> {
         self.read(|tx| has_lost_compromise(tx, device))

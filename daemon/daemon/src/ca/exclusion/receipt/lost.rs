@@ -8,27 +8,48 @@
 use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
+use crate::ca::profile::Role;
 use crate::store::{BlockKind, BlockRow, HubCause, LostPeriod, MayAdmit};
+use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Exclusions {
-    /// Returns the open place of leaves that no revocation list can have. `whose` are they.
+    /// Returns the open place of leaves that no revocation list can have, until the last of them
+    /// has expired. `whose` are they.
     pub(in crate::ca::exclusion) fn unknown_leaves(
         &self,
         whose: &str,
     ) -> Result<Option<Place>, Error> {
-        let lost = self.store.lost_period()?;
-        Ok(lost.map(|lost| {
-            let (since, until, mut parameters) = described(lost);
-            parameters["subject"] = json!(whose);
-            let answer = format!(
-                "leaves of {whose} that were issued between {since} and {until} are not on record, \
-                 so no revocation list has them: have whatever reads the lists refuse {whose} by \
-                 name until they have expired"
-            );
-            Place::crl(PlaceCode::LeavesUnknown, parameters, answer)
-        }))
+        let Some(lost) = self.store.lost_period()? else {
+            return Ok(None);
+        };
+        let end = self.end_of_lost_leaves(lost)?;
+        if end < self.issuer.now() {
+            return Ok(None);
+        }
+        let (since, until, mut parameters) = described(lost);
+        parameters["subject"] = json!(whose);
+        parameters["ends_at"] = json!(end.to_string());
+        let answer = format!(
+            "leaves of {whose} that were issued between {since} and {until} are not on record, so \
+             no revocation list has them: have whatever reads the lists refuse {whose} by name until \
+             they have expired, by {end} at the latest"
+        );
+        let code = PlaceCode::LeavesUnknown;
+        Ok(Some(Place::crl(code, parameters, answer)))
+    }
+
+    /// Returns when the last leaf from the lost period has expired: by the longest validity of a
+    /// device's leaf that a profile gives now, or that is on record.
+    fn end_of_lost_leaves(&self, lost: LostPeriod) -> Result<UnixSeconds, Error> {
+        let mut longest = self.store.longest_leaf_seconds()?;
+        for profile in self.issuer.profiles().values() {
+            if profile.role == Role::Device {
+                longest = longest.max(profile.certificate.validity_seconds);
+            }
+        }
+        Ok(lost.until.saturating_add_unsigned(longest))
     }
 
     /// Returns the places of a service, and of its hub, where devices below a group or an authority
@@ -45,7 +66,7 @@ impl Exclusions {
 
     /// Returns the services without a restriction by this block at which enrollments that are not
     /// on record may admit what it excludes: every one for a generation, and for a group those that
-    /// have it.
+    /// have it, or were not compared since a restore.
     pub(in crate::ca::exclusion) fn services_in_doubt(
         &self,
         block: &BlockRow,
@@ -56,6 +77,11 @@ impl Exclusions {
             BlockKind::Device => {}
             BlockKind::Group => {
                 services.extend(self.store.services_with_unknown(Some(&block.name))?);
+                for service in &self.services.names {
+                    if !self.store.is_compared_since_restore(service)? {
+                        services.insert(service.clone());
+                    }
+                }
             }
             BlockKind::Generation => {
                 services.extend(self.services.names.iter().cloned());
