@@ -164,6 +164,7 @@ mod receipts;
 mod refusals;
 mod reload;
 mod relying_party;
+mod removal;
 mod renewal;
 mod request;
 mod restored;

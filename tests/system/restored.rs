@@ -8,6 +8,7 @@ use crate::process::until;
 use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
+use dps_emulator::{Action, Fault};
 use serde_json::Value;
 
 const COMPROMISE: [&str; 4] = ["roll", "start", "--reason", "compromise"];
@@ -228,6 +229,10 @@ fn unknown_enrollments_are_adopted_and_excluded_with_their_authority() {
     is_out(&env, &before);
     is_out(&env, &later);
     assert!(
+        env.emulator.hub_identity("press-9").is_none(),
+        "{started:#}"
+    );
+    assert!(
         states(&started, "enrollments_unknown").is_empty(),
         "{started:#}"
     );
@@ -263,6 +268,10 @@ fn an_adopted_enrollment_is_blocked_with_its_group_and_its_generation() {
     ] {
         let blocked = env.json(subject);
         is_out(&env, &later);
+        assert!(
+            env.emulator.hub_identity("press-9").is_none(),
+            "{blocked:#}"
+        );
         assert!(
             states(&blocked, "enrollments_unknown").is_empty(),
             "{blocked:#}"
@@ -313,4 +322,85 @@ fn unknown_enrollments_are_removed() {
     assert!(env.emulator.group("late").is_none());
     assert!(env.emulator.individual("press-8").is_none());
     assert!(env.emulator.individual("press-9").is_none());
+}
+
+/// An unknown enrollment and an unknown group are being removed, and the service refuses that.
+/// Verifies: the compromise of an authority names both until the service was observed without them,
+/// and deletes the identity of the device then; the device is blocked by its name.
+#[test]
+fn unknown_enrollments_that_are_being_removed_are_open() {
+    let (env, before, (later, named)) = restored_after(|env, _| {
+        env.add_group("late", "plant");
+        for id in ["press-8", "press-9"] {
+            env.run(&["enrollment", "add", "--individual", id]);
+        }
+        (registered(env, "press-9"), registered(env, "press-8"))
+    });
+    unknown(&env, &["late", "press-8", "press-9"]);
+    for operation in ["individual.delete", "group.delete"] {
+        let refused = Fault::on(operation, Action::status(400)).times(1_000);
+        env.emulator.inject(refused).unwrap();
+    }
+    let why = ["--override", "scrapped"];
+    env.run(&["enrollment", "remove", "--group", "late"]);
+    for id in ["press-8", "press-9"] {
+        env.run(&[&["enrollment", "remove", "--individual", id][..], &why].concat());
+    }
+    until("the removals are parked", || {
+        let queue = env.json(&["push", "list"]);
+        let mut queue = queue.as_array().unwrap().iter();
+        queue.all(|it| it["parked"] == true).then_some(())
+    });
+    let report = [&COMPROMISE[..], &["--authority", "line-1"]].concat();
+    let started = env.json(&report);
+    is_out(&env, &before);
+    is_assigned(&env.emulator, &later);
+    let parked = states(&started, "enrollment_parked");
+    assert_eq!(parked, ["open", "open", "open"], "{started:#}");
+    assert!(
+        states(&started, "authority_excluded").is_empty(),
+        "{started:#}"
+    );
+
+    let blocked = env.json(&["device", "block", "press-8"]);
+    is_out(&env, &named);
+    assert_eq!(
+        states(&blocked, "enrollment_disabled"),
+        ["done"],
+        "{blocked:#}"
+    );
+    assert!(env.emulator.hub_identity("press-8").is_none());
+
+    env.emulator.clear_faults();
+    env.run(&["push", "retry"]);
+    env.wait_in_sync();
+    assert!(env.emulator.individual("press-9").is_none());
+    is_out(&env, &later);
+    until("the identity is deleted", || {
+        env.emulator.hub_identity("press-9").is_none().then_some(())
+    });
+    env.run(&["device", "unblock", "press-8"]);
+    env.wait_in_sync();
+    assert!(env.emulator.individual("press-8").is_none());
+}
+
+/// Verifies: a block of a generation deletes the identity of a device whose adopted enrollment
+/// holds a leaf that is not on record.
+#[test]
+fn the_identity_of_an_adopted_device_is_deleted_with_its_generation() {
+    let (env, _, later) = restored_after(|env, _| {
+        env.run(&["enrollment", "add", "--individual", "press-9"]);
+        registered(env, "press-9")
+    });
+    unknown(&env, &["press-9"]);
+    env.run(&["enrollment", "adopt", "--individual", "press-9"]);
+    env.wait_in_sync();
+    let blocked = env.json(&["authority", "block", "line-1", "--generation", "1"]);
+    is_out(&env, &later);
+    assert!(
+        env.emulator.hub_identity("press-9").is_none(),
+        "{blocked:#}"
+    );
+    let hub = states(&blocked, "identities_deleted");
+    assert_eq!(hub, ["done"], "{blocked:#}");
 }

@@ -84,7 +84,7 @@ impl From<EnrollmentRow> for Enrollment {
             secondary: slot(SlotName::Secondary),
             state: match &row.mark {
                 Some(mark) if mark.parked => "parked",
-                _ if row.removed => "being removed",
+                _ if row.leaving => "being removed",
                 Some(_) => "pending",
                 None if row.drift.is_some() => "drifted",
                 None if row.slots == Slots::Empty => "waits for a certificate",

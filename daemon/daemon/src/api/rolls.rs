@@ -229,6 +229,7 @@ impl Api {
         start: Start,
     ) -> Result<Started, Problem> {
         let compromise = start.compromise();
+        let hub = compromise.hub;
         let done = self
             .application(move |ca| {
                 ca.rollovers()
@@ -239,7 +240,7 @@ impl Api {
         let device = done.registration_id;
         let asked = ids.clone();
         let receipt = self
-            .receipt(move |ca| ca.exclusions().compromise_receipt(&device, &asked))
+            .receipt(move |ca| ca.exclusions().compromise_receipt(&device, &asked, hub))
             .await?;
         let issued = done.issued.transpose();
         let failure = issued.as_ref().err();

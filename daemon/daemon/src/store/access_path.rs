@@ -6,15 +6,16 @@
 //! blocked. Services that are not configured count: they may be configured again.
 
 use super::engine::{Tx, params};
-use super::enrollment::{self, EnrollmentKind, EnrollmentRow, enrollment_rows, named};
+use super::enrollment::{self, EnrollmentRow, enrollment_rows, individual};
 use super::{Store, StoreError, UnixSeconds, restore};
 use crate::enrollment::exclusion::AccessPath;
+use crate::enrollment::slots::Slots;
 use std::collections::BTreeSet;
 
-/// Whether the individual enrollment `e` takes precedence for good. An overlay that only
-/// excludes a device of a group does not: it is removed when the exclusion ends.
+/// Whether the individual enrollment `e` takes precedence for good: it is not being removed, and is
+/// no overlay that only excludes a device of a group, which is removed when the exclusion ends.
 pub(super) const TAKES_PRECEDENCE: &str =
-    "e.removed = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
+    "e.leaving = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
 
 impl Store {
     /// Returns whether a device has an individual enrollment at this service, which takes
@@ -35,7 +36,8 @@ impl Store {
         })
     }
 
-    /// Returns the groups that admit a device by one of its leaves that have not expired.
+    /// Returns the groups that admit a device by one of its leaves that have not expired, those
+    /// that are being removed too.
     pub fn groups_admitting(
         &self,
         device: &str,
@@ -53,8 +55,7 @@ pub(super) fn access_paths(
     services: &[String],
     now: UnixSeconds,
 ) -> Result<Vec<AccessPath>, StoreError> {
-    let mut own = named(tx, device)?;
-    own.retain(|row| row.kind == EnrollmentKind::Individual);
+    let own = individual(tx, device)?;
     let groups = groups_admitting(tx, device, now)?;
     let known = own.iter().chain(&groups).map(|row| &row.provisioning);
     let path = |provisioning: &String| {
@@ -75,7 +76,7 @@ pub(super) fn access_paths(
 
 /// Returns the individual enrollment that takes precedence on this path, and whether it was being
 /// removed. Adds it if need be, with the device's current leaf or its placeholder: the service
-/// knows no enrollment without a certificate.
+/// knows no enrollment without a certificate. One of which nothing was on record gets these, too.
 pub(super) fn ensure_individual(
     tx: &Tx<'_>,
     path: &AccessPath,
@@ -84,12 +85,12 @@ pub(super) fn ensure_individual(
     let Some(id) = path.individual else {
         return Ok((enrollment::add_overlay(tx, path, at)?, false));
     };
-    let row = enrollment::by_id(tx, id)?;
-    tx.execute(
-        "UPDATE enrollment SET removed = 0 WHERE id = ?1",
-        params![id],
-    )?;
-    let leaving = row.removed;
+    let mut row = enrollment::by_id(tx, id)?;
+    enrollment::set_leaving(tx, id, false)?;
+    if row.slots == Slots::Empty {
+        row.slots = enrollment::leaf_or_placeholder(tx, &path.device)?;
+    }
+    let leaving = row.leaving;
     Ok((row, leaving))
 }
 
@@ -98,7 +99,7 @@ pub(super) fn groups_admitting(
     device: &str,
     now: UnixSeconds,
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
-    let condition = "WHERE e.kind = 'group' AND e.removed = 0 AND e.authority IN (
+    let condition = "WHERE e.kind = 'group' AND e.authority IN (
              WITH RECURSIVE above (id) AS (
                  SELECT i.issuer FROM intent i JOIN certificate c ON c.intent = i.id
                  WHERE i.subject = ?1 AND i.purpose = 'leaf' AND i.not_after >= ?2

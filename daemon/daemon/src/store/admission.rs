@@ -85,9 +85,9 @@ impl Store {
         })
     }
 
-    /// Marks an enrollment for removal; the row is deleted once the service confirms. Fails with
-    /// `Conflict` if slots or status have changed since `judged` was read: a block or a compromise
-    /// may need the enrollment.
+    /// Marks an enrollment for removal; the row is deleted once the service was observed without
+    /// it. Fails with `Conflict` if slots or status have changed since `judged` was read: a block
+    /// or a compromise may need the enrollment.
     pub fn remove_enrollment(
         &self,
         judged: &EnrollmentRow,
@@ -103,10 +103,7 @@ impl Store {
                 );
                 return Err(StoreError::Conflict(message));
             }
-            tx.execute(
-                "UPDATE enrollment SET removed = 1 WHERE id = ?1",
-                params![row.id],
-            )?;
+            enrollment::set_leaving(tx, row.id, true)?;
             mark::raise(
                 tx,
                 MarkSubject::Enrollment(row.id),
@@ -209,7 +206,7 @@ fn exclude_beside(
     device: &str,
     at: UnixSeconds,
 ) -> Result<Option<EnrollmentId>, StoreError> {
-    let own = enrollment::individual(tx, device)?;
+    let own = enrollment::staying(tx, device)?;
     if own.iter().any(|it| it.provisioning == group.provisioning) {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::unknown_enrollment::FoundEnrollment;
-use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts};
+use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, excluded_identity};
 use crate::enrollment::exclusion::AccessPath;
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
@@ -62,11 +62,13 @@ impl Store {
     }
 
     /// Marks an enrollment of a service, which is not on record, for removal. `history` makes the
-    /// planner delete it.
+    /// planner delete it. If `hub` is true, the hub of the service deletes the identity of its
+    /// device for the exclusions in force: its leaf may be by any generation and of any group.
     pub fn remove_unknown_enrollment(
         &self,
         found: FoundEnrollment,
         history: History,
+        hub: bool,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
         self.write(move |tx| {
@@ -74,20 +76,30 @@ impl Store {
             let authority = (found.kind == EnrollmentKind::Group).then_some("");
             let id: EnrollmentId = tx.insert(
                 "INSERT INTO enrollment (provisioning, kind, name, authority, slots, status,
-                     removed, history, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'disabled', 1, ?6, ?7) RETURNING id",
+                     leaving, history, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8) RETURNING id",
                 params![
                     found.provisioning,
                     found.kind.name(),
                     found.name,
                     authority,
                     to_json(&Slots::Empty)?,
+                    if found.enabled { "enabled" } else { "disabled" },
                     to_json(&history)?,
                     entry.at
                 ],
             )?;
             let subject = MarkSubject::Enrollment(id);
             mark::raise(tx, subject, "enrollment removed", entry.at)?;
+            if hub && found.kind == EnrollmentKind::Individual {
+                excluded_identity::delete_for_all(
+                    tx,
+                    &found.provisioning,
+                    &found.name,
+                    id,
+                    entry.at,
+                )?;
+            }
             audit::append(tx, &entry)
         })
     }

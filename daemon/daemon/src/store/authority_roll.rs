@@ -181,7 +181,8 @@ impl Store {
         })
     }
 
-    /// The groups of an authority, at every service: those that admit its devices.
+    /// The groups of an authority, at every service: those that admit its devices. Some may be on
+    /// their way out.
     pub fn groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| groups_of(tx, authority))
     }
@@ -189,7 +190,7 @@ impl Store {
     /// Groups that hold a retired certificate of an authority so that it stays out.
     pub fn blocking_groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| {
-            let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
+            let condition = "WHERE e.kind = 'group' AND e.authority = ?1
                    AND e.overlay_of IS NOT NULL ORDER BY e.id";
             enrollment_rows(tx, condition, params![authority])
         })
@@ -211,7 +212,7 @@ impl Store {
 }
 
 pub(super) fn groups_of(tx: &Tx<'_>, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
-    let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
+    let condition = "WHERE e.kind = 'group' AND e.authority = ?1
            AND e.overlay_of IS NULL ORDER BY e.id";
     enrollment_rows(tx, condition, params![authority])
 }

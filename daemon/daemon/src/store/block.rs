@@ -70,6 +70,8 @@ pub struct RestrictedEnrollment {
     pub kind: EnrollmentKind,
     /// Registration id or enrollment group id.
     pub name: String,
+    /// The authority of a group.
+    pub authority: Option<String>,
 }
 
 impl RestrictedEnrollment {
@@ -82,7 +84,11 @@ impl RestrictedEnrollment {
 /// The step that reverts a restriction, in the form on record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Undo {
-    Enable(EnrollmentId),
+    /// `leaving` is whether the group was being removed when the block came.
+    Enable {
+        id: EnrollmentId,
+        leaving: bool,
+    },
     Slots {
         id: EnrollmentId,
         from: Slots,
@@ -99,8 +105,8 @@ pub(super) enum Undo {
 impl Undo {
     pub(super) fn enrollment(&self) -> EnrollmentId {
         match self {
-            Undo::Enable(id) | Undo::Remove(id) => *id,
-            Undo::Device { id, .. } | Undo::Slots { id, .. } => *id,
+            Undo::Remove(id) => *id,
+            Undo::Enable { id, .. } | Undo::Device { id, .. } | Undo::Slots { id, .. } => *id,
         }
     }
 }
@@ -261,6 +267,7 @@ pub(super) fn save_undo<'a>(
                 provisioning: row.provisioning,
                 kind: row.kind,
                 name: row.name,
+                authority: row.authority,
             });
         }
     }

@@ -18,7 +18,7 @@ use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::error_code::Code;
-use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
+use crate::ids::{BlockId, EnrollmentId, GenerationId, GenerationNumber};
 use crate::x509::revocation::RevocationReason;
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ pub(super) fn blocked_group(
     let sql = format!(
         "SELECT g.name FROM block b CROSS JOIN enrollment g
          WHERE b.kind = 'group' AND b.lifted_at IS NULL
-           AND g.kind = 'group' AND g.name = b.name AND g.removed = 0
+           AND g.kind = 'group' AND g.name = b.name
            AND g.authority IN (
                WITH RECURSIVE above (id) AS (
                    VALUES (?2)
@@ -100,7 +100,7 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
                AND (b.kind = 'generation' AND b.name = ?1
                     OR b.kind = 'group' AND EXISTS (
                         SELECT 1 FROM enrollment e WHERE e.kind = 'group' AND e.name = b.name
-                          AND e.authority = ?1 AND e.removed = 0))",
+                          AND e.authority = ?1))",
         params![authority],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
@@ -112,7 +112,7 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
         return blocking(Code::AuthorityBlocked, message);
     }
     for group in groups_of(tx, authority)? {
-        if !matches!(group.slots, Slots::Serving { .. }) {
+        if !group.leaving && !matches!(group.slots, Slots::Serving { .. }) {
             let message = format!(
                 "group {} at {} is {}: wait for the roll before this one to end",
                 group.name,
@@ -192,7 +192,7 @@ fn blocked_group_above(
     let sql = format!(
         "{ABOVE} SELECT e.name FROM enrollment e
          JOIN block b ON b.kind = 'group' AND b.name = e.name AND b.lifted_at IS NULL
-         WHERE e.kind = 'group' AND e.removed = 0 AND e.provisioning = ?2
+         WHERE e.kind = 'group' AND e.provisioning = ?2
            AND e.authority IN (
                SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
            AND e.authority <> coalesce(?3, '')"
@@ -275,25 +275,46 @@ pub(super) fn may_enable(
             // A blocking group works by being disabled, whichever exclusion ends.
             row.overlay_of.is_none()
                 && block::active(tx, BlockKind::Group, &row.name, None)?.is_none()
-                && !is_below_blocked_group(tx, row, slots)?
+                && blocked_above(tx, row, slots)?.is_none()
                 && revoked_above(tx, &slots.held())?.is_none()
         }
     })
 }
 
-/// Returns whether a group of an authority above is blocked at the service of this group.
-fn is_below_blocked_group(
+/// Returns a blocked group of an authority above at the service of this group.
+fn blocked_above(
     tx: &Tx<'_>,
     row: &EnrollmentRow,
     slots: &Slots,
-) -> Result<bool, StoreError> {
+) -> Result<Option<String>, StoreError> {
     for it in slots.held() {
         let own = row.authority.as_deref();
-        if blocked_group_above(tx, &row.provisioning, &it, own)?.is_some() {
-            return Ok(true);
+        let above = blocked_group_above(tx, &row.provisioning, &it, own)?;
+        if above.is_some() {
+            return Ok(above);
         }
     }
-    Ok(false)
+    Ok(None)
+}
+
+/// Returns a block in force that needs this group disabled.
+pub(super) fn block_of_group(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+) -> Result<Option<BlockId>, StoreError> {
+    let own = block::active(tx, BlockKind::Group, &row.name, None)?;
+    if own.is_some() {
+        return Ok(own);
+    }
+    if let Some(above) = blocked_above(tx, row, &row.slots)? {
+        return block::active(tx, BlockKind::Group, &above, None);
+    }
+    match revoked_above(tx, &row.slots.held())? {
+        Some((authority, number)) => {
+            block::active(tx, BlockKind::Generation, &authority, Some(number))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Returns whether a blocked group would admit the device of this individual enrollment.

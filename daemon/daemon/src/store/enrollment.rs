@@ -48,8 +48,9 @@ pub struct EnrollmentRow {
     /// The desired contents of its slots.
     pub slots: Slots,
     pub enabled: bool,
-    /// Marked for removal; the row is deleted once the service confirms.
-    pub removed: bool,
+    /// It is to be removed. It admits what it holds until the service was observed without it; that
+    /// observation deletes the row.
+    pub leaving: bool,
     /// The states that were sent, and those that were observed in place.
     pub history: History,
     /// The record as last observed at the service.
@@ -68,7 +69,7 @@ pub struct EnrollmentRow {
 }
 
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
-     e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
+     e.status = 'enabled', e.leaving, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, \
      e.overlay_of, e.by_reference, e.restored FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
 
@@ -106,7 +107,7 @@ impl Store {
         self.read(|tx| named(tx, name))
     }
 
-    /// Returns every group that is not marked for removal.
+    /// Returns every group that a service may hold, those that are being removed too.
     pub fn groups(&self) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(groups)
     }
@@ -130,13 +131,7 @@ pub(super) fn add_overlay(
     at: UnixSeconds,
 ) -> Result<EnrollmentRow, StoreError> {
     let device = &path.device;
-    let mut slots = current_leaf(tx, device)?;
-    if let (Slots::Empty, Some(placeholder)) = (&slots, restore::placeholder_of(tx, device)?) {
-        slots = Slots::Serving {
-            slot: SlotName::Primary,
-            certificate: placeholder,
-        };
-    }
+    let slots = leaf_or_placeholder(tx, device)?;
     if slots == Slots::Empty {
         let message = format!("leaf of {device}, so there is nothing to exclude");
         return Err(StoreError::Missing(message));
@@ -147,6 +142,18 @@ pub(super) fn add_overlay(
         params![path.provisioning, device, to_json(&slots)?, at, path.group],
     )?;
     by_id(tx, id)
+}
+
+/// Returns slots with the current leaf of a device, or with its placeholder.
+pub(super) fn leaf_or_placeholder(tx: &Tx<'_>, device: &str) -> Result<Slots, StoreError> {
+    let current = current_leaf(tx, device)?;
+    Ok(match (&current, restore::placeholder_of(tx, device)?) {
+        (Slots::Empty, Some(certificate)) => Slots::Serving {
+            slot: SlotName::Primary,
+            certificate,
+        },
+        _ => current,
+    })
 }
 
 /// Adds a blocking group, unless it exists. Returns its row id.
@@ -167,7 +174,7 @@ pub(super) fn add_blocking_group(
               overlay_of)
          VALUES (?1, 'group', ?2, ?3, ?4, 'disabled', ?5, ?6, ?3)
          ON CONFLICT (provisioning, kind, name) DO UPDATE SET slots = excluded.slots,
-             status = 'disabled', removed = 0, after = excluded.after
+             status = 'disabled', leaving = 0, after = excluded.after
          RETURNING id",
         params![
             group.provisioning,
@@ -190,11 +197,11 @@ pub(super) fn set_status(tx: &Tx<'_>, id: EnrollmentId, enabled: bool) -> Result
     Ok(())
 }
 
-/// Marks the enrollment for removal.
-pub(super) fn set_removed(tx: &Tx<'_>, id: EnrollmentId) -> Result<(), StoreError> {
+/// Marks the enrollment for removal, or keeps it.
+pub(super) fn set_leaving(tx: &Tx<'_>, id: EnrollmentId, leaving: bool) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE enrollment SET removed = 1 WHERE id = ?1",
-        params![id],
+        "UPDATE enrollment SET leaving = ?2 WHERE id = ?1",
+        params![id, leaving],
     )?;
     Ok(())
 }
@@ -239,22 +246,31 @@ pub(super) fn enrollment_rows(
 }
 
 pub(super) fn groups(tx: &Tx<'_>) -> Result<Vec<EnrollmentRow>, StoreError> {
-    let condition = "WHERE e.kind = 'group' AND e.removed = 0 ORDER BY e.id";
-    enrollment_rows(tx, condition, params![])
+    enrollment_rows(tx, "WHERE e.kind = 'group' ORDER BY e.id", params![])
 }
 
 pub(super) fn named(tx: &Tx<'_>, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
     enrollment_rows(tx, "WHERE e.name = ?1 ORDER BY e.id", params![name])
 }
 
-/// Returns a device's individual enrollments that are not marked for removal, at most one per
-/// service.
+/// Returns a device's individual enrollments, at most one per service, those that are being removed
+/// too.
 pub(super) fn individual(
     tx: &Tx<'_>,
     registration_id: &str,
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
     let mut enrollments = named(tx, registration_id)?;
-    enrollments.retain(|row| row.kind == EnrollmentKind::Individual && !row.removed);
+    enrollments.retain(|row| row.kind == EnrollmentKind::Individual);
+    Ok(enrollments)
+}
+
+/// Returns a device's individual enrollments that stay.
+pub(super) fn staying(
+    tx: &Tx<'_>,
+    registration_id: &str,
+) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let mut enrollments = individual(tx, registration_id)?;
+    enrollments.retain(|row| !row.leaving);
     Ok(enrollments)
 }
 
@@ -270,7 +286,7 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         by_reference: row.get(21)?,
         slots: from_json(&row.get::<String>(5)?)?,
         enabled: row.get(6)?,
-        removed: row.get(7)?,
+        leaving: row.get(7)?,
         history: from_json(&row.get::<String>(8)?)?,
         observed: optional_json(observed)?,
         observed_at: row.get(10)?,

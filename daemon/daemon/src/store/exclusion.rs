@@ -14,9 +14,11 @@ use super::block::{self, BlockKind, BlockRow, Undo};
 use super::compromise;
 use super::engine::Tx;
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id, save_slots, set_status};
+use super::excluded_identity::{
+    delete_identity, delete_unknown, delete_without_path, list_registrations,
+};
 use super::generation::{self, GenerationState};
-use super::group_registrations;
-use super::hub_task::{self, HubCause, NewHubTask};
+use super::hub_task::HubCause;
 use super::mark;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::RollRow;
@@ -27,9 +29,9 @@ use crate::der_bytes::Der;
 use crate::enrollment::exclusion::{
     self, End, Enrollments, Generation, Group, Individual, Remaining, Restriction,
 };
-use crate::enrollment::slots::SlotName;
+use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::ids::{BlockId, GenerationNumber};
+use crate::ids::{BlockId, EnrollmentId, GenerationNumber};
 use crate::x509::revocation::RevocationReason;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -176,9 +178,17 @@ fn exclude(
             Some(generation) => {
                 compromise::end_leaf_rolls(tx, &applied, entry)?;
                 let replaced = exclusion::to_replace(generation, &hierarchy);
-                compromise::begin_authorities(tx, &replaced, &hierarchy, detail, entry)?
+                let rolls =
+                    compromise::begin_authorities(tx, &replaced, &hierarchy, detail, entry)?;
+                if let Some(first) = rolls.first() {
+                    delete_unknown(tx, new, HubCause::Roll(first.id), &applied, entry.at)?;
+                }
+                rolls
             }
-            None => compromise::begin_leaves(tx, new, &applied, detail, entry)?,
+            None => {
+                delete_without_path(tx, new, HubCause::Device, &applied, entry.at)?;
+                compromise::begin_leaves(tx, new, &applied, detail, entry)?
+            }
         };
     }
     let revoked = revoke(tx, new, block, generation, &applied, entry)?;
@@ -187,7 +197,9 @@ fn exclude(
         for it in &applied {
             delete_identity(tx, new, HubCause::Block(block), &it.before, entry.at)?;
         }
-        list_registrations(tx, new, HubCause::Block(block), &applied, entry.at)?;
+        delete_without_path(tx, new, HubCause::Block(block), &applied, entry.at)?;
+        delete_unknown(tx, new, HubCause::Block(block), &applied, entry.at)?;
+        list_registrations(tx, new, HubCause::Block(block), entry.at)?;
         audit::append(tx, entry)?;
     }
     Ok(RecordedExclusion {
@@ -252,11 +264,12 @@ pub(super) fn known_group<'a>(row: &'a EnrollmentRow, unverified: &'a [Thumbprin
         by_reference: row.by_reference,
         unverified,
         is_blocking: row.overlay_of.is_some(),
+        is_leaving: row.leaving,
     }
 }
 
-/// Returns every group. A group by reference holds what its service was last observed to hold
-/// verified: another program may have deleted the CA certificate.
+/// Returns every group that a service may hold. A group by reference holds what its service was
+/// last observed to hold verified: another program may have deleted the CA certificate.
 pub(super) fn known_groups(tx: &Tx<'_>) -> Result<Vec<KnownGroup>, StoreError> {
     let verified: BTreeSet<(String, Thumbprint)> = possession::all(tx)?
         .into_iter()
@@ -356,7 +369,8 @@ fn apply(
             };
             (row, Some(undo))
         }
-        Restriction::Disable(id) | Restriction::Remove(id, _) => (by_id(tx, *id)?, None),
+        Restriction::Disable(id) => disabled(tx, *id)?,
+        Restriction::Remove(id, _) => (by_id(tx, *id)?, None),
         Restriction::Hold(group) => {
             let id = enrollment::add_blocking_group(tx, group, at)?;
             (by_id(tx, id)?, Some(Undo::Remove(id)))
@@ -375,12 +389,29 @@ fn apply(
     })
 }
 
+/// Finds an enrollment that a block of a group disables. A group that is being removed stays while
+/// it is blocked: without it a group above would admit its devices, and the service may refuse the
+/// removal.
+fn disabled(tx: &Tx<'_>, id: EnrollmentId) -> Result<(EnrollmentRow, Option<Undo>), StoreError> {
+    let row = by_id(tx, id)?;
+    let stays = row.leaving && row.kind == EnrollmentKind::Group && row.slots != Slots::Empty;
+    if !stays {
+        return Ok((row, None));
+    }
+    enrollment::set_leaving(tx, id, false)?;
+    Ok((row, Some(Undo::Enable { id, leaving: true })))
+}
+
 /// Returns the step that reverts the change of an enrollment. A blocking group is never enabled,
 /// and an individual enrollment is enabled when nothing excludes its leaves.
 fn undo_of(before: &EnrollmentRow, remaining: &Remaining) -> Option<Undo> {
     let is_group = before.kind == EnrollmentKind::Group;
     if !remaining.enabled {
-        return (is_group && before.overlay_of.is_none()).then_some(Undo::Enable(before.id));
+        let undo = Undo::Enable {
+            id: before.id,
+            leaving: false,
+        };
+        return (is_group && before.overlay_of.is_none()).then_some(undo);
     }
     Some(Undo::Slots {
         id: before.id,
@@ -442,49 +473,4 @@ fn revoke(
         revoked.unchanged.extend(done.unchanged);
     }
     Ok(revoked)
-}
-
-/// Queues the groups that must be asked for devices that are not on record, after the last change
-/// at their service.
-fn list_registrations(
-    tx: &Tx<'_>,
-    new: &Exclusion,
-    cause: HubCause,
-    applied: &[Applied],
-    at: UnixSeconds,
-) -> Result<(), StoreError> {
-    if matches!(new.subject, Excluded::Device(_)) {
-        return Ok(());
-    }
-    for service in &new.hubs {
-        let here = applied.iter().rev().map(|it| &it.before);
-        let mut groups = here.filter(|it| it.kind == EnrollmentKind::Group);
-        // The last group: a blocking group comes after the slots that have let go of its
-        // certificate.
-        let last = groups
-            .find(|it| it.provisioning == *service)
-            .map(|it| it.id);
-        group_registrations::queue(tx, cause, service, last, at)?;
-    }
-    Ok(())
-}
-
-/// Queues the deletion of a device's identity, if the hub of this service does that. The task waits
-/// for the enrollment: a device that the service still admits would come back.
-pub(super) fn delete_identity(
-    tx: &Tx<'_>,
-    new: &Exclusion,
-    cause: HubCause,
-    enrollment: &EnrollmentRow,
-    at: UnixSeconds,
-) -> Result<(), StoreError> {
-    let Excluded::Device(device) = &new.subject else {
-        return Ok(());
-    };
-    if !new.hubs.contains(&enrollment.provisioning) {
-        return Ok(());
-    }
-    let task = NewHubTask::deletion(&enrollment.provisioning, device, enrollment.id);
-    hub_task::queue(tx, cause, &[task], at)?;
-    Ok(())
 }

@@ -9,9 +9,8 @@
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Tx, params};
-use super::hub_task::{self, HubAction, HubCause, NewHubTask};
+use super::hub_task::{self, BLOCK_FOLLOWED, HubAction, HubCause, NewHubTask};
 use super::{Store, StoreError, UnixSeconds, restore};
-use crate::ids::{BlockId, EnrollmentId, RollId};
 
 /// A group whose registrations are to be listed.
 #[derive(Clone, Debug)]
@@ -31,12 +30,6 @@ pub struct GroupsListed {
     pub listed: i64,
 }
 
-/// The row `g` may be done: its enrollment has no mark, and its block is not lifted.
-const FREE: &str = "g.listed_at IS NULL
-    AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = g.enrollment)
-    AND NOT (g.cause = 'block' AND EXISTS (
-        SELECT 1 FROM block b WHERE b.id = g.cause_id AND b.lifted_at IS NOT NULL))";
-
 impl Store {
     /// Queues every group of these services for an exclusion that they follow already.
     pub fn queue_group_registrations(
@@ -47,7 +40,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(move |tx| {
             for service in &services {
-                queue(tx, cause, service, None, at)?;
+                queue(tx, cause, service, at)?;
             }
             Ok(())
         })
@@ -61,17 +54,15 @@ impl Store {
     ) -> Result<Option<GroupToList>, StoreError> {
         self.read(|tx| {
             let sql = format!(
-                "SELECT g.id, g.name, g.cause, g.cause_id, g.provisioning
-                 FROM group_registrations g
-                 WHERE g.provisioning = ?1 AND g.due_at <= ?2 AND {FREE}
-                 ORDER BY g.due_at, g.id LIMIT 1"
+                "SELECT t.id, t.name, t.cause, t.cause_id, t.provisioning
+                 FROM group_registrations t
+                 WHERE t.provisioning = ?1 AND t.due_at <= ?2 AND t.listed_at IS NULL
+                   AND {BLOCK_FOLLOWED}
+                 ORDER BY t.due_at, t.id LIMIT 1"
             );
             tx.query_optional(&sql, params![provisioning, now], |row| {
                 let id: i64 = row.get(3)?;
-                let cause = match row.get::<String>(2)?.as_str() {
-                    "roll" => HubCause::Roll(RollId::new(id)),
-                    _ => HubCause::Block(BlockId::new(id)),
-                };
+                let cause = HubCause::of(row.get(2)?, id);
                 Ok(GroupToList {
                     id: row.get(0)?,
                     name: row.get(1)?,
@@ -89,8 +80,9 @@ impl Store {
     ) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| {
             let sql = format!(
-                "SELECT min(g.due_at) FROM group_registrations g
-                 WHERE g.provisioning = ?1 AND {FREE}"
+                "SELECT min(t.due_at) FROM group_registrations t
+                 WHERE t.provisioning = ?1 AND t.listed_at IS NULL
+                   AND {BLOCK_FOLLOWED}"
             );
             tx.query_one(&sql, params![provisioning], |row| row.get(0))
         })
@@ -171,13 +163,11 @@ impl Store {
     }
 }
 
-/// Queues every group of a service, if a backup was restored. They wait for `enrollment`, the last
-/// one that the exclusion changes there.
+/// Queues every group of a service, if a backup was restored.
 pub(super) fn queue(
     tx: &Tx<'_>,
     cause: HubCause,
     provisioning: &str,
-    enrollment: Option<EnrollmentId>,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     if restore::lost_period(tx)?.is_none() {
@@ -186,12 +176,12 @@ pub(super) fn queue(
     let (kind, id) = cause.columns();
     tx.execute(
         "INSERT INTO group_registrations
-             (cause, cause_id, provisioning, name, enrollment, due_at)
-         SELECT ?1, ?2, provisioning, name, ?4, ?5 FROM enrollment
-         WHERE provisioning = ?3 AND kind = 'group' AND removed = 0 AND overlay_of IS NULL
+             (cause, cause_id, provisioning, name, due_at)
+         SELECT ?1, ?2, provisioning, name, ?4 FROM enrollment
+         WHERE provisioning = ?3 AND kind = 'group' AND overlay_of IS NULL
          ON CONFLICT (cause, cause_id, provisioning, name) DO UPDATE SET
-             listed_at = NULL, due_at = excluded.due_at, enrollment = excluded.enrollment",
-        params![kind, id, provisioning, enrollment, at],
+             listed_at = NULL, due_at = excluded.due_at",
+        params![kind, id, provisioning, at],
     )?;
     Ok(())
 }

@@ -9,9 +9,9 @@
 //! Each certificate that a block holds has a row. The hold is lifted with the last block that
 //! holds it. A hold without a row was set by an operator, and no block lifts it.
 
-use super::block::{self, BlockRow};
+use super::block;
 use super::engine::{Tx, params};
-use super::enrollment::{EnrollmentKind, EnrollmentRow, find, individual};
+use super::enrollment::individual;
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
 use super::{Store, StoreError, UnixSeconds};
@@ -59,7 +59,7 @@ impl Store {
                 let services = device.services.iter();
                 identities.extend(services.map(|it| (it.clone(), device.registration_id.clone())));
             }
-            queue_deletions(tx, &block, &identities, at)?;
+            queue_deletions(tx, block.id, &identities, at)?;
             set_reached(tx, block.id, chunk.reached.as_deref())?;
             Ok(true)
         })
@@ -141,29 +141,18 @@ pub(super) fn release(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<Re
 }
 
 /// Queues the deletion of these identities, pairs of service and device. Each waits for the
-/// enrollment at its service that excludes the device.
+/// enrollments at its service that the block restricts, and for that of the device, if it has one.
 fn queue_deletions(
     tx: &Tx<'_>,
-    block: &BlockRow,
+    block: BlockId,
     identities: &[(String, String)],
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let mut restricted = Vec::new();
-    for it in &block.restricted {
-        // An enrollment that no longer exists admits no device.
-        restricted.extend(find(tx, it.id)?);
-    }
-    restricted.retain(|it| it.kind == EnrollmentKind::Group);
     for (provisioning, device) in identities {
         let own = individual(tx, device)?;
-        let here = |it: &&EnrollmentRow| it.provisioning == *provisioning;
-        // The last group: a blocking group comes after the slots that have let go of its
-        // certificate.
-        let after = own.iter().find(here).or(restricted.iter().rev().find(here));
-        if let Some(enrollment) = after {
-            let task = NewHubTask::deletion(provisioning, device, enrollment.id);
-            hub_task::queue(tx, HubCause::Block(block.id), &[task], at)?;
-        }
+        let own = own.iter().find(|it| it.provisioning == *provisioning);
+        let task = NewHubTask::deletion(provisioning, device, own.map(|it| it.id));
+        hub_task::queue(tx, HubCause::Block(block), &[task], at)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Tx, params};
-use super::hub_task::{HubCause, HubProgress};
+use super::hub_task::{self, HubCause, HubProgress, NewHubTask};
 use super::{Store, StoreError, UnixSeconds};
 
 /// How many identities of one hub are listed by name.
@@ -75,10 +75,50 @@ impl Store {
         };
         let ids: Vec<i64> = causes.iter().map(|it| it.columns().1).collect();
         let ids = serde_json::json!(ids).to_string();
-        self.read(|tx| {
-            let mut deletions = counts(tx, &ids, kind, provisioning)?;
-            deletions.elsewhere = elsewhere(tx, &ids, kind, provisioning)?;
-            Ok(deletions)
+        let chosen = Chosen {
+            ids: &ids,
+            kind,
+            provisioning,
+            device: None,
+        };
+        self.read(|tx| chosen.deletions(tx))
+    }
+
+    /// Returns the progress of the deletion at one service for the compromise of a device that no
+    /// enrollment admits there.
+    pub fn hub_deletions_of_device(
+        &self,
+        device: &str,
+        provisioning: &str,
+    ) -> Result<HubDeletions, StoreError> {
+        let (kind, id) = HubCause::Device.columns();
+        let chosen = Chosen {
+            ids: &serde_json::json!([id]).to_string(),
+            kind,
+            provisioning,
+            device: Some(device),
+        };
+        self.read(|tx| chosen.deletions(tx))
+    }
+
+    /// Queues the deletions of `cause` again whose devices are not on record: they may have
+    /// registered before the service followed.
+    pub fn repeat_unknown_deletions(
+        &self,
+        cause: HubCause,
+        at: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        let (kind, id) = cause.columns();
+        self.write(move |tx| {
+            let sql = "SELECT t.provisioning, t.device, t.enrollment FROM hub_task t
+                 WHERE t.cause = ?1 AND t.cause_id = ?2 AND t.action = 'delete' AND NOT EXISTS (
+                     SELECT 1 FROM device d WHERE d.registration_id = t.device)";
+            let tasks = tx.query_all(sql, params![kind, id], |row| {
+                let service: String = row.get(0)?;
+                let device: String = row.get(1)?;
+                Ok(NewHubTask::deletion(&service, &device, row.get(2)?))
+            })?;
+            hub_task::queue(tx, cause, &tasks, at).map(drop)
         })
     }
 
@@ -107,70 +147,80 @@ impl Store {
     }
 }
 
+/// The deletions of some causes at one service, of one device or of all.
+struct Chosen<'a> {
+    /// A JSON list of causes.
+    ids: &'a str,
+    kind: &'static str,
+    provisioning: &'a str,
+    device: Option<&'a str>,
+}
+
 const TASKS: &str = concat!(
     "FROM hub_task WHERE action = 'delete' AND cause_id IN ",
     values_of_1!(),
-    " AND cause = ?2 AND provisioning = ?3"
+    " AND cause = ?2 AND provisioning = ?3 AND (?4 IS NULL OR device = ?4)"
 );
 
-fn counts(
-    tx: &Tx<'_>,
-    ids: &str,
-    kind: &str,
-    provisioning: &str,
-) -> Result<HubDeletions, StoreError> {
-    let sql = format!(
-        "SELECT count(DISTINCT device) FILTER (WHERE outcome IS DISTINCT FROM 'elsewhere'),
-                count(DISTINCT device) FILTER (WHERE done_at IS NULL),
-                count(DISTINCT device) FILTER (WHERE done_at IS NULL AND attempts > 0),
-                count(DISTINCT device) FILTER (WHERE outcome = 'kept'),
-                max(CASE WHEN done_at IS NULL THEN last_error END)
-         {TASKS}"
-    );
-    tx.query_one(&sql, params![ids, kind, provisioning], |row| {
-        let total: i64 = row.get(0)?;
-        let open: i64 = row.get(1)?;
-        Ok(HubDeletions {
-            progress: HubProgress {
-                total,
-                done: total - open,
-                failing: row.get(2)?,
-                ..HubProgress::default()
-            },
-            kept: row.get(3)?,
-            elsewhere: Vec::new(),
-            last_error: row.get(4)?,
-        })
-    })
-}
+impl Chosen<'_> {
+    fn deletions(&self, tx: &Tx<'_>) -> Result<HubDeletions, StoreError> {
+        let mut deletions = self.counts(tx)?;
+        deletions.elsewhere = self.elsewhere(tx)?;
+        Ok(deletions)
+    }
 
-fn elsewhere(
-    tx: &Tx<'_>,
-    ids: &str,
-    kind: &str,
-    provisioning: &str,
-) -> Result<Vec<Elsewhere>, StoreError> {
-    let hubs = format!(
-        "SELECT hub, count(DISTINCT hub_device) {TASKS} AND hub IS NOT NULL
-         GROUP BY hub ORDER BY hub"
-    );
-    let names =
-        format!("SELECT DISTINCT hub_device {TASKS} AND hub = ?4 ORDER BY hub_device LIMIT ?5");
-    let counted: Vec<(String, i64)> =
-        tx.query_all(&hubs, params![ids, kind, provisioning], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
-    let named = counted.into_iter().map(|(hub, count)| {
-        let device_ids = tx.query_all(
-            &names,
-            params![ids, kind, provisioning, hub, NAMES_MAX],
-            |row| row.get(0),
-        )?;
-        Ok(Elsewhere {
-            hub,
-            count,
-            device_ids,
+    fn counts(&self, tx: &Tx<'_>) -> Result<HubDeletions, StoreError> {
+        let sql = format!(
+            "SELECT count(DISTINCT device) FILTER (WHERE outcome IS DISTINCT FROM 'elsewhere'),
+                    count(DISTINCT device) FILTER (WHERE done_at IS NULL),
+                    count(DISTINCT device) FILTER (WHERE done_at IS NULL AND attempts > 0),
+                    count(DISTINCT device) FILTER (WHERE outcome = 'kept'),
+                    max(CASE WHEN done_at IS NULL THEN last_error END)
+             {TASKS}"
+        );
+        let parameters = params![self.ids, self.kind, self.provisioning, self.device];
+        tx.query_one(&sql, parameters, |row| {
+            let total: i64 = row.get(0)?;
+            let open: i64 = row.get(1)?;
+            Ok(HubDeletions {
+                progress: HubProgress {
+                    total,
+                    done: total - open,
+                    failing: row.get(2)?,
+                    ..HubProgress::default()
+                },
+                kept: row.get(3)?,
+                elsewhere: Vec::new(),
+                last_error: row.get(4)?,
+            })
         })
-    });
-    named.collect()
+    }
+
+    fn elsewhere(&self, tx: &Tx<'_>) -> Result<Vec<Elsewhere>, StoreError> {
+        let hubs = format!(
+            "SELECT hub, count(DISTINCT hub_device) {TASKS} AND hub IS NOT NULL
+             GROUP BY hub ORDER BY hub"
+        );
+        let names =
+            format!("SELECT DISTINCT hub_device {TASKS} AND hub = ?5 ORDER BY hub_device LIMIT ?6");
+        let Self {
+            ids,
+            kind,
+            provisioning: service,
+            device,
+        } = *self;
+        let counted: Vec<(String, i64)> =
+            tx.query_all(&hubs, params![ids, kind, service, device], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let named = counted.into_iter().map(|(hub, count)| {
+            let parameters = params![ids, kind, service, device, hub, NAMES_MAX];
+            Ok(Elsewhere {
+                device_ids: tx.query_all(&names, parameters, |row| row.get(0))?,
+                hub,
+                count,
+            })
+        });
+        named.collect()
+    }
 }

@@ -5,7 +5,7 @@
 //! enrollment has a dirty mark: the provisioning service must exclude a device before its identity
 //! is deleted, or the device would register again.
 
-use super::engine::dialect::values_of_1;
+use super::engine::dialect::{from_hex, values_of_1};
 use super::engine::{Row, Tx, params};
 use super::hub_deletion::Deletion;
 use super::{Store, StoreError, UnixSeconds};
@@ -41,6 +41,9 @@ pub enum HubCause {
     Block(BlockId),
     /// The new leaf of a device that a group admits, outside of any roll.
     Renewal(IntentId),
+    /// The compromise of the task's device, at a service that has no roll of it: no enrollment
+    /// admits the device there.
+    Device,
 }
 
 /// The kind of a cause.
@@ -49,6 +52,7 @@ pub(super) enum HubCauseKind {
     Roll,
     Block,
     Renewal,
+    Device,
 }
 
 impl HubCauseKind {
@@ -58,25 +62,29 @@ impl HubCauseKind {
             HubCauseKind::Roll => "roll",
             HubCauseKind::Block => "block",
             HubCauseKind::Renewal => "renewal",
+            HubCauseKind::Device => "device",
         }
     }
 }
 
 impl HubCause {
-    /// Returns the name of its kind on record, and the row id.
+    /// Returns the name of its kind on record, and the row id; 0 for a device, which the task
+    /// names.
     pub(super) fn columns(self) -> (&'static str, i64) {
         match self {
             HubCause::Roll(id) => (HubCauseKind::Roll.name(), id.get()),
             HubCause::Block(id) => (HubCauseKind::Block.name(), id.get()),
             HubCause::Renewal(id) => (HubCauseKind::Renewal.name(), id.get()),
+            HubCause::Device => (HubCauseKind::Device.name(), 0),
         }
     }
 
-    fn of(kind: HubCauseKind, id: i64) -> Self {
+    pub(super) fn of(kind: HubCauseKind, id: i64) -> Self {
         match kind {
             HubCauseKind::Roll => HubCause::Roll(RollId::new(id)),
             HubCauseKind::Block => HubCause::Block(BlockId::new(id)),
             HubCauseKind::Renewal => HubCause::Renewal(IntentId::new(id)),
+            HubCauseKind::Device => HubCause::Device,
         }
     }
 }
@@ -96,12 +104,16 @@ pub struct NewHubTask {
 
 impl NewHubTask {
     /// Deletes the device's identity, once the change of `enrollment` was observed.
-    pub(super) fn deletion(provisioning: &str, device: &str, enrollment: EnrollmentId) -> Self {
+    pub(super) fn deletion(
+        provisioning: &str,
+        device: &str,
+        enrollment: Option<EnrollmentId>,
+    ) -> Self {
         Self {
             provisioning: provisioning.to_owned(),
             device: device.to_owned(),
             action: HubAction::Delete,
-            enrollment: Some(enrollment),
+            enrollment,
         }
     }
 }
@@ -116,7 +128,7 @@ pub struct HubTaskRow {
     pub device: String,
     /// The action of a task.
     pub action: HubAction,
-    /// The roll or block that asks for it.
+    /// The exclusion or roll that asks for it.
     pub cause: HubCause,
     /// How often its cause has asked for it.
     pub round: i64,
@@ -241,10 +253,27 @@ const UNREACHED: &str = "t.reached = 0 AND NOT EXISTS (
 /// one by one, and its devices are called together.
 const GATHER_SECONDS: i64 = 2;
 
-/// The task `t` may be done: its enrollment has no mark, and its block is not lifted.
-const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment) \
-     AND NOT (t.cause = 'block' AND EXISTS (
-         SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
+/// The task `t` may be done: its enrollment has no mark.
+const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)";
+
+/// The block that asks for `t` is in force, and no enrollment at the service that it restricts has
+/// a mark. A group by reference does not count while the service holds none of its CA certificates:
+/// the service rejects the group, and admits nothing by it.
+pub(super) const BLOCK_FOLLOWED: &str = concat!(
+    "NOT (t.cause = 'block' AND EXISTS (
+         SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))
+     AND NOT (t.cause = 'block' AND (t.cause_id, t.provisioning) IN (
+         SELECT b.id, e.provisioning FROM block b, json_each(b.restricted) its
+         JOIN enrollment e ON e.id = its.value ->> '$.id' AND e.name = its.value ->> '$.name'
+         JOIN mark m ON m.enrollment = e.id
+         WHERE b.lifted_at IS NULL AND (e.by_reference = 0 OR EXISTS (
+             SELECT 1 FROM json_each(e.slots) slot JOIN certificate c ON c.sha256 = ",
+    from_hex!(),
+    "(slot.value)
+             JOIN generation g ON g.certificate = c.intent
+             JOIN ca_certificate a ON a.generation = g.id AND a.provisioning = e.provisioning
+             WHERE a.observed IS NOT NULL))))"
+);
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, \
      t.answer, t.queued_at, t.round, t.cause, t.cause_id FROM hub_task t";
 
@@ -300,7 +329,7 @@ impl Store {
             let select = format!(
                 "{SELECT} WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
                    AND (t.action = 'delete' OR ?4 AND t.job IS NULL)
-                   AND {FREE}
+                   AND {FREE} AND {BLOCK_FOLLOWED}
                  ORDER BY t.due_at, t.id LIMIT ?3"
             );
             tx.query_all(&select, params![provisioning, now, limit, calls], from_row)
@@ -315,6 +344,7 @@ impl Store {
                 "SELECT min(due_at) FROM (
                  SELECT min(t.due_at) AS due_at FROM hub_task t
                  WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL AND {FREE}
+                   AND {BLOCK_FOLLOWED}
                  UNION ALL
                  SELECT min(j.due_at) FROM hub_job j
                  WHERE j.done_at IS NULL AND j.provisioning = ?1)"

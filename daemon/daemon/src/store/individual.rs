@@ -5,6 +5,7 @@
 
 use super::engine::dialect::{from_hex, values_of_1};
 use super::engine::{Parameters, Tx, params};
+use super::enrollment::{EnrollmentRow, enrollment_rows};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::exclusion::Individual;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -22,7 +23,7 @@ const LEAVES: &str = concat!(
     from_hex!(),
     "(slot.value)
      LEFT JOIN intent i ON i.id = c.intent
-     WHERE e.kind = 'individual' AND e.removed = 0 AND length(",
+     WHERE e.kind = 'individual' AND length(",
     from_hex!(),
     "(slot.value)) = 32"
 );
@@ -38,6 +39,9 @@ const HOLDS_UNKNOWN: &str = concat!(
     from_hex!(),
     "(slot.value)))"
 );
+
+/// Whether the enrollment `e` is being removed, and nothing of what it holds is on record.
+pub(super) const REMOVED_UNKNOWN: &str = "(e.leaving = 1 AND e.slots ->> '$.state' = 'empty')";
 
 /// Whether `block` excludes the individual enrollment `?1`: its leaves are below the generation, or
 /// it is beside the group. A block keeps no record of these.
@@ -167,6 +171,15 @@ pub(super) fn with_leaves_by(
         }
     }
     Ok(holders)
+}
+
+/// Returns the individual enrollments that hold a leaf which is not on record, and those that are
+/// being removed and of which nothing is on record.
+pub(super) fn with_unknown_leaves(tx: &Tx<'_>) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let condition = format!(
+        "WHERE e.kind = 'individual' AND ({HOLDS_UNKNOWN} OR {REMOVED_UNKNOWN}) ORDER BY e.id"
+    );
+    enrollment_rows(tx, &condition, params![])
 }
 
 /// Returns the individual enrollments of devices that a group would admit without them.

@@ -5,7 +5,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
-use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
+use super::enrollment::{EnrollmentRow, save_slots, set_status, staying};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
 use super::{StoreError, block, compromise, conflicts, hub_observation, leaf_roll, readings, roll};
@@ -34,7 +34,7 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
     if !readings::has_individuals(tx)? {
         return Ok(());
     }
-    for enrollment in individual(tx, registration_id)? {
+    for enrollment in staying(tx, registration_id)? {
         let is_replaced = compromise::waits_for_leaf(tx, enrollment.id)?
             || !conflicts::excluded_leaves(tx, &enrollment.slots)?.is_empty();
         if is_replaced {
@@ -156,7 +156,7 @@ pub(super) fn make_current_again(
     next: Thumbprint,
     serving: Thumbprint,
 ) -> Result<(), StoreError> {
-    let enrollments = individual(tx, registration_id)?;
+    let enrollments = staying(tx, registration_id)?;
     if enrollments.iter().any(|it| it.slots.held().contains(&next)) {
         return Ok(());
     }
@@ -186,7 +186,7 @@ pub(super) fn place(
     if !readings::has_individuals(tx)? {
         return Ok(concerned);
     }
-    for enrollment in individual(tx, registration_id)? {
+    for enrollment in staying(tx, registration_id)? {
         concerned.push(enrollment.provisioning.clone());
         if compromise::waits_for_leaf(tx, enrollment.id)? {
             let compromised = enrollment.slots.held();

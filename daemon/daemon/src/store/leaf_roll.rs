@@ -81,7 +81,7 @@ impl Store {
                     from_hex!(),
                     "(e.slots ->> 'certificate')
                      JOIN intent i ON i.id = c.intent
-                     WHERE e.kind = 'individual' AND e.removed = 0 AND e.status = 'enabled'
+                     WHERE e.kind = 'individual' AND e.leaving = 0 AND e.status = 'enabled'
                        AND i.not_after <= ?1
                        AND NOT EXISTS (SELECT 1 FROM roll r WHERE r.enrollment = e.id
                                        AND r.state NOT IN ('done', 'aborted'))

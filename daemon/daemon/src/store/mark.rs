@@ -293,7 +293,7 @@ fn observe(
             ],
         )?,
         (MarkSubject::Enrollment(id), Observation::Gone) => tx.execute(
-            "DELETE FROM enrollment WHERE id = ?1 AND removed = 1",
+            "DELETE FROM enrollment WHERE id = ?1 AND leaving = 1",
             params![id],
         )?,
         (MarkSubject::CaCertificate(id), Observation::Gone) => tx.execute(

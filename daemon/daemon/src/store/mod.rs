@@ -57,6 +57,7 @@ mod device;
 mod digest;
 mod engine;
 mod enrollment;
+mod excluded_identity;
 mod exclusion;
 mod expiry;
 mod fleet_queries;

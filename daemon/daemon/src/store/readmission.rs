@@ -77,8 +77,17 @@ fn revert(
         return Ok(());
     };
     match undo {
-        Undo::Enable(_) if !conflicts::may_enable(tx, &row, &row.slots)? => return Ok(()),
-        Undo::Enable(id) => set_status(tx, *id, true)?,
+        Undo::Enable { leaving, .. } if !conflicts::may_enable(tx, &row, &row.slots)? => {
+            return if *leaving {
+                leave_later(tx, &row, undo)
+            } else {
+                Ok(())
+            };
+        }
+        Undo::Enable { id, leaving } => {
+            set_status(tx, *id, true)?;
+            enrollment::set_leaving(tx, *id, *leaving)?;
+        }
         Undo::Remove(_) if conflicts::any_excluded_for_good(tx, &row.slots.held())? => {
             return Ok(());
         }
@@ -86,7 +95,7 @@ fn revert(
             // It came after the group that let go of its certificate; now that group comes after
             // it.
             enrollment::set_after(tx, *id, None)?;
-            enrollment::set_removed(tx, *id)?;
+            enrollment::set_leaving(tx, *id, true)?;
         }
         Undo::Slots { from, to, .. } => {
             // A roll or another exclusion has changed the slots since.
@@ -113,12 +122,21 @@ fn revert(
             let is_compromised = compromised_until(tx, &row.name, at)?.is_some()
                 || restore::has_lost_compromise(tx, &row.name)?;
             if goes && !is_compromised {
-                enrollment::set_removed(tx, *id)?;
+                enrollment::set_leaving(tx, *id, true)?;
             }
         }
     }
     let subject = MarkSubject::Enrollment(row.id);
     mark::raise(tx, subject, "block lifted", at)
+}
+
+/// Leaves the removal of a group to another block that needs the group. After a compromise the
+/// group stays: an operator removes it again, with a reason.
+fn leave_later(tx: &Tx<'_>, row: &EnrollmentRow, undo: &Undo) -> Result<(), StoreError> {
+    match conflicts::block_of_group(tx, row)? {
+        Some(other) => block::hand_over(tx, other, undo),
+        None => Ok(()),
+    }
 }
 
 fn restore(

@@ -4,6 +4,7 @@
 //! leaf by any generation, and any group may admit it.
 
 use super::engine::{Tx, params};
+use super::individual::REMOVED_UNKNOWN;
 use super::{Store, StoreError, UnixSeconds};
 use crate::der_bytes::Der;
 use crate::enrollment::exclusion::AccessPath;
@@ -100,25 +101,26 @@ fn is_compared_since_restore(tx: &Tx<'_>, provisioning: &str) -> Result<bool, St
 }
 
 /// Adds the services at which a device may have access by what is not on record: those with its
-/// enrollment or a group that a scan has found. After a restore, also those with any group, because
-/// its leaf may be lost, and those of `services` that were not compared since.
+/// enrollment or a group that a scan has found, also while that is being removed. After a restore,
+/// also those with any group, because its leaf may be lost, and those of `services` that were not
+/// compared since.
 pub(super) fn add_lost_paths(
     tx: &Tx<'_>,
     device: &str,
     services: &[String],
     paths: &mut Vec<AccessPath>,
 ) -> Result<(), StoreError> {
-    let mut possible: Vec<(String, Option<String>)> = tx.query_all(
+    let sql = format!(
         "SELECT provisioning, min(name) FILTER (WHERE kind = 'group') FROM (
-             SELECT provisioning, kind, name FROM enrollment
-             WHERE kind = 'group' AND removed = 0 AND overlay_of IS NULL
-               AND EXISTS (SELECT 1 FROM restore)
+             SELECT provisioning, kind, name FROM enrollment e
+             WHERE kind = 'group' AND overlay_of IS NULL
+               AND (EXISTS (SELECT 1 FROM restore) OR {REMOVED_UNKNOWN})
              UNION ALL SELECT provisioning, kind, name FROM unknown_enrollment
              WHERE kind = 'group' OR name = ?1)
-         GROUP BY provisioning ORDER BY provisioning",
-        params![device],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
+         GROUP BY provisioning ORDER BY provisioning"
+    );
+    let mut possible: Vec<(String, Option<String>)> =
+        tx.query_all(&sql, params![device], |row| Ok((row.get(0)?, row.get(1)?)))?;
     for service in services {
         if !is_compared_since_restore(tx, service)? {
             possible.push((service.clone(), None));

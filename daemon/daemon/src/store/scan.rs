@@ -114,7 +114,7 @@ impl Store {
             unknown_enrollment::forget_unseen(tx, &provisioning, kind, scan)?;
             let missing: Vec<EnrollmentId> = tx.query_all(
                 "SELECT id FROM enrollment e
-                 WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
+                 WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3
                    AND observed IS NOT NULL
                    AND NOT EXISTS (SELECT 1 FROM mark WHERE enrollment = e.id)",
                 params![provisioning, kind.name(), scan],
@@ -244,7 +244,7 @@ impl Store {
             enrollment_rows(
                 tx,
                 "WHERE m.id > ?2 AND m.provisioning = ?1 AND m.parked = 0 AND m.due_at <= ?3
-                   AND e.kind = 'individual' AND e.history = '{}' AND e.removed = 0 AND m.urgent = 0
+                   AND e.kind = 'individual' AND e.history = '{}' AND e.leaving = 0 AND m.urgent = 0
                  ORDER BY m.id LIMIT ?4",
                 params![provisioning, after, now, limit],
             )

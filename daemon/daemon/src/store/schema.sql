@@ -397,6 +397,8 @@ CREATE INDEX device_ending ON device (profile, not_after, certificate);
 -- What a provisioning service must hold. A group holds its authority's certificates, or names those
 -- that the service holds verified (`by_reference`).
 -- * `slots`: JSON of `enrollment::slots::Slots`, as desired.
+-- * `leaving`: 1 from the request to remove it until the service was observed without it. Until then
+--   it admits what it holds. That observation deletes the row: no row means not there.
 -- * `history`: JSON of `enrollment::history::History`: what was sent, and observed in place.
 -- * `observed`: the record as last observed; `drift`: how another program has changed it.
 -- * `seen_in_scan`: the number of the last scan that listed it, or during which it was observed.
@@ -416,8 +418,8 @@ CREATE TABLE enrollment (
     slots        TEXT    NOT NULL CONSTRAINT enrollment_slots_valid CHECK (json_valid(slots)),
     status       TEXT    NOT NULL
                  CONSTRAINT enrollment_status_valid CHECK (status IN ('enabled', 'disabled')),
-    removed      INTEGER NOT NULL DEFAULT 0
-                 CONSTRAINT enrollment_removed_valid CHECK (removed IN (0, 1)),
+    leaving      INTEGER NOT NULL DEFAULT 0
+                 CONSTRAINT enrollment_leaving_valid CHECK (leaving IN (0, 1)),
     history      TEXT    NOT NULL DEFAULT '{}'
                  CONSTRAINT enrollment_history_valid CHECK (json_valid(history)),
     observed     TEXT
@@ -598,9 +600,10 @@ CREATE TABLE hub_job (
 CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL;
 
 -- A task at a hub for one device: delete its identity, or call a method. `cause` and `cause_id`
--- name the roll or block, or the renewal by its intent. While `enrollment` has a dirty mark the task
--- waits, because a device that the provisioning service still admits would register again. A task with a `job` is done by that
--- job.
+-- name the roll or block, or the renewal by its intent; the cause `device` with 0 is the compromise
+-- of a device that no enrollment of the service admits. While `enrollment` has a dirty mark the task
+-- waits, because a device that the service still admits would register again. A task with a `job` is
+-- done by that job.
 -- `round` counts how often the cause has asked for it: an answer to an earlier round does not end
 -- it.
 -- `reached` is whether the last call reached the device; a device is called at every service that
@@ -614,7 +617,8 @@ CREATE TABLE hub_task (
     action       TEXT    NOT NULL
                  CONSTRAINT hub_task_action_valid CHECK (action IN ('delete', 'call')),
     cause        TEXT    NOT NULL
-                 CONSTRAINT hub_task_cause_valid CHECK (cause IN ('roll', 'block', 'renewal')),
+                 CONSTRAINT hub_task_cause_valid
+                 CHECK (cause IN ('roll', 'block', 'renewal', 'device')),
     cause_id     INTEGER NOT NULL,
     enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     job          INTEGER REFERENCES hub_job (id),
@@ -650,7 +654,7 @@ CREATE TABLE renewal_notice (
 
 -- A group whose registrations an exclusion must list after a restore, because the identities of
 -- devices that are not on record are found by them alone. `cause` and `cause_id` name the roll or
--- block. While `enrollment` has a dirty mark it waits, as a task does.
+-- block.
 CREATE TABLE group_registrations (
     id           INTEGER PRIMARY KEY,
     cause        TEXT    NOT NULL
@@ -658,7 +662,6 @@ CREATE TABLE group_registrations (
     cause_id     INTEGER NOT NULL,
     provisioning TEXT    NOT NULL,
     name         TEXT    NOT NULL COLLATE NOCASE,
-    enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     due_at       INTEGER NOT NULL,
     listed_at    INTEGER,
     CONSTRAINT group_registrations_once UNIQUE (cause, cause_id, provisioning, name)

@@ -44,7 +44,7 @@ impl Column for HubAction {
 
 impl Column for HubCauseKind {
     fn read(stored: Value<'_>) -> Result<Self, String> {
-        let all = [Self::Roll, Self::Block, Self::Renewal];
+        let all = [Self::Roll, Self::Block, Self::Renewal, Self::Device];
         one_of(stored, "cause of a hub task", &all, Self::name)
     }
 }

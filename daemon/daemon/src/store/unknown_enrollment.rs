@@ -2,6 +2,8 @@
 
 use super::engine::dialect::greatest;
 use super::engine::{Parameters, Row, Tx, params};
+use super::enrollment::{EnrollmentRow, enrollment_rows};
+use super::individual::REMOVED_UNKNOWN;
 use super::json::from_json;
 use super::{EnrollmentKind, Store, StoreError, UnixSeconds};
 use serde_json::Value;
@@ -68,6 +70,21 @@ impl Store {
         self.read(|tx| {
             let condition = "AND u.kind = ?1 AND u.name = ?2 ORDER BY u.id";
             rows(tx, condition, params![kind.name(), name])
+        })
+    }
+
+    /// Returns the first enrollments of a service that are being removed, and of which nothing else
+    /// is on record: each may admit devices until the service was observed without it.
+    pub fn unknown_being_removed(
+        &self,
+        provisioning: &str,
+    ) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|tx| {
+            let condition = format!(
+                "WHERE e.provisioning = ?1 AND e.status = 'enabled' AND {REMOVED_UNKNOWN}
+                 ORDER BY e.id LIMIT ?2"
+            );
+            enrollment_rows(tx, &condition, params![provisioning, NAMES_MAX])
         })
     }
 

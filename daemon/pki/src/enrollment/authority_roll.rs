@@ -84,8 +84,9 @@ pub struct Evidence {
     pub to_reissue: u64,
     /// Enrollments that block the old certificate, and are not confirmed yet.
     pub blocks_open: u64,
-    /// In a compromise: the individual enrollments below that are not confirmed, in words.
-    pub individuals_open: Vec<String>,
+    /// In a compromise: the other enrollments by which the service may admit a device below, in
+    /// words: individual ones that are not confirmed, and groups that are being removed.
+    pub others_open: Vec<String>,
     /// In a compromise: services without room for the group that blocks the old certificate once
     /// the next one takes its place, at which groups above would admit it.
     pub without_room: Vec<String>,
@@ -322,7 +323,7 @@ impl Evidence {
         let late = self.groups.iter().filter(|group| !group.in_step);
         let late: Vec<String> = late
             .map(|group| format!("group {} at {}", group.name, group.provisioning))
-            .chain(self.individuals_open.iter().cloned())
+            .chain(self.others_open.iter().cloned())
             .collect();
         if late.is_empty() {
             Ok(())

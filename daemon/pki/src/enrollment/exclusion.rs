@@ -53,7 +53,7 @@ pub struct Generation {
     pub certificate: Thumbprint,
 }
 
-/// An enrollment group that is to exist.
+/// An enrollment group that a service may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
     /// The row id of the enrollment.
@@ -72,9 +72,12 @@ pub struct Group<'a> {
     pub unverified: &'a [Thumbprint],
     /// Whether it exists to exclude a certificate; it is never enabled.
     pub is_blocking: bool,
+    /// Whether it is being removed. It may admit what it holds until the service was observed
+    /// without it, and excludes nothing: a group above is found when it is gone.
+    pub is_leaving: bool,
 }
 
-/// An individual enrollment that is to exist, of a device on its own or beside a group.
+/// An individual enrollment that a service may hold, of a device on its own or beside a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Individual<'a> {
     /// The row id of the enrollment.
@@ -226,12 +229,28 @@ pub fn of_new_group(
             .iter()
             .filter(|it| it.provisioning == new.provisioning)
     };
-    let is_held = |certificate| here().any(|it| it.is_found_by(certificate));
+    let is_held = |certificate| here().any(|it| it.excludes(certificate));
     let open = hierarchy
         .iter()
         .filter(|it| below.contains(&it.id) && excluded.contains(&it.id))
         .filter(|it| !held.contains(&it.certificate) && !is_held(it.certificate));
-    open.map(|it| it.blocking_group(new.provisioning)).collect()
+    let blocking = open.map(|it| BlockingGroup {
+        after: leaving_holder(here(), it.certificate),
+        ..it.blocking_group(new.provisioning)
+    });
+    blocking.collect()
+}
+
+/// Returns the group that must be gone before another one can hold the certificate. A blocking
+/// group is not removed then: it is needed again.
+fn leaving_holder<'a>(
+    mut groups: impl Iterator<Item = &'a Group<'a>>,
+    certificate: Thumbprint,
+) -> Option<EnrollmentId> {
+    let is_holder = |it: &&Group<'_>| {
+        it.is_leaving && !it.is_blocking && it.slots.held().contains(&certificate)
+    };
+    groups.find(is_holder).map(|it| it.id)
 }
 
 /// The generations that one exclusion concerns.
@@ -284,10 +303,12 @@ impl<'a> Scope<'a> {
                 // The service takes no record that names a CA certificate which is deleted, and
                 // finds no device by it: the group stays as it is, and holds nothing.
                 let is_gone = group.by_reference && out.iter().all(|it| self.deleted.contains(it));
-                is_held |= !is_gone && group.is_found_by(self.excluded.certificate);
+                is_held |= !is_gone && group.excludes(self.excluded.certificate);
                 if group.is_blocking || is_gone {
                     continue;
                 }
+                let leaves = is_own && group.is_leaving;
+                after = leaves.then_some(group.id).or(after);
             }
             plan.push(Restriction::Remove(group.id, out));
         }
@@ -314,9 +335,12 @@ impl Generation {
 }
 
 impl Group<'_> {
-    /// Returns whether DPS finds this group for a chain with this certificate.
-    fn is_found_by(&self, certificate: Thumbprint) -> bool {
-        self.slots.held().contains(&certificate) && !self.unverified.contains(&certificate)
+    /// Returns whether this group, disabled, excludes what the certificate signed: DPS finds it for
+    /// each chain with the certificate, and goes on finding it.
+    fn excludes(&self, certificate: Thumbprint) -> bool {
+        let is_found =
+            self.slots.held().contains(&certificate) && !self.unverified.contains(&certificate);
+        is_found && !self.is_leaving
     }
 
     /// Returns whether the authority of this group is above that of another one at the service.

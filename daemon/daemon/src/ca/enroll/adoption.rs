@@ -79,8 +79,9 @@ impl Enrollments {
         let detail = json!(overriding);
         let entry = self.adoption_entry(permission, "enrollment.removed", &found, detail);
         let history = sent_before(&found)?;
+        let hub = self.services.hubs.contains_key(&found.provisioning);
         self.store
-            .remove_unknown_enrollment(found, history, entry)?;
+            .remove_unknown_enrollment(found, history, hub, entry)?;
         self.issuer.wake();
         Ok(())
     }

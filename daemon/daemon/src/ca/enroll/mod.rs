@@ -254,7 +254,7 @@ impl Enrollments {
         } else {
             Status::Disabled
         };
-        Ok(kind.filter(|_| !row.removed).map(|kind| Desired {
+        Ok(kind.filter(|_| !row.leaving).map(|kind| Desired {
             kind,
             status,
             reprovision_policy: None,

@@ -13,7 +13,7 @@ use crate::ca::{Code, Error, crash_point};
 use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
-    HubCause, IndividualsBelow, RecordedExclusion,
+    HubCause, IndividualsBelow, RecordedExclusion, RestrictedEnrollment,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -44,6 +44,13 @@ impl From<BlockRow> for ActiveBlock {
             since: row.blocked_at.to_string(),
         }
     }
+}
+
+/// Returns the groups that a block of a group names, as they were when it came.
+fn groups_of(block: &BlockRow) -> impl Iterator<Item = &RestrictedEnrollment> {
+    let restricted = block.restricted.iter();
+    restricted
+        .filter(|it| it.kind == EnrollmentKind::Group && it.name.eq_ignore_ascii_case(&block.name))
 }
 
 impl Exclusions {
@@ -139,7 +146,11 @@ impl Exclusions {
         }
         let restricted = self.restricted_places(&block)?;
         let services = restricted.iter().filter_map(Place::service_name);
-        let services: BTreeSet<String> = services.map(str::to_owned).collect();
+        let mut services: BTreeSet<String> = services.map(str::to_owned).collect();
+        if block.kind != BlockKind::Group {
+            // A device may have an identity at a hub although no enrollment admits it any more.
+            services.extend(self.services.names.iter().cloned());
+        }
         if is_in_force {
             places.extend(self.admitted_places(&block, &restricted, &services)?);
             for service in self.services_in_doubt(&block, &services)? {
@@ -259,11 +270,11 @@ impl Exclusions {
                 Ok(self.store.individuals_below(&below, self.issuer.now())?)
             }
             None if block.kind == BlockKind::Group => {
-                let groups = self.groups_named(&block.name)?;
+                let groups = groups_of(block);
                 let below = self.fleet_of(block)?.generations.into_iter().collect();
                 let mut beside = self.store.individuals_beside(&block.name, &below)?;
-                let is_here = |service: &str| groups.iter().any(|it| it.provisioning == service);
-                beside.retain(|it| is_here(&it.provisioning));
+                let services: BTreeSet<&String> = groups.map(|it| &it.provisioning).collect();
+                beside.retain(|it| services.contains(&it.provisioning));
                 Ok(beside)
             }
             None => Ok(Vec::new()),
@@ -277,11 +288,9 @@ impl Exclusions {
             let generation = self.generation_named(&block.name, number)?;
             return Ok([generation.parent.unwrap_or(generation.id)].into());
         }
-        let authorities: BTreeSet<String> = self
-            .groups_named(&block.name)?
-            .into_iter()
-            .filter_map(|group| group.authority)
-            .collect();
+        // The groups may be gone since.
+        let authorities = groups_of(block).filter_map(|it| it.authority.as_ref());
+        let authorities: BTreeSet<&String> = authorities.collect();
         let hierarchy = self.issuer.hierarchy();
         let of_group = hierarchy.iter().filter(|generation| {
             let mut above = hierarchy.upwards(generation.id);
@@ -304,6 +313,10 @@ impl Exclusions {
     /// A blocking group excludes already. Its block would put all devices of the authority on hold.
     fn refuse_blocking_group(&self, id: &str) -> Result<(), Error> {
         let groups = self.groups_named(id)?;
+        if groups.is_empty() {
+            let message = format!("there is no group {id:?}; `hallmark enrollment list` has all");
+            return Err(Error::missing(Code::EnrollmentUnknown, message));
+        }
         if groups.iter().any(|it| it.overlay_of.is_none()) {
             return Ok(());
         }
@@ -314,10 +327,6 @@ impl Exclusions {
     pub(super) fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {
         let mut groups = self.store.groups()?;
         groups.retain(|row| row.name.eq_ignore_ascii_case(id));
-        if groups.is_empty() {
-            let message = format!("there is no group {id:?}; `hallmark enrollment list` has all");
-            return Err(Error::missing(Code::EnrollmentUnknown, message));
-        }
         Ok(groups)
     }
 

@@ -191,15 +191,19 @@ impl Place {
         }
         if let Some(mark) = &row.mark {
             let why = mark.last_error.as_deref().unwrap_or("not answered yet");
+            let change = if row.leaving {
+                format!("the removal of {kind} enrollment {name}")
+            } else {
+                format!("{kind} enrollment {name}")
+            };
             parameters["reason"] = json!(mark.last_error);
             if mark.parked {
                 let answer = format!(
-                    "{kind} enrollment {name} was rejected: {why}; fix the cause, then `hallmark \
-                     push retry {name}`"
+                    "{change} was rejected: {why}; fix the cause, then `hallmark push retry {name}`"
                 );
                 return Self::service(service, PlaceCode::EnrollmentParked, parameters, answer);
             }
-            let answer = format!("{kind} enrollment {name} is on its way: {why}");
+            let answer = format!("{change} is on its way: {why}");
             return Self::service(service, PlaceCode::EnrollmentPending, parameters, answer);
         }
         if let Some(drift) = &row.drift {

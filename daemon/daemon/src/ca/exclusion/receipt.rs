@@ -9,11 +9,12 @@ mod hub;
 mod lost;
 mod services;
 
+use self::hub::hub_policy;
 use super::Exclusions;
 use super::place::{Place, PlaceCode, PlaceState};
 use crate::ca::Error;
 use crate::ca::hierarchy::Generation;
-use crate::enrollment::roll::RollReason;
+use crate::enrollment::roll::{HubPolicy, RollReason};
 use crate::ids::{GenerationId, RollId};
 use crate::store::{EnrollmentKind, RollSubject};
 use serde::Serialize;
@@ -47,7 +48,12 @@ impl From<Vec<Place>> for Receipt {
 
 impl Exclusions {
     /// Returns the answers of all places to the compromise of a device.
-    pub fn compromise_receipt(&self, device: &str, rolls: &[RollId]) -> Result<Receipt, Error> {
+    pub fn compromise_receipt(
+        &self,
+        device: &str,
+        rolls: &[RollId],
+        hub: HubPolicy,
+    ) -> Result<Receipt, Error> {
         let mut places = self.crl_places(device)?;
         for roll in rolls {
             let roll = self.store.roll(*roll)?;
@@ -65,6 +71,7 @@ impl Exclusions {
                 places.push(self.enrollment_place(&row));
             }
         }
+        places.extend(self.hub_places_without_path(device, hub)?);
         places.extend(self.unknown_places_of_device(device)?);
         Ok(places.into())
     }
@@ -76,7 +83,8 @@ impl Exclusions {
             return Ok(None);
         }
         if let RollSubject::Enrollment { name, .. } = &row.subject {
-            return self.compromise_receipt(name, &[roll]).map(Some);
+            let hub = hub_policy(&row);
+            return self.compromise_receipt(name, &[roll], hub).map(Some);
         }
         let mut rolls = vec![roll];
         let mut next = 0;

@@ -67,8 +67,9 @@ impl Rollovers {
             detail: detail.to_value()?,
         };
         let subject = Excluded::Generation(authority.to_owned(), number);
-        // Their deletions follow when the services exclude the authority (`queue_identities`).
-        let hubs = BTreeSet::new();
+        // The deletions of devices on record follow when the services exclude the authority
+        // (`queue_identities`).
+        let hubs = self.services.hubs.keys().cloned().collect();
         let recorded = self.exclusions.exclude(subject, cause, hubs, entry)?;
         let rolls = recorded.rolls;
         Ok(CompromisedAuthority { rolls, problems })
@@ -148,6 +149,8 @@ impl Rollovers {
             self.store
                 .queue_hub_tasks(cause, tasks, self.issuer.now())?;
         }
+        self.store
+            .repeat_unknown_deletions(HubCause::Roll(roll.id), self.issuer.now())?;
         if strangers {
             let services = self.services.hubs.keys().cloned().collect();
             let cause = HubCause::Roll(roll.id);

@@ -139,12 +139,19 @@ impl Rollovers {
         let policy = &self.authority_policy;
         let approved =
             |step| !policy.approve.contains(&step) || detail.approved.contains_key(&step);
-        let groups = self.store.groups_of(name)?;
+        let (leaving, groups): (Vec<_>, Vec<_>) = self
+            .store
+            .groups_of(name)?
+            .into_iter()
+            .partition(|it| it.leaving);
+        let compromised = compromised(&hierarchy, roll, name);
+        let mut others_open = self.individuals_open(roll, now)?;
+        others_open.extend(self.leaving_open(&leaving, &compromised));
         let hub = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
         Ok(Evidence {
             reason: roll.reason,
             old: roll.old_certificate,
-            compromised: compromised(&hierarchy, roll, name),
+            compromised,
             next: next.map(|next| next.thumbprint()),
             next_serves: next.is_some_and(|next| next.serving),
             unverified: unverified.filter(|it| !verified(it)).collect(),
@@ -164,7 +171,7 @@ impl Rollovers {
             hub_open: u64::try_from(hub.open()).unwrap_or(0),
             to_reissue: self.store.devices_under(&self.to_replace(roll)?, now)?,
             blocks_open: self.blocks_open(name, roll.old_certificate)?,
-            individuals_open: self.individuals_open(roll, now)?,
+            others_open,
             without_room: self.without_room(roll, *old_generation)?,
             old_blocked: self.store.blocked_above(*old_generation)?.is_some(),
             next_blocked: self.is_blocked(next)?,
@@ -193,6 +200,19 @@ impl Rollovers {
             .filter(|it| it.open > 0 && self.services.names.contains(&it.provisioning))
             .map(|it| format!("{} individual enrollments at {}", it.open, it.provisioning))
             .collect())
+    }
+
+    /// Lists the groups with a compromised certificate that are being removed. They get no
+    /// successor, and admit devices until the configured services were observed without them.
+    fn leaving_open(&self, groups: &[EnrollmentRow], compromised: &[Thumbprint]) -> Vec<String> {
+        let is_configured = |it: &&EnrollmentRow| self.services.names.contains(&it.provisioning);
+        let holds = |it: &&EnrollmentRow| {
+            let held = it.slots.held();
+            held.iter().any(|it| compromised.contains(it))
+        };
+        let open = groups.iter().filter(is_configured).filter(holds);
+        open.map(|it| format!("the removal of group {} at {}", it.name, it.provisioning))
+            .collect()
     }
 
     /// Returns the generations whose devices need new leaves: the replaced one; in a compromise

@@ -37,7 +37,7 @@ impl Rollovers {
             own.iter().any(|row| {
                 row.kind == EnrollmentKind::Individual
                     && row.provisioning == service
-                    && !row.removed
+                    && !row.leaving
             })
         };
         let groups = self.exclusions.groups_of(&device.registration_id)?;

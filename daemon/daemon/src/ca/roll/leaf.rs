@@ -26,7 +26,7 @@ impl Rollovers {
         registration_id: &str,
     ) -> Result<Vec<RollRow>, Error> {
         let mut own = self.store.enrollments_named(registration_id)?;
-        own.retain(|row| row.kind == EnrollmentKind::Individual && !row.removed);
+        own.retain(|row| row.kind == EnrollmentKind::Individual && !row.leaving);
         if own.is_empty() && self.under_groups(registration_id)?.is_empty() {
             let message = format!(
                 "no provisioning service admits {registration_id}; add an enrollment, or read \

@@ -94,7 +94,7 @@ fn drift_policy(
     let lost = lost.filter(|lost| may_be_lost(row, observed, *lost));
     // Without its overlay a device is admitted by its group, with every leaf.
     let admits_by_group = row.overlay_of.is_some() && (lost.is_none() || observed.is_none());
-    let excludes = !row.removed && (!row.enabled || admits_by_group);
+    let excludes = !row.leaving && (!row.enabled || admits_by_group);
     match (excludes, lost) {
         (true, _) => DriftPolicy::Repair,
         (false, None) => configured,

@@ -176,7 +176,7 @@ proptest! {
         for (number, event) in events.iter().enumerate() {
             plant.apply(event, 100 + number as u8);
             let mut rows = plant.stage.store.enrollments(EnrollmentId::START, 100).unwrap();
-            rows.retain(|it| !it.removed);
+            rows.retain(|it| !it.leaving);
             for service in SERVICES {
                 let here: Vec<EnrollmentRow> = rows
                     .iter()

@@ -26,7 +26,7 @@ impl Stage {
         let subjects: Vec<_> = due.iter().map(|mark| mark.subject).collect();
         assert_eq!(subjects, [MarkSubject::Enrollment(enrollment)]);
         let row = self.store.enrollment(enrollment).unwrap();
-        let observation = match row.removed {
+        let observation = match row.leaving {
             true => Observation::Gone,
             false => Observation::InPlace {
                 history: Box::default(),

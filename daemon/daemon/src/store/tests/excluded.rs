@@ -80,7 +80,7 @@ fn an_enrollment_that_was_disabled_concurrently_is_not_removed() {
         "{removed:?}"
     );
     let now = stage.store.enrollments_named("press-7").unwrap().remove(0);
-    assert!(!now.enabled && !now.removed);
+    assert!(!now.enabled && !now.leaving);
 }
 
 /// An enrollment was being removed when its device was blocked. Verifies: it keeps the device out,
@@ -96,9 +96,9 @@ fn an_enrollment_on_its_way_out_goes_when_the_block_is_lifted() {
         .remove_enrollment(&now(), entry("enrollment.removed"));
     removal.unwrap();
     let standing = stage.started(device("press-7"));
-    assert!(!now().enabled && !now().removed);
+    assert!(!now().enabled && !now().leaving);
     stage.lift(standing);
-    assert!(now().removed);
+    assert!(now().leaving);
 }
 
 #[test]

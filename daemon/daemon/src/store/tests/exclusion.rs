@@ -97,7 +97,7 @@ impl Plant {
             .enrollments(EnrollmentId::START, 100)
             .unwrap()
             .into_iter();
-        let rows = rows.filter(|row| !row.removed);
+        let rows = rows.filter(|row| !row.leaving);
         rows.map(|row| (row.name, (row.slots, row.enabled)))
             .collect()
     }

@@ -107,7 +107,7 @@ impl World {
                 hub_open: 0,
                 to_reissue: 1,
                 blocks_open: 0,
-                individuals_open: Vec::new(),
+                others_open: Vec::new(),
                 without_room: Vec::new(),
                 old_blocked: false,
                 next_blocked: false,

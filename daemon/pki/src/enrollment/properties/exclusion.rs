@@ -23,6 +23,7 @@ struct Entry {
     by_reference: bool,
     unverified: Vec<Thumbprint>,
     is_blocking: bool,
+    is_leaving: bool,
 }
 
 /// An individual enrollment at a service, as it is desired.
@@ -47,12 +48,12 @@ struct World {
 }
 
 /// For each authority: its parent (modulo those before it, or none), the parent's generation for
-/// each of its own, and for each service whether a group holds its certificates, which, and whether
-/// by reference to CA certificates that are verified there or not.
+/// each of its own, and for each service whether a group holds its certificates, which, whether it
+/// is being removed, and whether by reference to CA certificates that are verified there or not.
 type Draft = (usize, Vec<usize>, [(u8, u8); 2]);
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let entry = || (0u8..4, 0u8..3);
+    let entry = || (0u8..5, 0u8..3);
     let generations = prop::collection::vec(0usize..2, 1..3);
     (0usize..4, generations, [entry(), entry()])
 }
@@ -130,6 +131,7 @@ impl World {
                     Vec::new()
                 },
                 is_blocking: false,
+                is_leaving: *kind == 4,
             });
         }
     }
@@ -193,6 +195,7 @@ impl World {
             by_reference: false,
             unverified: Vec::new(),
             is_blocking: false,
+            is_leaving: false,
         };
         let groups: Vec<Group<'_>> = self.entries.iter().map(known).collect();
         let plan = of_new_group(&known(&entry), &self.hierarchy, excluded, &groups);
@@ -212,6 +215,7 @@ impl World {
             by_reference: false,
             unverified: Vec::new(),
             is_blocking: true,
+            is_leaving: false,
         });
     }
 
@@ -239,8 +243,9 @@ impl World {
         }
     }
 
-    /// Whether the service admits a leaf by this generation: the first enrollment that holds a
-    /// certificate of its chain decides. `deleted` CA certificates are found by no reference.
+    /// Whether the service admits a leaf by this generation once it has no enrollment that is being
+    /// removed: the first enrollment that holds a certificate of its chain decides. `deleted` CA
+    /// certificates are found by no reference.
     fn admits(&self, service: &str, generation: GenerationId, deleted: &[Thumbprint]) -> bool {
         let mut next = Some(generation);
         while let Some(id) = next {
@@ -249,7 +254,7 @@ impl World {
             let holds = |entry: &&Entry| {
                 let is_deleted = entry.by_reference && deleted.contains(&it.certificate);
                 let gone = is_deleted || entry.unverified.contains(&it.certificate);
-                !gone && entry.slots.held().contains(&it.certificate)
+                !gone && !entry.is_leaving && entry.slots.held().contains(&it.certificate)
             };
             if let Some(entry) = here.find(holds) {
                 return entry.enabled;
@@ -279,7 +284,7 @@ impl World {
     /// No certificate is in two enrollments of a service once those that let go of it are settled.
     fn is_held_once(&self) -> bool {
         let mut held = BTreeSet::new();
-        let all = self.entries.iter();
+        let all = self.entries.iter().filter(|it| !it.is_leaving);
         let found = |entry: &Entry| {
             let mut found = entry.slots.held();
             found.retain(|it| !entry.unverified.contains(it));
@@ -300,6 +305,7 @@ fn known(entry: &Entry) -> Group<'_> {
         by_reference: entry.by_reference,
         unverified: &entry.unverified,
         is_blocking: entry.is_blocking,
+        is_leaving: entry.is_leaving,
     }
 }
 
@@ -428,6 +434,7 @@ fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
         by_reference: false,
         unverified: &[],
         is_blocking: false,
+        is_leaving: false,
     };
     let groups = [
         group(1, "dps-1", "line"),
@@ -466,6 +473,7 @@ fn a_group_is_excluded_with_the_enrollments_beside_it() {
         by_reference: false,
         unverified: &[],
         is_blocking: false,
+        is_leaving: false,
     };
     let leaves = [(Thumbprint::of(b"leaf"), GenerationId::new(2))];
     let individual = |id, provisioning, overlay_of| Individual {

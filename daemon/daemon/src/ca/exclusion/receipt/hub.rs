@@ -7,7 +7,9 @@ use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
-use crate::store::{Elsewhere, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow};
+use crate::store::{
+    Elsewhere, EnrollmentKind, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow,
+};
 use serde_json::json;
 
 impl Exclusions {
@@ -18,19 +20,41 @@ impl Exclusions {
         enrollment: &EnrollmentRow,
     ) -> Result<Vec<Place>, Error> {
         let service = &enrollment.provisioning;
-        let detail: LeafDetail = serde_json::from_value(roll.detail.clone()).unwrap_or_default();
-        if detail.hub == Some(HubPolicy::Reprovision) {
-            let answer = "left in place as asked: the compromised leaf opens the hub until the device \
-                          has registered with its new one";
-            let parameters = json!({ "device": enrollment.name });
-            return Ok(vec![Place::hub(
-                service,
-                PlaceCode::IdentityKept,
-                parameters,
-                answer,
-            )]);
+        if hub_policy(roll) == HubPolicy::Reprovision {
+            return Ok(vec![kept_place(service, &enrollment.name)]);
         }
         self.hub_places(&[HubCause::Roll(roll.id)], service)
+    }
+
+    /// Returns the answers of the hubs of services that have no enrollment of a compromised device.
+    pub(super) fn hub_places_without_path(
+        &self,
+        device: &str,
+        hub: HubPolicy,
+    ) -> Result<Vec<Place>, Error> {
+        let rows = self.store.enrollments_named(device)?;
+        let has_own = |service: &str| {
+            let is_own = |it: &&EnrollmentRow| it.kind == EnrollmentKind::Individual;
+            let mut own = rows.iter().filter(is_own);
+            own.any(|it| it.provisioning == service)
+        };
+        let mut places = Vec::new();
+        for service in self.services.names.iter().filter(|it| !has_own(it)) {
+            let Some(rate) = self.services.hubs.get(service).copied() else {
+                places.push(hub_not_configured(service));
+                continue;
+            };
+            if hub == HubPolicy::Reprovision {
+                places.push(kept_place(service, device));
+                continue;
+            }
+            let deletions = self.store.hub_deletions_of_device(device, service)?;
+            // A finished task is forgotten some time after its end.
+            if deletions != HubDeletions::default() {
+                places.extend(deletion_places(service, &deletions, rate));
+            }
+        }
+        Ok(places)
     }
 
     /// Returns how far the deletions of identities at the hubs of one service are, for all these
@@ -41,25 +65,44 @@ impl Exclusions {
         service: &str,
     ) -> Result<Vec<Place>, Error> {
         let Some(rate) = self.services.hubs.get(service).copied() else {
-            let answer =
-                "no [provisioning.hub] is configured: delete the identities there yourself";
-            let code = PlaceCode::HubNotConfigured;
-            return Ok(vec![Place::hub(service, code, json!({}), answer)]);
+            return Ok(vec![hub_not_configured(service)]);
         };
         let deletions = self.store.hub_deletions(causes, service)?;
-        let mut places = Vec::new();
-        if deletions.progress.total > 0 || deletions.elsewhere.is_empty() {
-            places.push(configured_place(service, &deletions, rate));
-        }
-        let elsewhere = deletions.elsewhere.iter();
-        places.extend(elsewhere.map(|it| place_elsewhere(service, it)));
-        Ok(places)
+        Ok(deletion_places(service, &deletions, rate))
     }
 
     /// Returns how far work at one service's hub is, and when it will be done.
     pub fn hub_progress_in_words(&self, service: &str, progress: HubProgress) -> String {
         in_words(progress, self.services.hubs.get(service).copied())
     }
+}
+
+/// Returns what a compromise asks for the identity of its device.
+pub(super) fn hub_policy(roll: &RollRow) -> HubPolicy {
+    let detail: LeafDetail = serde_json::from_value(roll.detail.clone()).unwrap_or_default();
+    detail.hub.unwrap_or_default()
+}
+
+fn hub_not_configured(service: &str) -> Place {
+    let answer = "no [provisioning.hub] is configured: delete the identities there yourself";
+    Place::hub(service, PlaceCode::HubNotConfigured, json!({}), answer)
+}
+
+fn kept_place(service: &str, device: &str) -> Place {
+    let answer = "left in place as asked: the compromised leaf opens the hub until the device \
+                  has registered with its new one";
+    let parameters = json!({ "device": device });
+    Place::hub(service, PlaceCode::IdentityKept, parameters, answer)
+}
+
+fn deletion_places(service: &str, deletions: &HubDeletions, rate: u32) -> Vec<Place> {
+    let mut places = Vec::new();
+    if deletions.progress.total > 0 || deletions.elsewhere.is_empty() {
+        places.push(configured_place(service, deletions, rate));
+    }
+    let elsewhere = deletions.elsewhere.iter();
+    places.extend(elsewhere.map(|it| place_elsewhere(service, it)));
+    places
 }
 
 fn configured_place(service: &str, deletions: &HubDeletions, rate: u32) -> Place {

@@ -60,8 +60,16 @@ impl Exclusions {
         service: &str,
     ) -> Result<Vec<Place>, Error> {
         let enrollments = self.unknown_enrollments(service)?.into_iter();
+        let removals = self.unknown_removals(service)?.into_iter();
         let identities = self.unknown_identities(&[cause], service)?;
-        Ok(enrollments.chain(identities).collect())
+        Ok(enrollments.chain(removals).chain(identities).collect())
+    }
+
+    /// Returns the places of the enrollments of a service that are being removed, and of which
+    /// nothing else is on record.
+    pub(super) fn unknown_removals(&self, service: &str) -> Result<Vec<Place>, Error> {
+        let rows = self.store.unknown_being_removed(service)?;
+        Ok(rows.iter().map(|row| self.enrollment_place(row)).collect())
     }
 
     /// Returns the services without a restriction by this block at which enrollments that are not

@@ -114,11 +114,14 @@ impl Exclusions {
             let is_verified = named.is_some_and(CaCertificateRow::is_verified);
             let mut holders = groups.clone();
             holders.retain(|it| it.slots.held().contains(&above.thumbprint()));
-            let excludes = |it: &EnrollmentRow| !it.enabled && (!it.by_reference || is_verified);
+            let excludes = |it: &EnrollmentRow| {
+                !it.enabled && !it.leaving && (!it.by_reference || is_verified)
+            };
             if holders.iter().any(excludes) {
                 return Ok(None);
             }
-            let admits = |it: &&EnrollmentRow| it.enabled && (!it.by_reference || named.is_some());
+            let admits =
+                |it: &&EnrollmentRow| may_admit(it) && (!it.by_reference || named.is_some());
             if let Some(group) = holders.iter().find(admits) {
                 return Ok(Some(group.name.clone()));
             }
@@ -169,6 +172,11 @@ impl Exclusions {
             }
         }
         self.add_late_individuals(&mut late, rolls)?;
+        for service in &self.services.names {
+            for place in self.unknown_removals(service)? {
+                add(&mut late, place);
+            }
+        }
         for held in self.store.ca_certificates()? {
             let is_compromised = |roll: &RollRow| {
                 matches!(roll.subject, RollSubject::Authority { old_generation, .. }
@@ -274,7 +282,7 @@ impl Exclusions {
             .store
             .groups_of(name)?
             .into_iter()
-            .filter(|it| it.slots.held().contains(&roll.old_certificate))
+            .filter(|it| it.slots.held().contains(&roll.old_certificate) && !it.leaving)
             .filter(|it| self.services.names.contains(&it.provisioning));
         let waits = holding.map(|group| {
             let answer = format!(
@@ -306,6 +314,11 @@ impl Exclusions {
         let causes: Vec<HubCause> = rolls.iter().map(|it| HubCause::Roll(it.id)).collect();
         self.hub_places(&causes, service)
     }
+}
+
+/// Whether a group may be enabled at the service: one that is being removed may be as it was.
+fn may_admit(group: &EnrollmentRow) -> bool {
+    group.overlay_of.is_none() && (group.enabled || group.leaving)
 }
 
 fn add(late: &mut Late, place: Place) {
