@@ -253,6 +253,7 @@ fn what_an_adopted_authority_issued_and_revoked_is_known() {
             .then_some(())
     });
     assert_eq!(env.count("compromised_key"), 1);
+    revoke_without_its_file(&env);
 
     let again = imported(&env, &files);
     let report: Value = serde_json::from_str(&again.out).unwrap();
@@ -267,6 +268,52 @@ fn what_an_adopted_authority_issued_and_revoked_is_known() {
     }
     assert_eq!(report["known"], 9, "{report}");
     env.run(&["audit", "verify"]);
+}
+
+/// The serial number alone is known: it is revoked by command, once, and stays as it is; OpenSSL
+/// refuses the certificate.
+fn revoke_without_its_file(env: &TestEnv) {
+    // The last list has it for another reason than a hold, which is final.
+    let command = |serial: &str, reason: &str| {
+        let named = ["certificate", "revoke", serial, "--authority", "old"];
+        env.json(&[&named[..], &["--reason", reason]].concat())
+    };
+    let known = command("06", "superseded");
+    assert_eq!(known["already_revoked"], true, "{known}");
+    assert_eq!(known["reason"], "cessationOfOperation", "{known}");
+    let index = env.write(
+        "more.txt",
+        "V\t341231235959Z\t\t0A\tunknown\t/O=Works/CN=press-20\n",
+    );
+    let output = imported(env, &["--index", index.to_str().unwrap()]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let revoked = command("0a", "keyCompromise");
+    assert_eq!(revoked["already_revoked"], false, "{revoked}");
+    assert!(
+        revoked["subject"].to_string().contains("press-20"),
+        "{revoked}"
+    );
+    assert_eq!(revoked["thumbprint"], Value::Null, "{revoked}");
+    assert!(
+        revoked["notices"].to_string().contains("serial number"),
+        "{revoked}"
+    );
+    until("the list has it", || {
+        let listed = entries(&Relying::on(env).crl("old")).1;
+        listed
+            .get("0A")
+            .filter(|(_, reason)| *reason == 1)
+            .map(drop)
+    });
+    let again = command("0A", "superseded");
+    assert_eq!(again["already_revoked"], true, "{again}");
+    assert_eq!(again["reason"], "keyCompromise", "{again}");
+    let unknown = env.hallmark(&["certificate", "revoke", "0B", "--reason", "superseded"]);
+    assert!(unknown.error.contains("certificate_unknown"), "{unknown:?}");
+    assert_eq!(
+        env.count("audit WHERE action = 'certificate.revoked' AND detail LIKE '%0A%'"),
+        1
+    );
 }
 
 /// Verifies: files that are not what they should be are refused with the reason, and change

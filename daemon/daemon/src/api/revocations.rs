@@ -38,14 +38,15 @@ pub(super) struct Revoke {
 #[derive(Serialize)]
 pub(super) struct Revoked {
     serial: String,
-    thumbprint: String,
-    subject: String,
-    profile: String,
+    /// Of a certificate that is known by its serial number alone, these may be unknown.
+    thumbprint: Option<String>,
+    subject: Option<String>,
+    profile: Option<String>,
     role: Option<Role>,
     /// The authority that issued it, and which generation of it.
     authority: String,
     generation: GenerationNumber,
-    not_after: String,
+    not_after: Option<String>,
     /// Since when; the first date, if it was revoked before.
     revoked_at: String,
     reason: &'static str,
@@ -71,7 +72,7 @@ pub(super) async fn revoke(
                 .revoke_leaf(&permission, &name, reason, &cause)
         })
         .await?;
-    let issuer = revoked.certificate.issuer;
+    let issuer = revoked.issuer;
     let since = revoked.since;
     let receipt = api.receipt(move |ca| ca.exclusions().revocation_receipt(issuer, since));
     let receipt = receipt.await?;
@@ -80,16 +81,15 @@ pub(super) async fn revoke(
 
 impl Revoked {
     fn new(revoked: RevokedLeaf, receipt: Receipt) -> Self {
-        let row = revoked.certificate;
         Self {
-            serial: hex::encode_upper(&row.serial),
-            thumbprint: hex::encode_upper(row.sha256),
-            subject: row.subject,
-            profile: row.profile,
-            role: row.role,
+            serial: hex::encode_upper(&revoked.serial),
+            thumbprint: revoked.sha256.map(hex::encode_upper),
+            subject: revoked.subject,
+            profile: revoked.profile,
+            role: revoked.role,
             authority: revoked.authority,
             generation: revoked.generation,
-            not_after: row.not_after.to_string(),
+            not_after: revoked.not_after.map(|it| it.to_string()),
             revoked_at: revoked.since.to_string(),
             reason: revoked.reason.name(),
             already_revoked: revoked.was_revoked,

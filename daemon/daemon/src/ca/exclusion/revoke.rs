@@ -13,7 +13,8 @@ use crate::ca::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{
-    CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate, Store,
+    CertificateRow, FormerRevocation, FormerSerial, Revocation, RevocationTarget, Revoked,
+    RevokedCertificate, Store,
 };
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_first;
@@ -22,6 +23,10 @@ use crate::x509::serial::SerialNumber;
 
 /// Digits of a SHA-256; a serial number has 40 at most.
 const SHA256_DIGITS: usize = 64;
+
+/// The consequence of a certificate whose file is missing.
+const ONLY_ITS_SERIAL: &str = "only the serial number is known, from the import: the revocation \
+     list has it, and nothing is known of its key or of a device; import its file to exclude those, too";
 
 /// How an operator names a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +41,18 @@ pub enum CertificateName {
     Sha256([u8; 32]),
 }
 
-/// A certificate that an operator has revoked.
+/// A certificate that an operator has revoked. Of one whose file was not imported, only the serial
+/// number is known for certain.
 #[derive(Clone, Debug)]
 pub struct RevokedLeaf {
-    /// The certificate, as it was before.
-    pub certificate: CertificateRow,
+    pub serial: Vec<u8>,
+    pub sha256: Option<[u8; 32]>,
+    pub subject: Option<String>,
+    pub profile: Option<String>,
+    pub role: Option<Role>,
+    pub not_after: Option<UnixSeconds>,
+    /// The generation that issued it.
+    pub issuer: GenerationId,
     /// The authority that issued it.
     pub authority: String,
     /// Which generation of the authority.
@@ -146,6 +158,9 @@ impl Exclusions {
         reason: RevocationReason,
         cause: &str,
     ) -> Result<RevokedLeaf, Error> {
+        if let Some(former) = self.former(name)? {
+            return self.revoke_former(permission, &former, reason, cause);
+        }
         let row = name.find(&self.store)?;
         self.refuse_authority(&row)?;
         let target = RevocationTarget::Sha256(row.sha256);
@@ -164,10 +179,82 @@ impl Exclusions {
             authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
             generation: issuer.map_or(GenerationNumber::START, |it| it.number),
             notices: self.revocation_notices(&row)?,
-            certificate: row,
+            serial: row.serial,
+            sha256: Some(row.sha256),
+            subject: Some(row.subject),
+            profile: Some(row.profile),
+            role: row.role,
+            not_after: Some(row.not_after),
+            issuer: row.issuer,
             since,
             reason,
             was_revoked,
+        })
+    }
+
+    /// Returns the certificate of this name that is known by its serial number alone, if no other
+    /// one has the name.
+    fn former(&self, name: &CertificateName) -> Result<Option<FormerSerial>, Error> {
+        let CertificateName::Serial { serial, authority } = name else {
+            return Ok(None);
+        };
+        let authority = authority.as_deref();
+        let mut former = self.store.former_serials(serial.as_bytes(), authority)?;
+        let others = self
+            .store
+            .certificates_by_serial(serial.as_bytes(), authority)?;
+        if former.len() + others.len() > 1 {
+            let message = format!(
+                "several certificates have serial number {serial}; name the authority, or the SHA-256"
+            );
+            return Err(Error::conflict(Code::CertificateAmbiguous, message));
+        }
+        Ok(former.pop())
+    }
+
+    fn revoke_former(
+        &self,
+        permission: &Authorized<Operate>,
+        former: &FormerSerial,
+        reason: RevocationReason,
+        cause: &str,
+    ) -> Result<RevokedLeaf, Error> {
+        let (former, changed) = self.store.revoke_former(FormerRevocation {
+            generation: former.generation,
+            serial: former.serial.clone(),
+            reason,
+            at: self.issuer.now(),
+            actor: permission.caller().to_string(),
+            cause: cause.to_owned(),
+        })?;
+        let (since, reason) = former.revoked.unwrap_or((self.issuer.now(), reason));
+        if changed {
+            let subject = former.subject.as_deref().unwrap_or_default();
+            let serial = hex::encode_upper(&former.serial);
+            tracing::info!(
+                subject,
+                serial,
+                reason = reason.name(),
+                "certificate revoked"
+            );
+            self.issuer.wake();
+        }
+        let hierarchy = self.issuer.hierarchy();
+        let issuer = hierarchy.generation(former.generation);
+        Ok(RevokedLeaf {
+            authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
+            generation: issuer.map_or(GenerationNumber::START, |it| it.number),
+            notices: vec![ONLY_ITS_SERIAL.to_owned()],
+            serial: former.serial,
+            sha256: None,
+            subject: former.subject,
+            profile: None,
+            role: None,
+            not_after: former.not_after,
+            issuer: former.generation,
+            since,
+            reason,
+            was_revoked: !changed,
         })
     }
 

@@ -1,0 +1,120 @@
+//! Revokes certificates of an adopted authority that are known by their serial number alone: from
+//! its index or its last list, without their files.
+
+use super::audit::{self, AuditEntry};
+use super::engine::{Row, Tx, params};
+use super::{Store, StoreError, UnixSeconds};
+use crate::ids::GenerationId;
+use crate::x509::revocation::RevocationReason;
+use serde_json::json;
+
+/// A certificate without its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerSerial {
+    pub generation: GenerationId,
+    pub serial: Vec<u8>,
+    /// The subject as its index has it. An entry of a list has none.
+    pub subject: Option<String>,
+    pub not_after: Option<UnixSeconds>,
+    /// When and why it was revoked; `None` while it is good.
+    pub revoked: Option<(UnixSeconds, RevocationReason)>,
+}
+
+/// An operator's revocation of one of them.
+#[derive(Clone, Debug)]
+pub struct FormerRevocation {
+    pub generation: GenerationId,
+    pub serial: Vec<u8>,
+    pub reason: RevocationReason,
+    pub at: UnixSeconds,
+    /// The actor in the audit journal.
+    pub actor: String,
+    /// The cause in the audit journal.
+    pub cause: String,
+}
+
+impl Store {
+    /// Returns those with this serial number, by `authority` if it is named.
+    pub fn former_serials(
+        &self,
+        serial: &[u8],
+        authority: Option<&str>,
+    ) -> Result<Vec<FormerSerial>, StoreError> {
+        self.read(|tx| {
+            let select = format!(
+                "{SELECT} WHERE serial = ?1 AND (?2 IS NULL OR generation IN (
+                 SELECT id FROM generation WHERE authority = ?2))"
+            );
+            tx.query_all(&select, params![serial, authority], from_row)
+        })
+    }
+
+    /// Revokes one, and returns its new state and whether that has changed. A repeat keeps the
+    /// date, and the reason unless that is a hold which is made final.
+    pub fn revoke_former(
+        &self,
+        revocation: FormerRevocation,
+    ) -> Result<(FormerSerial, bool), StoreError> {
+        self.write(move |tx| revoke(tx, &revocation))
+    }
+}
+
+const SELECT: &str = "SELECT generation, serial, subject, not_after, revoked_at, \
+     revocation_reason FROM former_certificate";
+
+fn revoke(tx: &Tx<'_>, revocation: &FormerRevocation) -> Result<(FormerSerial, bool), StoreError> {
+    let FormerRevocation {
+        generation,
+        serial,
+        reason,
+        at,
+        ..
+    } = revocation;
+    let select = format!("{SELECT} WHERE generation = ?1 AND serial = ?2");
+    let found = tx.query_optional(&select, params![generation, serial], from_row)?;
+    let digits = hex::encode_upper(serial);
+    let found = found.ok_or_else(|| StoreError::Missing(format!("serial number {digits}")))?;
+    let since = match found.revoked {
+        None => *at,
+        Some((since, before)) if !before.is_final() && reason.is_final() => since,
+        Some(_) => return Ok((found, false)),
+    };
+    tx.execute(
+        "UPDATE former_certificate SET revoked_at = ?3, revocation_reason = ?4
+         WHERE generation = ?1 AND serial = ?2",
+        params![generation, serial, since, reason.code()],
+    )?;
+    // Serial numbers have no trigger that counts them.
+    tx.execute(
+        "UPDATE generation SET revocations = revocations + 1 WHERE id = ?1",
+        params![generation],
+    )?;
+    let entry = AuditEntry {
+        at: *at,
+        actor: revocation.actor.clone(),
+        action: "certificate.revoked",
+        subject: found.subject.clone().unwrap_or_else(|| digits.clone()),
+        detail: json!({
+            "serial": digits,
+            "reason": reason.name(),
+            "cause": revocation.cause,
+        }),
+    };
+    audit::append(tx, &entry)?;
+    let revoked = Some((since, *reason));
+    Ok((FormerSerial { revoked, ..found }, true))
+}
+
+fn from_row(row: &Row<'_>) -> Result<FormerSerial, StoreError> {
+    let revoked = match row.get::<Option<UnixSeconds>>(4)? {
+        Some(since) => Some((since, row.get(5)?)),
+        None => None,
+    };
+    Ok(FormerSerial {
+        generation: row.get(0)?,
+        serial: row.get(1)?,
+        subject: row.get(2)?,
+        not_after: row.get(3)?,
+        revoked,
+    })
+}
