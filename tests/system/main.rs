@@ -78,6 +78,7 @@
 //! | `runbook` | the runbooks of `docs/operations.md`, line by line |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
 //! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
+//! | `encodings` | certificates that are encoded unlike ours: kept octet by octet, or refused |
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
@@ -125,6 +126,7 @@ mod csr_cases;
 mod device;
 mod device_notification;
 mod drift;
+mod encodings;
 mod est;
 mod excluded;
 mod explained;

@@ -58,6 +58,12 @@ pub enum CertificateRefusal {
     /// The bytes are no DER certificate.
     #[error("the certificate cannot be read: {0}")]
     Malformed(String),
+    /// Only version 3 has extensions (RFC 5280 4.1.2.9); relying parties refuse others with them.
+    #[error(
+        "the certificate has extensions, and says that it is of version {0}, which has none; only its \
+         issuer can mend that, with another certificate"
+    )]
+    Version(u8),
     /// The outer signature algorithm differs from the signed one (RFC 5280 4.1.1.2).
     #[error("the certificate names two different signature algorithms")]
     TwoAlgorithms,
@@ -132,6 +138,9 @@ impl Certificate {
         let tbs = wire::TbsCertificate::from_der(&tbs_der)?;
         if tbs.signature != outer.signature_algorithm {
             return Err(CertificateRefusal::TwoAlgorithms);
+        }
+        if tbs.extensions.is_some() && tbs.version != Version::V3 {
+            return Err(CertificateRefusal::Version(tbs.version as u8 + 1));
         }
         let subject_der = tbs.subject.to_der()?;
         let subject = Name::from_der(&subject_der)?;
