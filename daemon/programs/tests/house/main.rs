@@ -1,6 +1,7 @@
 //! Checks the rules of the tree by reading its text: the rows of `lib.rs`, one foreign library for
 //! each adapter, names (here), which crate lists which (`crates`), and plain words (`prose`).
 
+mod cases;
 mod crates;
 mod documents;
 mod prose;
