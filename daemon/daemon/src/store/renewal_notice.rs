@@ -87,7 +87,7 @@ fn announced(tx: &Tx<'_>) -> Result<Option<IntentId>, StoreError> {
 /// that is open may be issued later, so they end before the first one.
 fn next_renewals(tx: &Tx<'_>) -> Result<Option<Renewals>, StoreError> {
     let end: Option<IntentId> = tx.query_one(
-        "SELECT coalesce((SELECT min(id) - 1 FROM intent WHERE state = 'intended'),
+        "SELECT coalesce((SELECT min(intent) - 1 FROM open_intent),
                          (SELECT max(id) FROM intent))",
         params![],
         |row| row.get(0),
@@ -105,8 +105,9 @@ fn next_renewals(tx: &Tx<'_>) -> Result<Option<Renewals>, StoreError> {
     let found: Vec<(IntentId, String)> = tx.query_all(
         "SELECT i.id, d.registration_id FROM intent i JOIN device d ON d.registration_id = i.subject
          WHERE i.id > ?1 AND i.id <= ?2 AND d.certificate = i.id AND EXISTS (
-             SELECT 1 FROM intent o WHERE o.subject = i.subject AND o.id < i.id
-               AND o.purpose = 'leaf' AND o.role = 'device' AND o.state = 'issued')
+             SELECT 1 FROM intent o JOIN certificate c ON c.intent = o.id
+             WHERE o.subject = i.subject AND o.id < i.id
+               AND o.purpose = 'leaf' AND o.role = 'device')
          ORDER BY i.id LIMIT ?3",
         params![after, end, ANNOUNCED_MAX as u32],
         |row| Ok((row.get(0)?, row.get(1)?)),
@@ -130,8 +131,8 @@ fn announce(
          SELECT 1 FROM hub_task t WHERE t.device = ?1 AND t.provisioning = ?2
            AND (t.action = 'call' AND t.cause = 'roll' AND t.done_at IS NULL
              OR t.action = 'delete' AND t.outcome IS DISTINCT FROM 'kept' AND t.queued_at >= (
-                 SELECT max(o.recorded_at) FROM intent o WHERE o.subject = ?1 AND o.id < ?3
-                   AND o.purpose = 'leaf' AND o.state = 'issued')))";
+                 SELECT max(o.recorded_at) FROM intent o JOIN certificate c ON c.intent = o.id
+                 WHERE o.subject = ?1 AND o.id < ?3 AND o.purpose = 'leaf')))";
     let own = individual(tx, device)?;
     let mut services = BTreeSet::new();
     for group in groups_admitting(tx, device, at)? {

@@ -36,7 +36,7 @@ impl Store {
         let longest: Option<i64> = self.read(|tx| {
             tx.query_one(
                 "SELECT max(not_after - not_before) FROM intent
-                 WHERE purpose = 'leaf' AND role = 'device' AND state = 'issued'",
+                 WHERE purpose = 'leaf' AND role = 'device' AND ended IS NULL",
                 params![],
                 |row| row.get(0),
             )
