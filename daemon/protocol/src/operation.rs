@@ -9,6 +9,7 @@ use crate::credential::SecretBytes;
 use crate::inventory::Inventory;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A token, or a worker's client in its place. One value is used by one thread.
 pub trait Token: Send {
@@ -50,8 +51,8 @@ pub enum Operation {
     /// Signs a message (not a digest). ECDSA signatures are DER `Ecdsa-Sig-Value`. MUST refuse a
     /// key whose own label, read from the token, is a credential's.
     Sign {
-        /// The key of an authority, or a test key.
-        key: KeyReference,
+        /// The key of an authority, or a test key; shared by all its signatures.
+        key: Arc<KeyReference>,
         /// Must be the algorithm of the key's type.
         algorithm: SignatureAlgorithm,
         /// The token hashes it.
@@ -118,7 +119,8 @@ impl Operation {
             Operation::Find(key) | Operation::Prove(key) | Operation::Destroy(key) => {
                 key.label.clone()
             }
-            Operation::Sign { key, .. } | Operation::SignAssertion { key, .. } => key.label.clone(),
+            Operation::Sign { key, .. } => key.label.clone(),
+            Operation::SignAssertion { key, .. } => key.label.clone(),
             Operation::FindById(id) => hex::encode(id),
             Operation::Generate(specification) => specification.label.clone(),
             Operation::Hmac { label, .. }
@@ -190,16 +192,16 @@ types_of_answers! {
 }
 
 /// Serializes octets as one piece: serde would visit each number of a `Vec<u8>`.
-mod octets {
+pub(crate) mod octets {
     use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};
     use std::fmt;
 
-    pub(super) fn serialize<S: Serializer>(octets: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(octets: &[u8], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_bytes(octets)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         from.deserialize_bytes(Octets)
     }
 

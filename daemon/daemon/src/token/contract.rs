@@ -16,6 +16,7 @@ use super::{
 };
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Longer than the parts in which a token may take a message.
 const LONG_MESSAGE_BYTES: usize = 100_000;
@@ -416,7 +417,7 @@ fn sign(
     message: &[u8],
 ) -> Result<Vec<u8>, TokenError> {
     token.ask(Operation::Sign {
-        key: key.clone(),
+        key: Arc::new(key.clone()),
         algorithm,
         message: message.to_vec(),
     })

@@ -15,7 +15,7 @@ use hallmark_base::socket_path;
 use hallmark_protocol::TokenError;
 use hallmark_protocol::frame_writer::FrameWriter;
 use hallmark_protocol::message::{
-    FrameReader, HEALTH_PAUSE, Hello, Message, ProtocolError, Request, VERSION,
+    FrameReader, HEALTH_PAUSE, Hello, Message, NamedKeys, ProtocolError, Request, VERSION,
 };
 use listenfd::ListenFd;
 use std::fs;
@@ -215,8 +215,9 @@ fn read_requests(
     dispatcher: &RequestDispatcher,
     writer: &Arc<FrameWriter>,
 ) -> anyhow::Result<()> {
+    let mut keys = NamedKeys::default();
     loop {
-        dispatcher.take(requests(&mut reader)?, writer)?;
+        dispatcher.take(requests(&mut reader, &mut keys)?, writer)?;
         if reader.fill(&mut stream)? == 0 {
             return Ok(());
         }
@@ -235,10 +236,10 @@ fn check_hello(hello: &Hello, token: &str) -> anyhow::Result<()> {
 }
 
 /// Returns all complete requests.
-fn requests(reader: &mut FrameReader) -> Result<Vec<Request>, ProtocolError> {
+fn requests(reader: &mut FrameReader, keys: &mut NamedKeys) -> Result<Vec<Request>, ProtocolError> {
     let mut requests = Vec::new();
-    while let Some(request) = reader.next_message()? {
-        requests.push(request);
+    while let Some(message) = reader.next_message()? {
+        requests.extend(keys.request(message)?);
     }
     Ok(requests)
 }

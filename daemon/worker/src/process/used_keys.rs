@@ -9,7 +9,7 @@ use hallmark_protocol::key_proof::TEST_KEY_LABEL;
 use hallmark_protocol::operation::{Operation, Token};
 use hallmark_protocol::{KeyDescription, KeyReference, TokenError, key_proof, spki_sha256};
 use std::collections::HashMap;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Most keys that are recorded; an authority has a few.
 const KEYS_MAX: usize = 256;
@@ -129,7 +129,7 @@ impl UsedKeys {
         let mut stage = Stage::Signing;
         let sign = |key: &KeyReference, algorithm, message: &[u8]| {
             let signature = token.ask(Operation::Sign {
-                key: key.clone(),
+                key: Arc::new(key.clone()),
                 algorithm,
                 message: message.to_vec(),
             })?;

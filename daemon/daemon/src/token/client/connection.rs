@@ -8,11 +8,14 @@
 
 use crate::token::frame_writer::FrameWriter;
 use crate::token::health::WorkerHealth;
+use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::message::{
-    FrameReader, HEALTH_PAUSE, Hello, Message, Request, Response, VERSION,
+    FrameReader, HEALTH_PAUSE, Hello, KEYS_NAMED_MAX, Message, ProtocolError, Request, Response,
+    ToWorker, VERSION,
 };
 use crate::token::operation::{Answer, Operation};
-use crate::token::{CallFailure, TokenError};
+use crate::token::{CallFailure, KeyReference, TokenError};
+use crate::x509::key::SignatureAlgorithm;
 use anyhow::{Context, bail};
 use futures_channel::oneshot;
 use rustix::net::sockopt::socket_peercred;
@@ -22,7 +25,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Refuses a socket that another process has put in the worker's place. The peer's credentials are
@@ -67,6 +70,8 @@ pub(super) struct Connection {
     stream: UnixStream,
     writer: FrameWriter,
     pending: Mutex<Pending>,
+    /// The keys that were named to the worker; the place is the number.
+    keys: Mutex<Vec<Arc<KeyReference>>>,
 }
 
 struct Pending {
@@ -159,6 +164,7 @@ impl Connection {
             writer: FrameWriter::new(stream.try_clone()?),
             stream,
             pending: Mutex::new(Pending::new(Instant::now())),
+            keys: Mutex::default(),
         };
         let reader = connection.greet()?;
         connection.stream.set_read_timeout(None)?;
@@ -195,8 +201,57 @@ impl Connection {
         operation: Operation,
         allowed: Duration,
     ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
-        // A request that fails here was not given to the writer; after that it may be sent.
-        let asked = self.ask(operation, allowed).map_err(CallFailure::unsent);
+        let name = operation.name();
+        let asked = self.ask(name, allowed, |id, deadline_ms| {
+            ToWorker::Request(Request {
+                id,
+                deadline_ms,
+                operation,
+            })
+        });
+        self.answered(asked)
+    }
+
+    /// Sends a request for [`Operation::Sign`]. The worker knows the key by its number.
+    pub(super) fn sign(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        allowed: Duration,
+    ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
+        let asked = self.number_of(key).and_then(|number| {
+            self.ask("sign", allowed, |id, deadline_ms| {
+                let message = message.to_vec();
+                match number {
+                    Some(key) => ToWorker::Sign {
+                        id,
+                        deadline_ms,
+                        key,
+                        algorithm,
+                        message,
+                    },
+                    None => ToWorker::Request(Request {
+                        id,
+                        deadline_ms,
+                        operation: Operation::Sign {
+                            key: Arc::new(key.clone()),
+                            algorithm,
+                            message,
+                        },
+                    }),
+                }
+            })
+        });
+        self.answered(asked)
+    }
+
+    fn answered(
+        &self,
+        asked: Result<oneshot::Receiver<Outcome>, TokenError>,
+    ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
+        // A request that failed was not given to the writer; after that it may be sent.
+        let asked = asked.map_err(CallFailure::unsent);
         let token = self.token.clone();
         async move {
             let gone = |_| Err(TokenError::unavailable(&token, "the client is closed"));
@@ -205,29 +260,46 @@ impl Connection {
         }
     }
 
+    /// Returns the number of a key on this connection; names the key first if it has none. Few keys
+    /// serve, so a search is short. Test keys, which are many, and keys beyond the limit have none.
+    fn number_of(&self, key: &KeyReference) -> Result<Option<u32>, TokenError> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = keys.iter().position(|it| **it == *key);
+        let number = named.unwrap_or(keys.len());
+        if named.is_none() {
+            if key.label == TEST_KEY_LABEL || number >= KEYS_NAMED_MAX {
+                return Ok(None);
+            }
+            let key = Arc::new(key.clone());
+            // Under the lock, so that no signature by this number is sent before.
+            let appended = self.writer.append(&ToWorker::Key(Arc::clone(&key)));
+            appended.map_err(|error| self.refused("name a key", &error))?;
+            keys.push(key);
+        }
+        Ok(u32::try_from(number).ok())
+    }
+
     fn ask(
         &self,
-        operation: Operation,
+        operation: &'static str,
         allowed: Duration,
+        message: impl FnOnce(u64, u32) -> ToWorker,
     ) -> Result<oneshot::Receiver<Outcome>, TokenError> {
-        let name = operation.name();
-        let (id, answer) = self.register(name, allowed)?;
-        let request = Request {
-            id,
-            deadline_ms: u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX),
-            operation,
-        };
-        if let Err(error) = self.writer.append(&request) {
+        let (id, answer) = self.register(operation, allowed)?;
+        let deadline_ms = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = self.writer.append(&message(id, deadline_ms)) {
             self.pending().requests.remove(&id);
-            let token = self.token.clone();
-            let operation = name.to_owned();
-            return Err(TokenError::Refused {
-                token,
-                operation,
-                reason: error.to_string(),
-            });
+            return Err(self.refused(operation, &error));
         }
         Ok(answer)
+    }
+
+    fn refused(&self, operation: &str, error: &ProtocolError) -> TokenError {
+        TokenError::Refused {
+            token: self.token.clone(),
+            operation: operation.to_owned(),
+            reason: error.to_string(),
+        }
     }
 
     fn register(

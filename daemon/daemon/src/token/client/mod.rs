@@ -270,15 +270,9 @@ impl TokenClient {
         message: &[u8],
         deadline: Duration,
     ) -> Result<Vec<u8>, CallFailure> {
-        let operation = Operation::Sign {
-            key: key.clone(),
-            algorithm,
-            message: message.to_vec(),
-        };
         let connection = self.manager.connection().map_err(CallFailure::unsent)?;
-        let answer = connection
-            .call(operation, deadline.min(DEADLINE_MAX))
-            .await?;
+        let signed = connection.sign(key, algorithm, message, deadline.min(DEADLINE_MAX));
+        let answer = signed.await?;
         answer.typed(self.name()).map_err(CallFailure::sent)
     }
 

@@ -177,7 +177,7 @@ impl Scene {
     fn sign(&self) -> Result<Answer, TokenError> {
         let (algorithm, message) = (SignatureAlgorithm::EcdsaSha256, key_proof::challenge());
         self.perform(&Operation::Sign {
-            key: self.key.reference(),
+            key: Arc::new(self.key.reference()),
             algorithm,
             message,
         })
