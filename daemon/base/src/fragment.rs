@@ -244,7 +244,7 @@ mod tests {
     fn every_fragment_that_ships_is_compiled_in_and_parses() {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let folder = top.join("pkcs11-config");
-        let families = top.join("systemd/token-families");
+        let sandboxes = top.join("systemd/sandboxes");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .expect("the folder ships")
             .map(|entry| entry.expect("readable").path())
@@ -273,7 +273,7 @@ mod tests {
             let depends = ["opencryptoki", "p11-kit"].contains(&name);
             assert_eq!(fragment.sandbox.is_none(), depends, "{name}");
             if let Some(sandbox) = fragment.sandbox {
-                let drop_in = families.join(format!("{}.conf", sandbox.name()));
+                let drop_in = sandboxes.join(format!("{}.conf", sandbox.name()));
                 assert!(drop_in.is_file(), "{name}");
             }
             let mut with_path = fragment.paths.keys();

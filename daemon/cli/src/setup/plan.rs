@@ -19,8 +19,8 @@ pub(super) const TOKEN_STATE: &str = "/var/lib/hallmark-token";
 pub(super) const ADMIN_SOCKET: &str = "/run/hallmark/admin.sock";
 /// The folder of units' drop-ins.
 const UNITS: &str = "/etc/systemd/system";
-/// The folder of the package's drop-ins for token families.
-const FAMILIES: &str = "/usr/share/hallmark/token-families";
+/// The folder of the package's drop-ins with the sandboxes of workers.
+const SANDBOXES: &str = "/usr/share/hallmark/sandboxes";
 
 /// The credentials of the provisioning service's planes.
 pub(super) const DPS_CREDENTIAL: &str = "dps-connection-string";
@@ -135,8 +135,8 @@ pub fn plan(answers: &Answers, store: CredentialStore) -> Result<Plan, String> {
     Ok(Plan {
         files,
         links: vec![(
-            format!("{UNITS}/{worker}/20-family.conf").into(),
-            format!("{FAMILIES}/{sandbox}.conf").into(),
+            format!("{UNITS}/{worker}/20-sandbox.conf").into(),
+            format!("{SANDBOXES}/{sandbox}.conf").into(),
         )],
         new_token,
         token: token.clone(),
@@ -244,7 +244,7 @@ fn loads(
     format!("[Service]\n{}", lines.collect::<String>())
 }
 
-/// Returns the lines of a drop-in that replace the first TPM, which the family's drop-in names.
+/// Returns the lines of a drop-in that replace the first TPM, which the sandbox's drop-in names.
 fn other_device(answers: &Answers) -> Result<Option<String>, String> {
     let device = answers.token.tpm_device()?;
     Ok((device != TPM_DEVICE).then(|| {
