@@ -1,7 +1,9 @@
 //! Reads request bodies within their limits of size and time, for every handler that takes one.
 //!
-//! The caller is authorized before its body is read, and again afterwards: the client decides how
-//! long its body takes, and may be revoked or blocked in between.
+//! The caller is authorized before its body is read. [`JsonBody`] and [`TextBody`] identify it
+//! again afterwards: the client decides how long its body takes, and may be revoked or blocked in
+//! between. Requests for certificates use [`read_typed`], which does not: the transactions of steps
+//! 7 and 10 of the issuance cycle refuse a caller that was revoked since.
 //!
 //! No handler may use axum's own `String`, `Bytes` or `Json`: they have no time-out,
 //! and their refusals are not problem documents.
