@@ -2,7 +2,7 @@
 //! with serial numbers that others have given, too. Each is rolled, for expiry and after a
 //! compromise, and OpenSSL accepts what is issued below it.
 
-use crate::adoption::{EXTENSIONS, import, openssl, run};
+use crate::adoption::{EXTENSIONS, MADE_HERE, import, openssl, run};
 use crate::authority_roll::begun;
 use crate::external::{Elsewhere, asked};
 use crate::process::{CommandOutput, until};
@@ -11,21 +11,6 @@ use crate::request::{Request, der};
 use crate::test_env::TestEnv;
 use hallmark_pki::x509::certificate::Certificate;
 use std::fs;
-
-const BELOW: &str = r#"
-[[authority]]
-name = "line-1"
-issuer = "plant"
-subject = { common_name = "Line 1" }
-validity = "1y"
-path_length = 0
-[[authority]]
-name = "operations"
-issuer = "root"
-subject = { common_name = "Operations" }
-validity = "1y"
-path_length = 0
-"#;
 
 /// String types as older tools choose them, and attributes that this program does not write.
 const NAMES: &str = "
@@ -73,7 +58,7 @@ fn takeover(env: &TestEnv) -> String {
     format!(
         "name = \"takeover\"\n[[authority]]\nname = \"root\"\nkey = \"pkcs11:id=%01\"\n\
          certificate = {root:?}\n[[authority]]\nname = \"plant\"\nissuer = \"root\"\n\
-         key = \"pkcs11:id=%02\"\ncertificate = {plant:?}\n{BELOW}"
+         key = \"pkcs11:id=%02\"\ncertificate = {plant:?}\n{MADE_HERE}"
     )
 }
 

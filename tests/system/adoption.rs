@@ -49,7 +49,8 @@ keyUsage = critical, keyCertSign
 subjectKeyIdentifier = hash
 ";
 
-const MADE_HERE: &str = r#"
+/// Authorities that the ceremony makes below the adopted ones.
+pub(crate) const MADE_HERE: &str = r#"
 [[authority]]
 name = "line-1"
 issuer = "plant"

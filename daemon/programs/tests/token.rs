@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A folder with a SoftHSM token `factory`, its PIN and a configuration.
-struct Stage {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
@@ -32,19 +32,19 @@ struct Running {
     _supervisor: Supervisor,
 }
 
-impl Stage {
+impl Fixture {
     fn new() -> Self {
-        let stage = Stage {
+        let fixture = Fixture {
             folder: tempfile::tempdir().expect("a scratch folder"),
         };
-        stage.write(
+        fixture.write(
             "softhsm2.conf",
-            &format!("directories.tokendir = {}\n", stage.at("tokens")),
+            &format!("directories.tokendir = {}\n", fixture.at("tokens")),
         );
-        fs::create_dir(stage.path("tokens")).expect("writable");
-        assert!(stage.init_token("factory").status.success());
-        stage.write("hallmark.toml", &stage.configuration(""));
-        stage
+        fs::create_dir(fixture.path("tokens")).expect("writable");
+        assert!(fixture.init_token("factory").status.success());
+        fixture.write("hallmark.toml", &fixture.configuration(""));
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -191,8 +191,8 @@ impl Running {
 
 #[test]
 fn a_thousand_signatures_from_32_threads_all_verify() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     std::thread::scope(|scope| {
         for _ in 0..32 {
@@ -210,29 +210,29 @@ fn a_thousand_signatures_from_32_threads_all_verify() {
 
 #[test]
 fn a_killed_worker_is_replaced_and_the_same_client_signs_again() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
-    stage.signal_worker(Signal::KILL);
+    fixture.signal_worker(Signal::KILL);
     running.signs_again(&key);
     assert_eq!(running.client.health().restarts, 1);
 }
 
 #[test]
 fn a_token_that_returns_recovers_without_a_restart() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
 
-    fs::rename(stage.path("tokens"), stage.path("unplugged")).expect("ours");
+    fs::rename(fixture.path("tokens"), fixture.path("unplugged")).expect("ours");
     let error = running.client.prove(&key, DEADLINE).expect_err("unplugged");
     assert!(matches!(error, TokenError::Unavailable { .. }), "{error:?}");
     let health = running.wait_for(TokenState::Unavailable);
     assert!(!health.reason.is_empty());
 
-    fs::rename(stage.path("unplugged"), stage.path("tokens")).expect("ours");
+    fs::rename(fixture.path("unplugged"), fixture.path("tokens")).expect("ours");
     let health = running.wait_for(TokenState::Ready);
     running
         .client
@@ -243,13 +243,13 @@ fn a_token_that_returns_recovers_without_a_restart() {
 
 #[test]
 fn a_key_deleted_by_another_program_is_missing_and_the_others_keep_signing() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let (lost, kept) = (running.key_with_id(1), running.key_with_id(2));
     for key in [&lost, &kept] {
         running.client.prove(key, DEADLINE).expect("signs");
     }
-    let intruder = stage.start_on("intruder.sock");
+    let intruder = fixture.start_on("intruder.sock");
     intruder.wait_for(TokenState::Ready);
     intruder
         .client
@@ -274,13 +274,13 @@ fn a_key_deleted_by_another_program_is_missing_and_the_others_keep_signing() {
 
 #[test]
 fn a_token_absent_at_the_start_is_waited_for() {
-    let stage = Stage::new();
-    fs::rename(stage.path("tokens"), stage.path("unplugged")).expect("ours");
-    let running = stage.start();
+    let fixture = Fixture::new();
+    fs::rename(fixture.path("tokens"), fixture.path("unplugged")).expect("ours");
+    let running = fixture.start();
     running.wait_for(TokenState::Unavailable);
     let error = running.client.describe(DEADLINE).expect_err("unplugged");
     assert!(matches!(error, TokenError::Unavailable { .. }), "{error:?}");
-    fs::rename(stage.path("unplugged"), stage.path("tokens")).expect("ours");
+    fs::rename(fixture.path("unplugged"), fixture.path("tokens")).expect("ours");
     running.wait_for(TokenState::Ready);
     assert_eq!(
         running.client.describe(DEADLINE).expect("plugged in").label,
@@ -290,10 +290,10 @@ fn a_token_absent_at_the_start_is_waited_for() {
 
 #[test]
 fn a_wrong_pin_parks_after_one_login_until_it_is_corrected() {
-    let stage = Stage::new();
-    let pin = fs::read_to_string(stage.path("pin")).expect("written by init-token");
-    stage.write("pin", "0000\n");
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let pin = fs::read_to_string(fixture.path("pin")).expect("written by init-token");
+    fixture.write("pin", "0000\n");
+    let running = fixture.start();
     let health = running.wait_for(TokenState::Parked);
     assert!(health.reason.contains("PinIncorrect"), "{health:?}");
     let error = running.client.describe(DEADLINE).expect_err("parked");
@@ -305,24 +305,24 @@ fn a_wrong_pin_parks_after_one_login_until_it_is_corrected() {
         "the prober has not tried it again"
     );
 
-    stage.signal_worker(Signal::KILL);
+    fixture.signal_worker(Signal::KILL);
     running.wait_for(TokenState::Unavailable);
     let health = running.wait_for(TokenState::Parked);
     assert_eq!(health.recoveries.logins, 0, "nor has the next worker");
 
-    stage.write("pin", &pin);
+    fixture.write("pin", &pin);
     running.wait_for(TokenState::Ready);
-    assert!(!stage.path("token-factory.parked").exists());
+    assert!(!fixture.path("token-factory.parked").exists());
 }
 
 #[test]
 fn a_worker_that_hangs_misses_the_deadline_and_is_replaced() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
 
-    stage.stop_worker();
+    fixture.stop_worker();
     let begun = Instant::now();
     let error = running
         .client
@@ -341,7 +341,7 @@ fn a_worker_that_hangs_misses_the_deadline_and_is_replaced() {
 
 #[test]
 fn two_tokens_with_one_label_are_refused_until_a_serial_says_which() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let serial = |output: Output| {
         let line = String::from_utf8(output.stdout).expect("text");
         let (_, serial) = line
@@ -350,9 +350,9 @@ fn two_tokens_with_one_label_are_refused_until_a_serial_says_which() {
             .expect("it says the serial");
         serial.to_owned()
     };
-    let other = serial(stage.init_token("other"));
-    relabel(&stage.path("tokens"), "other", "factory");
-    let running = stage.start();
+    let other = serial(fixture.init_token("other"));
+    relabel(&fixture.path("tokens"), "other", "factory");
+    let running = fixture.start();
     let health = running.wait_for(TokenState::Unavailable);
     assert!(
         health.reason.contains("2 tokens are labelled"),
@@ -361,11 +361,11 @@ fn two_tokens_with_one_label_are_refused_until_a_serial_says_which() {
     assert!(health.reason.contains(&other), "{health:?}");
     drop(running);
 
-    stage.write(
+    fixture.write(
         "hallmark.toml",
-        &stage.configuration(&format!("serial = {other:?}")),
+        &fixture.configuration(&format!("serial = {other:?}")),
     );
-    let running = stage.start();
+    let running = fixture.start();
     running.wait_for(TokenState::Ready);
     assert_eq!(
         running.client.describe(DEADLINE).expect("ready").serial,
@@ -394,11 +394,11 @@ fn relabel(tokens: &Path, from: &str, to: &str) {
 
 #[test]
 fn the_pin_is_not_visible_in_the_worker() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     running.wait_for(TokenState::Ready);
-    let pin = fs::read_to_string(stage.path("pin")).expect("written by init-token");
-    let pid = stage.worker().expect("runs");
+    let pin = fs::read_to_string(fixture.path("pin")).expect("written by init-token");
+    let pid = fixture.worker().expect("runs");
     for file in ["cmdline", "environ"] {
         let shown = fs::read(format!("/proc/{pid}/{file}")).expect("it is ours");
         let found = shown
@@ -415,25 +415,25 @@ fn the_pin_is_not_visible_in_the_worker() {
 
 #[test]
 fn the_worker_ends_with_its_supervisor_and_on_sigterm() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     running.wait_for(TokenState::Ready);
-    stage.signal_worker(Signal::TERM);
+    fixture.signal_worker(Signal::TERM);
     running.wait_for(TokenState::Unavailable);
     running.wait_for(TokenState::Ready);
     drop(running);
-    assert_eq!(stage.worker(), None);
-    assert!(!stage.path("factory.sock").exists(), "it ended in order");
+    assert_eq!(fixture.worker(), None);
+    assert!(!fixture.path("factory.sock").exists(), "it ended in order");
 }
 
 #[test]
 fn a_second_worker_of_one_token_does_not_replace_the_socket() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     let second = Command::new(HALLMARKD)
-        .args(stage.worker_arguments())
-        .args(["--socket", &stage.at("factory.sock")])
+        .args(fixture.worker_arguments())
+        .args(["--socket", &fixture.at("factory.sock")])
         .output()
         .expect("hallmarkd starts");
     assert!(!second.status.success());
@@ -507,8 +507,8 @@ fn without_the_workers_program_no_command_touches_a_token() {
 #[test]
 #[ignore = "measures: run it alone, in release"]
 fn how_fast_softhsm_signs_through_its_worker() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     running
         .client

@@ -1,6 +1,6 @@
 //! Tests the contract of every token with a TPM, and many signatures with keys of every type.
 
-use crate::stage::{DEADLINE, Stage};
+use crate::fixture::{DEADLINE, Fixture};
 use crate::table;
 use hallmarkd::token::bench;
 use hallmarkd::token::contract::{self, Scope, Verdict};
@@ -18,8 +18,8 @@ const KEY_TYPES: [KeyType; 4] = [
 
 #[test]
 fn a_tpm_keeps_the_contract_through_its_worker() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     running.wait_for(TokenState::Ready);
     let scope = Scope {
         key_types: &KeyType::ALL,
@@ -42,13 +42,13 @@ fn a_tpm_keeps_the_contract_through_its_worker() {
         recoveries.initializations,
     );
     assert_eq!(done, (0, 1, 1), "never recovered");
-    assert!(stage.tpm.transient_objects() <= 2);
+    assert!(fixture.tpm.transient_objects() <= 2);
 }
 
 #[test]
 fn keys_of_every_type_sign_from_many_threads_with_three_slots() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let keys = KEY_TYPES.map(|key_type| running.key_of(key_type));
     std::thread::scope(|scope| {
         for key in keys.iter().chain(&keys) {
@@ -60,9 +60,9 @@ fn keys_of_every_type_sign_from_many_threads_with_three_slots() {
             });
         }
     });
-    assert!(stage.tpm.transient_objects() <= 2, "primary and one key");
+    assert!(fixture.tpm.transient_objects() <= 2, "primary and one key");
     drop(running);
-    assert_eq!(stage.tpm.transient_objects(), 0, "nothing is left");
+    assert_eq!(fixture.tpm.transient_objects(), 0, "nothing is left");
 }
 
 /// A TPM limits how often a session's context can be saved (`TPM_RC_CONTEXT_GAP`, at 65,535 on
@@ -71,8 +71,8 @@ fn keys_of_every_type_sign_from_many_threads_with_three_slots() {
 #[ignore = "takes minutes: tests/run --long"]
 fn more_signatures_than_the_context_gap_in_one_run() {
     const SIGNATURES: usize = 70_001;
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let (first, second) = (running.key(), running.key_of(KeyType::P384));
     let begun = Instant::now();
     let (client, keys) = (&running.client, [&first, &second]);
@@ -106,8 +106,8 @@ fn more_signatures_than_the_context_gap_in_one_run() {
 #[test]
 #[ignore = "measures: run it alone, in release"]
 fn how_fast_a_software_tpm_signs_through_its_worker() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     for key_type in KEY_TYPES {
         let key = running.key_of(key_type);
         let measured = bench::run(&running.client, &key, 4, Duration::from_secs(4)).unwrap();

@@ -1,57 +1,57 @@
 //! Tests another TPM, a cleared one, another credential, an altered record, and a lockout by
 //! another program.
 
-use crate::stage::{CREDENTIAL, DEADLINE, Stage};
+use crate::fixture::{CREDENTIAL, DEADLINE, Fixture};
 use hallmarkd::token::TokenError;
 use hallmarkd::token::health::TokenState;
 use std::fs;
 
 #[test]
 fn a_wrong_credential_is_tried_once_and_adds_to_no_counter() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     running.client.prove(&key, DEADLINE).unwrap();
     drop(running);
 
-    stage.write_credential("another credential of 16 bytes or more");
-    let running = stage.start();
+    fixture.write_credential("another credential of 16 bytes or more");
+    let running = fixture.start();
     let health = running.wait_for(TokenState::Parked);
     assert!(health.reason.contains("BadAuth"), "{health:?}");
     let error = running.client.prove(&key, DEADLINE).expect_err("parked");
     assert!(matches!(error, TokenError::Parked { .. }), "{error:?}");
-    stage.kill_worker();
+    fixture.kill_worker();
     running.wait_for(TokenState::Unavailable);
     let health = running.wait_for(TokenState::Parked);
     assert_eq!(
         health.recoveries.logins, 0,
         "the next worker has not tried it"
     );
-    let properties = stage.tpm.tool("tpm2_getcap", &["properties-variable"]);
+    let properties = fixture.tpm.tool("tpm2_getcap", &["properties-variable"]);
     assert!(
         properties.contains("TPM2_PT_LOCKOUT_COUNTER: 0x0"),
         "{properties}"
     );
 
-    stage.write_credential(CREDENTIAL);
+    fixture.write_credential(CREDENTIAL);
     running.wait_for(TokenState::Ready);
     running.client.prove(&key, DEADLINE).unwrap();
 }
 
 #[test]
 fn a_credential_that_can_be_guessed_is_refused() {
-    let stage = Stage::new();
-    stage.write_credential("1234");
-    let running = stage.start();
+    let fixture = Fixture::new();
+    fixture.write_credential("1234");
+    let running = fixture.start();
     let health = running.wait_for(TokenState::Parked);
     assert!(health.reason.contains("random bytes"), "{health:?}");
-    assert!(!stage.path("token-gate.tpm").exists());
+    assert!(!fixture.path("token-gate.tpm").exists());
 }
 
 #[test]
 fn a_key_whose_label_was_altered_on_record_is_refused_by_the_tpm() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     let mut altered = key.clone();
     let wrapped = altered.wrapped.as_mut().unwrap();
@@ -69,22 +69,22 @@ fn a_key_whose_label_was_altered_on_record_is_refused_by_the_tpm() {
 
 #[test]
 fn a_cleared_tpm_parks_and_its_keys_are_gone_for_good() {
-    let stage = Stage::new();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     running.client.prove(&key, DEADLINE).unwrap();
-    stage.tpm.tool("tpm2_clear", &[]);
+    fixture.tpm.tool("tpm2_clear", &[]);
     let health = running.wait_for(TokenState::Parked);
     assert!(health.reason.contains("cleared or exchanged"), "{health:?}");
     assert!(health.reason.contains("token-gate.tpm"), "{health:?}");
     assert_eq!(
-        stage.tpm.transient_objects(),
+        fixture.tpm.transient_objects(),
         0,
         "nothing is made in its place"
     );
 
     // The operator accepts the TPM as it is.
-    fs::remove_file(stage.path("token-gate.tpm")).unwrap();
+    fs::remove_file(fixture.path("token-gate.tpm")).unwrap();
     running.wait_until(|health| health.state == TokenState::Ready);
     let reason = running.lacks(&key.reference());
     assert!(reason.contains("gone for good"), "{reason}");
@@ -95,45 +95,45 @@ fn a_cleared_tpm_parks_and_its_keys_are_gone_for_good() {
 
 #[test]
 fn an_exchanged_tpm_parks_until_the_old_one_is_back() {
-    let mut stage = Stage::new();
-    let running = stage.start();
+    let mut fixture = Fixture::new();
+    let running = fixture.start();
     let key = running.key();
     let serial = running.client.describe(DEADLINE).unwrap().serial;
-    stage.tpm.exchange(stage.path("another-tpm"));
+    fixture.tpm.exchange(fixture.path("another-tpm"));
     let health = running.wait_for(TokenState::Parked);
     assert!(health.reason.contains(&serial), "{health:?}");
-    stage.tpm.exchange(stage.path("tpm"));
+    fixture.tpm.exchange(fixture.path("tpm"));
     running.wait_for(TokenState::Ready);
     running.client.prove(&key, DEADLINE).unwrap();
     drop(running);
 
     // With its serial in the configuration, another TPM is detected without the file.
-    fs::remove_file(stage.path("token-gate.tpm")).unwrap();
-    stage.tpm.exchange(stage.path("another-tpm"));
-    stage.configure(&format!("serial = {serial:?}"));
-    let health = stage.start().wait_for(TokenState::Parked);
+    fs::remove_file(fixture.path("token-gate.tpm")).unwrap();
+    fixture.tpm.exchange(fixture.path("another-tpm"));
+    fixture.configure(&format!("serial = {serial:?}"));
+    let health = fixture.start().wait_for(TokenState::Parked);
     assert!(health.reason.contains("another one"), "{health:?}");
 }
 
 #[test]
 fn a_lockout_by_another_program_is_reported_and_stops_nothing() {
-    let stage = Stage::new();
-    stage.tpm.make_prey();
-    let running = stage.start();
+    let fixture = Fixture::new();
+    fixture.tpm.make_prey();
+    let running = fixture.start();
     let key = running.key();
-    stage.tpm.provoke_lockout();
+    fixture.tpm.provoke_lockout();
     let health = running.wait_until(|health| health.reason.contains("lockout"));
     assert_eq!(health.state, TokenState::Ready, "{health:?}");
     assert!(health.reason.contains("for at most"), "{health:?}");
     running.signs_again(&key);
     drop(running);
-    let running = stage.start();
+    let running = fixture.start();
     running.wait_for(TokenState::Ready);
     running
         .client
         .prove(&key, DEADLINE)
         .expect("and after a restart");
-    stage
+    fixture
         .tpm
         .tool("tpm2_dictionarylockout", &["--clear-lockout"]);
     running.wait_until(|health| health.state == TokenState::Ready && health.reason.is_empty());

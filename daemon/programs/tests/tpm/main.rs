@@ -11,12 +11,12 @@
 
 mod contract;
 mod faults;
+mod fixture;
 mod identity;
 mod new_tpm;
 mod primary;
 mod resource_manager;
 #[path = "../../../../tests/system/software_tpm.rs"]
 mod software_tpm;
-mod stage;
 #[path = "../modules/table.rs"]
 mod table;

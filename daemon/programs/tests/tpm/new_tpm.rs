@@ -1,6 +1,6 @@
 //! `softhsm-setup/new-tpm`.
 
-use crate::stage::SOON;
+use crate::fixture::SOON;
 use hallmarkd::token::token_file::TokenFile;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;

@@ -1,7 +1,7 @@
 //! Tests a TPM behind tpm2-abrmd, which `tests/install-modules` installs.
 
+use crate::fixture::{DEADLINE, Fixture};
 use crate::software_tpm::SoftwareTpm;
-use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::contract::{self, Scope};
 use hallmarkd::token::health::TokenState;
 use hallmarkd::x509::key::KeyType;
@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// tpm2-abrmd on its own bus, in front of the stage's TPM. It ends with its test.
+/// tpm2-abrmd on its own bus, in front of the fixture's TPM. It ends with its test.
 struct ResourceManager {
     bus: Child,
     manager: Child,
@@ -57,16 +57,16 @@ impl Drop for ResourceManager {
 /// are flushed: two workers run at once, and leave nothing.
 #[test]
 fn behind_a_resource_manager_the_contract_holds_for_two_workers_at_once() {
-    let stage = Stage::new();
-    let manager = ResourceManager::start(&stage.tpm);
-    let configuration = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
-    let configuration = configuration.replace(&stage.tpm.tcti(), "tabrmd:bus_type=session")
+    let fixture = Fixture::new();
+    let manager = ResourceManager::start(&fixture.tpm);
+    let configuration = fs::read_to_string(fixture.path("hallmark.toml")).unwrap();
+    let configuration = configuration.replace(&fixture.tpm.tcti(), "tabrmd:bus_type=session")
         + &format!(
             "[token.environment]\nDBUS_SESSION_BUS_ADDRESS = {:?}\n",
             manager.bus_address
         );
-    fs::write(stage.path("hallmark.toml"), configuration).unwrap();
-    let (first, second) = (stage.start(), stage.start_on("second.sock"));
+    fs::write(fixture.path("hallmark.toml"), configuration).unwrap();
+    let (first, second) = (fixture.start(), fixture.start_on("second.sock"));
     let key = first.key();
     second.wait_for(TokenState::Ready);
     std::thread::scope(|scope| {
@@ -83,7 +83,7 @@ fn behind_a_resource_manager_the_contract_holds_for_two_workers_at_once() {
         let report = contract::check_client(&first.client, scope, &mut |_| {});
         assert!(report.is_good(), "{report:?}");
     });
-    stage.kill_worker();
+    fixture.kill_worker();
     first.signs_again(&key);
     second.client.prove(&key, DEADLINE).unwrap();
 }

@@ -18,7 +18,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A folder with a TPM, its credential and a configuration.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) tpm: SoftwareTpm,
     folder: tempfile::TempDir,
 }
@@ -29,21 +29,21 @@ pub(crate) struct Running {
     _supervisor: Supervisor,
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self::with("")
     }
 
-    /// Makes a stage with additional settings of the token.
+    /// Makes a fixture with additional settings of the token.
     pub(crate) fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let stage = Stage {
+        let fixture = Fixture {
             tpm: SoftwareTpm::start(folder.path().join("tpm")),
             folder,
         };
-        stage.write_credential(CREDENTIAL);
-        stage.configure(more);
-        stage
+        fixture.write_credential(CREDENTIAL);
+        fixture.configure(more);
+        fixture
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
