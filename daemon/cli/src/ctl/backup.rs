@@ -3,11 +3,11 @@
 //! The daemon makes a backup. The `hallmarkd` beside this program reads and restores one, because
 //! that needs the database and no daemon may run.
 
-use super::Show;
 use super::client::ApiClient;
 use super::command::BackupCommand;
 use super::failure::Failure;
 use super::output::Output;
+use super::show::Show;
 use crate::setup::machine::ask_hallmarkd;
 use serde_json::{Value, json};
 use std::ffi::OsStr;

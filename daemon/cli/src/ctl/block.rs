@@ -3,7 +3,7 @@
 use super::client::{ApiClient, segment};
 use super::command::BlockCommand;
 use super::failure::Failure;
-use super::{Show, receipt};
+use super::show::{Show, receipt};
 use serde_json::{Value, json};
 
 const COLUMNS: [&str; 8] = [

@@ -1,10 +1,11 @@
 //! Runs `hallmark certificate`.
 
+use super::FILE_BYTES_MAX;
 use super::client::{ApiClient, segment};
 use super::command::{CertificateCommand, RevokeCertificate};
 use super::failure::Failure;
 use super::output::{Output, chain};
-use super::{FILE_BYTES_MAX, Show, receipt};
+use super::show::{Show, receipt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hallmark_base::files;

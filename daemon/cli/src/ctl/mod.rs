@@ -4,16 +4,20 @@
 //! usage, 3 daemon unreachable. `--json` prints one object: the daemon's answer unchanged, or the
 //! failure ([`failure`]).
 
+mod audit;
+mod authority;
 mod backup;
 mod batch;
 mod block;
 mod certificate;
 mod client;
 mod command;
+mod enrollment;
 mod failure;
 mod output;
 mod render;
 mod roll;
+mod show;
 mod token;
 
 use crate::setup;
@@ -22,17 +26,16 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use client::{ApiClient, StepsBody};
 use command::{
-    AuditCommand, AuthorityCommand, CaCertificateCommand, CeremonyCommand, ClockCommand, Command,
-    DeviceCommand, EnrollmentCommand, PushCommand,
+    CaCertificateCommand, CeremonyCommand, ClockCommand, Command, DeviceCommand, PushCommand,
 };
 use failure::Failure;
 use hallmark_base::files;
 use hallmark_base::printable;
 use output::Output;
 use serde_json::{Value, json};
-use std::cell::RefCell;
+use show::Show;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 pub use command::Arguments;
@@ -102,7 +105,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
             run_ceremony(&client, show, file, transcript.as_deref())
         }
-        Command::Authority(command) => authority(&client, show, command),
+        Command::Authority(command) => authority::run(&client, show, command),
         Command::Issue(issue) => self::issue(&client, show, issue),
         Command::IssueBatch(command) => batch::run(&client, show, command),
         Command::Certificate(command) => certificate::run(&client, show, command),
@@ -119,7 +122,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         Command::Device(DeviceCommand::Unblock(of)) => {
             block::lift(&client, show, "device", &of.id, None, &of.cause.reason)
         }
-        Command::Enrollment(command) => enrollment(&client, show, command),
+        Command::Enrollment(command) => enrollment::run(&client, show, command),
         Command::CaCertificate(CaCertificateCommand::List) => show.table(
             &client.get("/v1/ca-certificates")?,
             &[
@@ -154,7 +157,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         }
         Command::Token(command) => token::run(&client, show, command),
         Command::Backup(command) => backup::run(&client, show, command),
-        Command::Audit(command) => audit(&client, show, command),
+        Command::Audit(command) => audit::run(&client, show, command),
     }
 }
 
@@ -170,82 +173,6 @@ fn reload(client: &ApiClient, show: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-fn authority(client: &ApiClient, show: &Show, command: &AuthorityCommand) -> Result<(), Failure> {
-    match command {
-        AuthorityCommand::List => show.table(
-            &client.get("/v1/authorities")?,
-            &[
-                "name",
-                "generation",
-                "state",
-                "subject",
-                "not_after",
-                "token",
-                "key_type",
-                "crl_number",
-                "crl_next_update",
-            ],
-        ),
-        AuthorityCommand::Block(of) => {
-            let name = &of.name;
-            let number = Some(of.generation);
-            block::start(client, show, "generation", name, number, &of.cause.reason)
-        }
-        AuthorityCommand::Unblock(of) => {
-            let name = &of.name;
-            let number = Some(of.generation);
-            block::lift(client, show, "generation", name, number, &of.cause.reason)
-        }
-        AuthorityCommand::Csr { name, out } => {
-            let output = Output::prepare(out.as_deref())?;
-            let path = format!("/v1/authorities/{}/request", client::segment(name));
-            let answer = client.post(&path, &json!({}))?;
-            let csr = answer["csr"].as_str().unwrap_or_default();
-            if out.is_none() && !show.json {
-                return show.text(csr);
-            }
-            if show.json {
-                show.record(&answer)?;
-            }
-            output.write(csr)
-        }
-        AuthorityCommand::Install { name, file } => {
-            let path = format!("/v1/authorities/{}/certificate", client::segment(name));
-            let certificates = certificate::read(file)?;
-            show.record(&client.post(&path, &json!({ "certificates": certificates }))?)
-        }
-        AuthorityCommand::Import(files) => import(client, show, files),
-        AuthorityCommand::Show { name, pem: true } => {
-            let generations = client.get(&format!("/v1/authorities/{}", client::segment(name)))?;
-            for generation in generations.as_array().into_iter().flatten() {
-                show.text(generation["certificate"].as_str().unwrap_or_default())?;
-            }
-            Ok(())
-        }
-        AuthorityCommand::Show { name, pem: false } => {
-            show.record(&client.get(&format!("/v1/authorities/{}", client::segment(name)))?)
-        }
-    }
-}
-
-/// The daemon reads the files; a relative path is one of this program's folder.
-fn import(client: &ApiClient, show: &Show, files: &command::Import) -> Result<(), Failure> {
-    let absolute = |path: &Option<PathBuf>| {
-        let path = path.as_deref();
-        path.map(|it| std::path::absolute(it).map_err(|error| Failure::file(it, &error)))
-            .transpose()
-    };
-    let body = json!({
-        "index": absolute(&files.index)?,
-        "certificates": absolute(&files.certificates)?,
-        "crl": absolute(&files.crl)?,
-        "profile": files.profile,
-    });
-    let path = format!("/v1/authorities/{}/imports", client::segment(&files.name));
-    let outcome = steps(client, &path, StepsBody::Json(body))?;
-    show.record(&outcome["report"])
-}
-
 fn issue(client: &ApiClient, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
     let csr = pem_or_base64(&issue.csr, FILE_BYTES_MAX, "the request")?;
     // Nothing is issued that could not be written afterwards.
@@ -257,156 +184,6 @@ fn issue(client: &ApiClient, show: &Show, issue: &command::Issue) -> Result<(), 
     let written = out.write_chain(&answer);
     show.record(&answer)?;
     written
-}
-
-fn enrollment(client: &ApiClient, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
-    match command {
-        EnrollmentCommand::List { unknown: true } => show.table(
-            &client.pages("/v1/enrollments?unknown=true", "id")?,
-            &[
-                "provisioning",
-                "kind",
-                "name",
-                "status",
-                "primary",
-                "secondary",
-                "observed_at",
-            ],
-        ),
-        EnrollmentCommand::List { unknown: false } => show.table(
-            &client.pages("/v1/enrollments", "id")?,
-            &[
-                "provisioning",
-                "kind",
-                "name",
-                "authority",
-                "status",
-                "state",
-                "primary",
-                "secondary",
-            ],
-        ),
-        EnrollmentCommand::Show { name } => {
-            show.record(&client.get(&format!("/v1/enrollments/{}", client::segment(name)))?)
-        }
-        EnrollmentCommand::Add(new) => {
-            let (kind, name) = new.which.kind_and_name();
-            let body = json!({
-                "kind": kind, "name": name, "authority": new.authority,
-                "provisioning": new.service.provisioning,
-            });
-            show.record(&client.post("/v1/enrollments", &body)?)
-        }
-        EnrollmentCommand::Adopt {
-            which,
-            provisioning,
-        } => {
-            let (kind, name) = which.kind_and_name();
-            let path = format!("/v1/enrollments/{kind}/{}/adoption", client::segment(name));
-            show.record(&client.post(&path, &json!({ "provisioning": provisioning }))?)
-        }
-        EnrollmentCommand::Block(of) => {
-            block::start(client, show, "group", &of.group, None, &of.cause.reason)
-        }
-        EnrollmentCommand::Unblock(of) => {
-            block::lift(client, show, "group", &of.group, None, &of.cause.reason)
-        }
-        EnrollmentCommand::Remove {
-            which,
-            service,
-            r#override,
-        } => {
-            let (kind, name) = which.kind_and_name();
-            let given = [
-                ("provisioning", &service.provisioning),
-                ("override", r#override),
-            ];
-            let query: Vec<String> = given
-                .into_iter()
-                .filter_map(|(name, value)| {
-                    Some(format!("{name}={}", client::segment(value.as_ref()?)))
-                })
-                .collect();
-            client.delete(&format!(
-                "/v1/enrollments/{kind}/{}?{}",
-                client::segment(name),
-                query.join("&")
-            ))?;
-            let mut answer = json!({ "removing": name });
-            if kind == "group" {
-                answer["stay"] =
-                    json!(beside_group(client, name, service.provisioning.as_deref())?);
-            }
-            show.record(&answer)
-        }
-    }
-}
-
-/// Returns the registration ids of the individual enrollments that excluded a device from a group.
-/// They stay when the group is removed, and admit their devices by new leaves.
-fn beside_group(
-    client: &ApiClient,
-    group: &str,
-    provisioning: Option<&str>,
-) -> Result<Vec<String>, Failure> {
-    let all = client.pages("/v1/enrollments", "id")?;
-    let is_beside = |it: &&Value| {
-        let of = it["overlay_of"].as_str();
-        it["kind"] == "individual"
-            && it["state"] != "being removed"
-            && of.is_some_and(|of| of.eq_ignore_ascii_case(group))
-            && provisioning.is_none_or(|service| it["provisioning"] == service)
-    };
-    let beside = all.as_array().into_iter().flatten().filter(is_beside);
-    let names = beside.filter_map(|it| it["name"].as_str());
-    Ok(names.map(str::to_owned).collect())
-}
-
-fn audit(client: &ApiClient, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
-    match command {
-        AuditCommand::Show {
-            after,
-            before,
-            limit,
-        } => {
-            let which = match (after, before) {
-                (Some(after), _) => format!("after={after}&limit={limit}"),
-                (None, Some(before)) => format!("last={limit}&before={before}"),
-                (None, None) => format!("last={limit}"),
-            };
-            let entries = client.get(&format!("/v1/audit?{which}"))?;
-            if show.json {
-                return show.record(&entries);
-            }
-            let rows = render::journal(&entries);
-            let columns = ["sequence", "at", "actor", "action", "subject", "detail"];
-            show.table(&rows, &columns)
-        }
-        AuditCommand::Verify => {
-            let verdict = client.get("/v1/audit/verification")?;
-            show.record(&verdict)?;
-            match verdict["broken_at"].as_i64() {
-                None => Ok(()),
-                Some(sequence) => Err(Failure::Failed(format!(
-                    "the journal is broken at entry {sequence}"
-                ))),
-            }
-        }
-        AuditCommand::Export => {
-            let mut after = 0;
-            loop {
-                let page = client.get(&format!("/v1/audit?after={after}"))?;
-                let entries = page.as_array().map(Vec::as_slice).unwrap_or_default();
-                let Some(last) = entries.last() else {
-                    return Ok(());
-                };
-                after = last["sequence"].as_i64().unwrap_or(i64::MAX);
-                for entry in entries {
-                    show.exact_line(entry)?;
-                }
-            }
-        }
-    }
 }
 
 fn run_ceremony(
@@ -450,96 +227,6 @@ fn steps(client: &ApiClient, path: &str, body: StepsBody) -> Result<Value, Failu
         Some(problem) => Err(Failure::of_problem(problem)),
         None => Ok(outcome),
     }
-}
-
-/// The format of answers.
-struct Show {
-    json: bool,
-    /// The answer of a command with `--json`, until the command has succeeded: a failure prints one
-    /// object, which includes it.
-    answer: RefCell<Option<Value>>,
-}
-
-impl Show {
-    fn new(json: bool) -> Self {
-        let answer = RefCell::default();
-        Self { json, answer }
-    }
-
-    /// Prints the answer that `--json` has kept back.
-    fn finish(&self) -> Result<(), Failure> {
-        let answer = self.answer.take();
-        answer.map_or(Ok(()), |value| {
-            written(writeln!(printable::exact_out(), "{value:#}"))
-        })
-    }
-
-    fn record(&self, value: &Value) -> Result<(), Failure> {
-        if self.json {
-            self.exact(value)
-        } else {
-            self.text(&render::record(value))
-        }
-    }
-
-    fn table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
-        if self.json {
-            self.exact(rows)
-        } else {
-            self.text(&render::table(rows, columns))
-        }
-    }
-
-    /// Prints one line of text.
-    fn line(&self, text: &str) -> Result<(), Failure> {
-        self.text(&format!("{}\n", printable::line(text)))
-    }
-
-    /// Prints lines of text, such as PEM or a transcript.
-    fn text(&self, text: &str) -> Result<(), Failure> {
-        written(printable::out().write_all(text.as_bytes()))
-    }
-
-    /// Keeps an answer back until the command ends. Prints the one before it, if there is one.
-    fn exact(&self, value: &Value) -> Result<(), Failure> {
-        let earlier = self.answer.replace(Some(value.clone()));
-        earlier.map_or(Ok(()), |earlier| {
-            written(writeln!(printable::exact_out(), "{earlier:#}"))
-        })
-    }
-
-    /// Prints JSON unchanged on one line.
-    fn exact_line(&self, value: &Value) -> Result<(), Failure> {
-        written(writeln!(printable::exact_out(), "{value}"))
-    }
-}
-
-fn written(result: std::io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| Failure::Failed(format!("standard output: {error}")))
-}
-
-/// Shows the answer of each place, and what follows from places that are not done.
-fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
-    let places = &receipt["places"];
-    show.table(places, &["place", "state", "code", "answer"])?;
-    let count = |state: &str| {
-        let places = places.as_array().into_iter().flatten();
-        places.filter(|it| it["state"] == state).count()
-    };
-    let pending = count("pending");
-    if pending > 0 {
-        show.line(&format!(
-            "{pending} pending: the daemon goes on by itself; `hallmark push list` shows the \
-             changes that wait"
-        ))?;
-    }
-    let open = count("open");
-    if open > 0 {
-        show.line(&format!(
-            "{open} open: the daemon does not go on there; do what the answer says"
-        ))?;
-    }
-    Ok(())
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

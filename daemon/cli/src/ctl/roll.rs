@@ -4,7 +4,8 @@ use super::client::{ApiClient, segment};
 use super::command::{RollCommand, StartRoll};
 use super::failure::Failure;
 use super::output::Output;
-use super::{Show, pem_or_base64, receipt};
+use super::pem_or_base64;
+use super::show::{Show, receipt};
 use serde_json::{Value, json};
 
 /// The longest file of a CSR, in bytes: more than the daemon reads of one, and in base64 or JSON

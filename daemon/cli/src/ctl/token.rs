@@ -3,7 +3,8 @@
 use super::client::{ApiClient, StepsBody, segment};
 use super::command::TokenCommand;
 use super::failure::Failure;
-use super::{Show, steps};
+use super::show::Show;
+use super::steps;
 use serde_json::json;
 
 pub(super) fn run(client: &ApiClient, show: &Show, command: &TokenCommand) -> Result<(), Failure> {

@@ -14,27 +14,7 @@ use crate::enrollment::slots::Slots;
 use crate::ids::{BlockId, EnrollmentId, GenerationNumber};
 use serde::{Deserialize, Serialize};
 
-/// The kind of subject that a block excludes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockKind {
-    Device,
-    /// All devices of an enrollment group.
-    Group,
-    /// All devices below a generation of an authority.
-    Generation,
-}
-
-impl BlockKind {
-    /// Returns the name on record.
-    pub fn name(self) -> &'static str {
-        match self {
-            BlockKind::Device => "device",
-            BlockKind::Group => "group",
-            BlockKind::Generation => "generation",
-        }
-    }
-}
+pub use crate::enrollment::block_kind::BlockKind;
 
 /// A block on record.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@
 //! [`hub_identity`] reads the identity of a device in an IoT Hub.
 
 pub mod authority_roll;
+pub mod block_kind;
 pub mod ca_certificate;
 pub mod ca_drift;
 mod compare;

@@ -1,0 +1,90 @@
+//! Runs `hallmark authority`: shows authorities, and exchanges certificates with other issuers.
+
+use super::client::{ApiClient, StepsBody, segment};
+use super::command::{AuthorityCommand, Import};
+use super::failure::Failure;
+use super::output::Output;
+use super::show::Show;
+use super::{block, certificate, steps};
+use serde_json::json;
+use std::path::PathBuf;
+
+pub(super) fn run(
+    client: &ApiClient,
+    show: &Show,
+    command: &AuthorityCommand,
+) -> Result<(), Failure> {
+    match command {
+        AuthorityCommand::List => show.table(
+            &client.get("/v1/authorities")?,
+            &[
+                "name",
+                "generation",
+                "state",
+                "subject",
+                "not_after",
+                "token",
+                "key_type",
+                "crl_number",
+                "crl_next_update",
+            ],
+        ),
+        AuthorityCommand::Block(of) => {
+            let name = &of.name;
+            let number = Some(of.generation);
+            block::start(client, show, "generation", name, number, &of.cause.reason)
+        }
+        AuthorityCommand::Unblock(of) => {
+            let name = &of.name;
+            let number = Some(of.generation);
+            block::lift(client, show, "generation", name, number, &of.cause.reason)
+        }
+        AuthorityCommand::Csr { name, out } => {
+            let output = Output::prepare(out.as_deref())?;
+            let path = format!("/v1/authorities/{}/request", segment(name));
+            let answer = client.post(&path, &json!({}))?;
+            let csr = answer["csr"].as_str().unwrap_or_default();
+            if out.is_none() && !show.json {
+                return show.text(csr);
+            }
+            if show.json {
+                show.record(&answer)?;
+            }
+            output.write(csr)
+        }
+        AuthorityCommand::Install { name, file } => {
+            let path = format!("/v1/authorities/{}/certificate", segment(name));
+            let certificates = certificate::read(file)?;
+            show.record(&client.post(&path, &json!({ "certificates": certificates }))?)
+        }
+        AuthorityCommand::Import(files) => import(client, show, files),
+        AuthorityCommand::Show { name, pem: true } => {
+            let generations = client.get(&format!("/v1/authorities/{}", segment(name)))?;
+            for generation in generations.as_array().into_iter().flatten() {
+                show.text(generation["certificate"].as_str().unwrap_or_default())?;
+            }
+            Ok(())
+        }
+        AuthorityCommand::Show { name, pem: false } => {
+            show.record(&client.get(&format!("/v1/authorities/{}", segment(name)))?)
+        }
+    }
+}
+
+/// The daemon reads the files; a relative path is one of this program's folder.
+fn import(client: &ApiClient, show: &Show, files: &Import) -> Result<(), Failure> {
+    let absolute = |path: &Option<PathBuf>| {
+        let path = path.as_deref();
+        path.map(|it| std::path::absolute(it).map_err(|error| Failure::file(it, &error)))
+            .transpose()
+    };
+    let body = json!({
+        "index": absolute(&files.index)?,
+        "certificates": absolute(&files.certificates)?,
+        "crl": absolute(&files.crl)?,
+        "profile": files.profile,
+    });
+    let path = format!("/v1/authorities/{}/imports", segment(&files.name));
+    let outcome = steps(client, &path, StepsBody::Json(body))?;
+    show.record(&outcome["report"])
+}

@@ -1,0 +1,85 @@
+//! Defines `hallmark authority` and `hallmark ceremony`.
+
+use super::enrollment::Cause;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `hallmark ceremony`
+#[derive(Debug, Subcommand)]
+pub enum CeremonyCommand {
+    /// Create the authorities that FILE describes; existing authorities stay as they are.
+    Run {
+        /// The ceremony file (TOML).
+        file: PathBuf,
+        /// Write transcript.txt and transcript.json into this folder.
+        #[arg(long)]
+        transcript: Option<PathBuf>,
+    },
+}
+
+/// `hallmark authority`
+#[derive(Debug, Subcommand)]
+pub enum AuthorityCommand {
+    /// List all authorities, issuers first.
+    List,
+    /// Block all devices below a generation.
+    Block(Generation),
+    /// Lift the block of a generation.
+    Unblock(Generation),
+    /// Print the request (PKCS #10) of an authority with an external issuer.
+    Csr {
+        /// The authority's name.
+        name: String,
+        /// Write it into this file.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Install the certificate that an external issuer has made for an authority.
+    Install {
+        /// The authority's name.
+        name: String,
+        /// The certificate and all above it, up to the self-signed one (PEM).
+        file: PathBuf,
+    },
+    /// Take over what an adopted authority issued and revoked before.
+    Import(Import),
+    /// Show one authority with all its generations.
+    Show {
+        /// The authority's name.
+        name: String,
+        /// Print only the certificates.
+        #[arg(long)]
+        pem: bool,
+    },
+}
+
+/// `hallmark authority import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The authority's name.
+    pub name: String,
+    /// The index of `openssl ca` (`index.txt`), which the daemon must be able to read.
+    #[arg(long, required_unless_present = "crl")]
+    pub index: Option<PathBuf>,
+    /// The folder of its certificates, each named by its serial number (`new_certs_dir`).
+    #[arg(long, requires = "index")]
+    pub certificates: Option<PathBuf>,
+    /// The last revocation list (PEM or DER).
+    #[arg(long)]
+    pub crl: Option<PathBuf>,
+    /// The profile of the devices that have these certificates. Without it, no device is recorded.
+    #[arg(long, requires = "certificates")]
+    pub profile: Option<String>,
+}
+
+/// `hallmark authority block`
+#[derive(Debug, Args)]
+pub struct Generation {
+    /// The authority's name.
+    pub name: String,
+    /// The generation's number.
+    #[arg(long)]
+    pub generation: i64,
+    #[command(flatten)]
+    pub cause: Cause,
+}

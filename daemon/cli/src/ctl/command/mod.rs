@@ -1,0 +1,198 @@
+//! Defines the command line of `hallmark`.
+
+mod authority;
+mod certificate;
+mod enrollment;
+mod roll;
+
+pub(super) use authority::{AuthorityCommand, CeremonyCommand, Import};
+pub(super) use certificate::{CertificateCommand, Issue, IssueBatch, RevokeCertificate};
+pub(super) use enrollment::{BlockCommand, DeviceCommand, EnrollmentCommand};
+pub(super) use roll::{RollCommand, StartRoll};
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Operate a Hallmark certificate authority.
+#[derive(Debug, Parser)]
+#[command(name = "hallmark", version, about)]
+pub struct Arguments {
+    /// The daemon's admin socket.
+    #[arg(
+        long,
+        global = true,
+        env = "HALLMARK_ADMIN_SOCKET",
+        default_value = "/run/hallmark/admin.sock"
+    )]
+    pub admin_socket: PathBuf,
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A command of `hallmark`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set up a service on this machine: ask, write the configuration, run the ceremony.
+    Setup(Setup),
+    /// Show the status of the daemon.
+    Status,
+    /// Reload the configuration of the daemon, completely or not at all.
+    Reload,
+    /// Create authorities from a file.
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
+    /// Show authorities.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Issue a certificate.
+    Issue(Issue),
+    /// Issue certificates for many devices; the repeat of the command goes on where it stopped.
+    IssueBatch(IssueBatch),
+    /// List, show and revoke certificates.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Show devices.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Decide which enrollments provisioning services have.
+    #[command(subcommand)]
+    Enrollment(EnrollmentCommand),
+    /// Show CA certificates at provisioning services.
+    #[command(subcommand)]
+    CaCertificate(CaCertificateCommand),
+    /// Show blocks of devices, groups and generations.
+    #[command(subcommand)]
+    Block(BlockCommand),
+    /// Replace certificates.
+    #[command(subcommand)]
+    Roll(RollCommand),
+    /// Show changes that provisioning services do not have yet.
+    #[command(subcommand)]
+    Push(PushCommand),
+    /// Confirm the machine's clock.
+    #[command(subcommand)]
+    Clock(ClockCommand),
+    /// Inspect and test tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Back up and restore the database.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Read the audit journal.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// `hallmark backup`
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Copy the daemon's database into `state_dir/backup`, and keep the newest copies.
+    Create {
+        /// Also copy it into this folder, on another disk or machine.
+        #[arg(long)]
+        to: Option<PathBuf>,
+    },
+    /// Check that a backup is intact and matches its manifest. Needs no daemon.
+    Verify {
+        /// The copy (`hallmark-….db`), with its manifest beside it.
+        file: PathBuf,
+    },
+    /// Replace the database by a backup, while no daemon runs.
+    Restore {
+        /// The copy (`hallmark-….db`), with its manifest beside it.
+        file: PathBuf,
+        /// The daemon's configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// `hallmark setup`
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// Take the answers from this file (TOML) instead of asking.
+    #[arg(long)]
+    pub answers: Option<PathBuf>,
+    /// Write the files below this folder, for another machine; nothing is started.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+/// `hallmark token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// List every visible PKCS#11 module, slot and token, without login.
+    List,
+    /// Show one token, and the authorities whose keys it holds.
+    Show {
+        /// The token's name in the configuration.
+        name: String,
+    },
+    /// Test that a token does what the daemon needs; makes temporary keys and deletes them.
+    Check {
+        /// The token's name in the configuration.
+        name: String,
+    },
+    /// Measure how fast a token signs; makes temporary keys and deletes them.
+    Bench {
+        /// The token's name in the configuration.
+        name: String,
+        /// Only this key type (p256, rsa2048 …); may be repeated.
+        #[arg(long)]
+        key_type: Vec<String>,
+        /// Seconds for each measurement, 1 to 20.
+        #[arg(long, default_value_t = 2)]
+        seconds: u32,
+    },
+}
+
+/// `hallmark ca-certificate`
+#[derive(Debug, Subcommand)]
+pub enum CaCertificateCommand {
+    /// List which CA certificates are verified where, as last observed.
+    List,
+}
+
+/// `hallmark push`
+#[derive(Debug, Subcommand)]
+pub enum PushCommand {
+    /// List waiting changes, with age and reason.
+    List,
+    /// Retry waiting and parked changes now.
+    Retry {
+        /// Only this enrollment or CA certificate.
+        name: Option<String>,
+    },
+}
+
+/// `hallmark clock`
+#[derive(Debug, Subcommand)]
+pub enum ClockCommand {
+    /// Confirm that the clock is right, despite later recorded times, and sign again.
+    Accept,
+}
+
+/// `hallmark audit`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Show the newest entries, the newest at the end.
+    Show {
+        /// The oldest entries after this sequence number instead.
+        #[arg(long)]
+        after: Option<i64>,
+        /// The newest entries before this sequence number.
+        #[arg(long, conflicts_with = "after")]
+        before: Option<i64>,
+        /// How many entries, 1 to 1000.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Verify the hash chain of all entries.
+    Verify,
+    /// Print the whole journal, one JSON object per line.
+    Export,
+}
