@@ -146,6 +146,8 @@ fn end(
     reason: &str,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
+    // The idempotency key is released, so that a repeat is a new request: kept, it would answer
+    // 503 for ever, because this intent never gets a certificate.
     let open: Option<(Vec<u8>, String)> = tx.query_optional(
         "UPDATE intent SET ended = ?3, abandoned_at = CASE WHEN ?3 = 'abandoned' THEN ?2 END,
              idempotency_key = NULL, request_sha256 = NULL
@@ -153,6 +155,7 @@ fn end(
         params![intent, at, end.state()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    // A block may have ended it while the token signed.
     let Some((serial, subject)) = open else {
         return Ok(());
     };

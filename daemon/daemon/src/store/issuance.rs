@@ -76,6 +76,7 @@ impl Store {
         let requester = intent.requester;
         let revocations = self.revocations_counter();
         let recorded = self.writer.run(move |tx| {
+            // Step 1 has judged the caller outside of this transaction, maybe seconds ago.
             if let Some(requester) = &intent.requester
                 && client::is_excluded(tx, requester, revocations.load(Ordering::Acquire))?
             {
@@ -102,6 +103,7 @@ impl Store {
         let signature = Signature::of(&der, recorded.tbs())?;
         let revocations = self.revocations_counter();
         let effects = self.writer.run(move |tx| {
+            // Once more: the token may have signed for a minute since step 7.
             if let Some(requester) = &requester
                 && client::is_excluded(tx, requester, revocations.load(Ordering::Acquire))?
             {
@@ -127,6 +129,7 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal
     }
     if intent.purpose == Purpose::Leaf {
         let issuer = readings::issuer(tx, intent.issuer)?;
+        // A canary is signed by a staged generation, and is no device on record.
         if intent.is_device && !issuer.serves {
             return Err(IntentRefusal::IssuerReplaced);
         }

@@ -42,6 +42,8 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
         }
         match enrollment.slots {
             Slots::Empty | Slots::Serving { .. } => {}
+            // Both slots are taken, and the service was not observed with the next leaf. A third
+            // one would push out a leaf that the device may already use.
             Slots::Staged { .. } => {
                 let service = &enrollment.provisioning;
                 let waits_for = format!("it waits for {service} to hold both certificates");
@@ -157,6 +159,7 @@ pub(super) fn make_current_again(
     serving: Thumbprint,
 ) -> Result<(), StoreError> {
     let enrollments = staying(tx, registration_id)?;
+    // The device needs `next` there, so its renewals are to follow that one.
     if enrollments.iter().any(|it| it.slots.held().contains(&next)) {
         return Ok(());
     }
@@ -186,6 +189,7 @@ pub(super) fn place(
     if !readings::has_individuals(tx)? {
         return Ok(concerned);
     }
+    // Each service has slots of its own, and they may be in different states.
     for enrollment in staying(tx, registration_id)? {
         concerned.push(enrollment.provisioning.clone());
         if compromise::waits_for_leaf(tx, enrollment.id)? {
@@ -201,16 +205,21 @@ pub(super) fn place(
         let before = enrollment.slots.clone();
         let placed = match &before {
             Slots::Empty => enrollment.slots.serve(leaf),
+            // Both slots are taken, and a device may renew before its old leaf has expired: the
+            // leaf that it was not observed to use makes room.
             Slots::Draining { .. } => {
                 let in_use = in_use(tx, &enrollment, presented)?;
                 enrollment.slots.stage_third(leaf, &in_use)
             }
             _ => enrollment.slots.stage(leaf),
         };
+        // `admit` has judged these slots, but they may have changed while the token signed. Then
+        // step 10 fails as a whole, and the repeat of the request is judged by the new state.
         let slots = placed.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
         if let Slots::Draining { .. } = before {
             leaf_roll::end_by_renewal(tx, enrollment.id, &slots, entry)?;
         }
+        // A device that renews without being asked starts a rollover.
         if let Slots::Staged { serving, .. } = slots {
             roll::stage(tx, enrollment.id, serving, leaf, entry)?;
         }

@@ -57,6 +57,8 @@ pub(super) fn extension(
     })
 }
 
+/// RFC 5280 4.2.1.2: an authority's certificate MUST have it, a leaf SHOULD, and it MUST NOT be
+/// critical.
 fn subject_key_identifier(request: &CertificateContent<'_>) -> der::Result<Extension> {
     let octets = OctetString::new(request.public_key.key_identifier())?;
     extension(oid::SUBJECT_KEY_IDENTIFIER, false, &octets)
@@ -81,6 +83,8 @@ pub(super) fn basic_constraints(profile: &Profile) -> der::Result<Extension> {
         ca,
         path_len_constraint,
     };
+    // RFC 5280 4.2.1.9: it MUST be critical in an authority's certificate. A leaf has it, too, and
+    // there it is empty: DER leaves out FALSE, which is the default.
     extension(oid::BASIC_CONSTRAINTS, true, &constraints)
 }
 
@@ -91,6 +95,7 @@ pub(super) fn key_usage(profile: &Profile) -> der::Result<Extension> {
         .fold(FlagSet::default(), |bits, usage| {
             bits | key_usage_bit(*usage)
         });
+    // RFC 5280 4.2.1.3: an authority's certificate MUST have it, and it SHOULD be critical.
     extension(oid::KEY_USAGE, true, &pkix::KeyUsage(bits))
 }
 
@@ -115,6 +120,7 @@ fn name_constraints(kept: &KeptConstraints) -> der::Result<Extension> {
 fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
     let purposes = profile.extended_key_usage.iter().map(|it| it.oid());
     let usage = pkix::ExtendedKeyUsage(purposes.collect());
+    // RFC 5280 4.2.1.12 permits both. Not critical: verifiers that know it obey it all the same.
     extension(oid::EXTENDED_KEY_USAGE, false, &usage)
 }
 
@@ -140,6 +146,8 @@ fn crl_distribution_points(distribution: &Distribution) -> der::Result<Option<Ex
     let Some(url) = &distribution.crl_url else {
         return Ok(None);
     };
+    // RFC 5280 4.2.1.13: without `reasons` the list is for all of them, and without `cRLIssuer` it
+    // is signed by the issuer of the certificate.
     let point = DistributionPoint {
         distribution_point: Some(DistributionPointName::FullName(vec![uri(url)?])),
         reasons: None,
@@ -167,6 +175,7 @@ fn authority_information_access(distribution: &Distribution) -> der::Result<Opti
     if descriptions.is_empty() {
         return Ok(None);
     }
+    // RFC 5280 4.2.2.1: it MUST NOT be critical.
     let access = pkix::AuthorityInfoAccessSyntax(descriptions);
     extension(oid::AUTHORITY_INFORMATION_ACCESS, false, &access).map(Some)
 }

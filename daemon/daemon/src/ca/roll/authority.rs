@@ -64,7 +64,7 @@ impl Rollovers {
         Ok(row)
     }
 
-    /// Gives an expiry roll up before its cut-over.
+    /// Aborts an expiry rollover before its cut-over.
     pub(super) fn abort_authority_roll(
         &self,
         caller: &Caller,
@@ -110,6 +110,7 @@ impl Rollovers {
             return Err(Error::invalid(Code::RollNotApprovable, message));
         };
         let step = match row.state {
+            // It may be given before the next generation exists: no step has to wait for it then.
             RollState::Requested | RollState::Staged => ApprovalStep::CutOver,
             RollState::Draining => ApprovalStep::Retire,
             state => {
@@ -179,6 +180,8 @@ impl Rollovers {
             tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "the next key does not sign");
             return Ok(Some(now + RETRY_SECONDS));
         }
+        // Before the step: from its commit on the rollover waits for these tasks, and without any
+        // it would be done at once. After a crash in between they are queued again.
         if step == Step::Enter(RollState::Clearing) {
             self.queue_identities(roll)?;
         }

@@ -55,6 +55,7 @@ impl Rollovers {
     ) -> Result<(), Error> {
         let row = self.store.enrollment(enrollment)?;
         let mut overridden = None;
+        // Before that state the device has no other leaf, so there is nothing to lose.
         if roll.state == RollState::Staged {
             self.refuse_dead_leaf(roll)?;
             if self.seen_on(&row)? != Some(roll.old_certificate) {
@@ -109,6 +110,8 @@ impl Rollovers {
                 self.make_step(roll, row, next)?;
                 Ok(None)
             }
+            // A wait is no failure: each turn reads the evidence again, and `next_retirement` makes
+            // one due at an expiry.
             Err(_) => Ok(None),
         }
     }
@@ -135,6 +138,7 @@ impl Rollovers {
             to: next.slots,
             state: next.state,
         };
+        // False if slots or state have changed since they were read: the next turn decides again.
         if self.store.advance_roll(step, entry)? {
             self.issuer.wake();
         }
@@ -147,6 +151,7 @@ impl Rollovers {
         enrollment: &EnrollmentRow,
         now: UnixSeconds,
     ) -> Result<LeafEvidence, Error> {
+        // Only this state waits for the hub, and the count reads every task of the rollover.
         let hub_open = match roll.state {
             RollState::Clearing => self
                 .store

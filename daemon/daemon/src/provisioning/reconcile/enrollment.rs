@@ -35,10 +35,14 @@ impl Reconciler {
         let history = row.history.observed(observed);
         match plan(desired, observed, &history, drift) {
             Plan::Settled => Ok(Outcome::Done(observation(desired, observed))),
+            // The mark is cleared all the same: the difference is an alarm until an operator or the
+            // policy decides, and comparing again would find nothing else.
             Plan::Drift(drift) => Ok(Outcome::Done(Observation::Drifted {
                 record: observed.map(record_of),
                 drift: serde_json::to_value(&drift).unwrap_or_default(),
             })),
+            // On record before the call. If its answer is lost, the next turn has to know our own
+            // write from that of another client, and the service names no author.
             Plan::Create { record } => {
                 self.record_attempt(row.id, history.sending(desired))
                     .await?;
@@ -68,6 +72,7 @@ impl Reconciler {
             Plan::Delete { etag } => {
                 self.record_attempt(row.id, history.sending(None)).await?;
                 dps.delete(id.borrowed(), &etag).await?;
+                // The answer shows no record: the next turn observes that it is gone.
                 Ok(Outcome::Again)
             }
         }
