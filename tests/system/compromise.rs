@@ -277,3 +277,27 @@ fn policy_starts_rolls_and_notifies_devices() {
         offline.starts_with("0 of 1 done, 1 offline").then_some(())
     });
 }
+
+/// The report names a slot that holds no leaf, or that the device of a group does not have, or an
+/// option that is not known. Verifies: the device is excluded all the same, by all its leaves, and
+/// the answer says what was wrong.
+#[test]
+fn a_report_with_wrong_options_excludes_first() {
+    let secondary = ["--slot", "secondary"];
+    let report = ["roll", "start", "press-7", "--reason", "compromise"];
+    for (env, device) in [individual(), grouped()] {
+        let output = env.hallmark(&[&report[..], &secondary].concat());
+        is_out(&env, &device);
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.error.contains("roll_slot_invalid"), "{output:?}");
+    }
+    let (env, device) = grouped();
+    let body = json!({
+        "registration_id": "press-7", "reason": "compromise", "slot": "third", "hub": 7,
+    });
+    let answer = env.post("/v1/rolls", &body);
+    is_out(&env, &device);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let problems = answer["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 2, "{answer:#}");
+}

@@ -7,7 +7,7 @@ use crate::process::until;
 use crate::provisioned::{below_line_1, individually};
 use crate::request::Request;
 use crate::test_env::TestEnv;
-use dps_emulator::{Action, Fault, MethodAnswer};
+use dps_emulator::{Action, Fault, Kind, MethodAnswer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -324,4 +324,30 @@ fn renewals_below_a_group_are_announced_by_a_job() {
     let jobs = env.emulator.requests_of("job.put").len();
     assert!(jobs <= 2, "{jobs} jobs");
     assert_eq!(env.emulator.requests_of("hub.method").len(), 0);
+}
+
+/// Verifies: a job calls a device by the id that its enrollment gives it in the hub.
+#[test]
+fn a_job_calls_a_device_by_its_id_in_the_hub() {
+    let (mut env, devices) = individually(&["press-7"]);
+    let named = json!({ "deviceId": "Asset-0815" });
+    let named = named.as_object().unwrap().clone();
+    env.emulator
+        .edit_record(Kind::Individual, "press-7", named)
+        .unwrap();
+    is_assigned(&env.emulator, &devices[0]);
+    is_online(&env, "Asset-0815");
+    restart_with(
+        &mut env,
+        "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval = \"1s\"",
+    );
+    let station = env.station_called("station-2");
+    station.obtain(&Request::device("press-7"));
+    until("the job has called it", || {
+        let rolls = env.json(&["roll", "list", "--open"]);
+        let progress = rolls[0]["hub_progress"].as_str()?;
+        progress
+            .starts_with("1 of 1 done, 1 notified")
+            .then_some(())
+    });
 }

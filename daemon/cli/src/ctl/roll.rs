@@ -83,18 +83,36 @@ fn start(client: &ApiClient, show: &Show, roll: &StartRoll) -> Result<(), Failur
             "{excluded}, but there is no new one: {why}"
         )));
     }
+    let wrong = problems(&answer);
     let written = match (&out, &answer["certificate"]) {
         (Ok(out), certificate @ Value::Object(_)) => out.write_chain(certificate),
         (Err(failure), Value::Object(_)) => Err(Failure::File(failure.clone())),
         _ => Ok(()),
     };
-    let Err(failure) = written else { return Ok(()) };
+    let Err(failure) = written else {
+        return if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::Failed(format!("{excluded}, but: {wrong}")))
+        };
+    };
     if !show.json {
         show.record(&answer["certificate"])?;
     }
     Err(Failure::Failed(format!(
         "{excluded}; the new one is issued and printed, but not written: {failure}"
     )))
+}
+
+/// Returns in words the parts of the request that could not be used.
+fn problems(answer: &Value) -> String {
+    let problems = answer["problems"].as_array().into_iter().flatten();
+    let problem = |it: &Value| {
+        let code = it["code"].as_str().unwrap_or_default();
+        format!("{} [{code}]", it["detail"].as_str().unwrap_or_default())
+    };
+    let problems: Vec<String> = problems.map(problem).collect();
+    problems.join("; ")
 }
 
 fn not_issued(answer: &Value) -> Option<String> {
@@ -118,18 +136,12 @@ fn start_authority(
     let path = format!("/v1/authorities/{}/rolls", segment(authority));
     let answer = client.post(&path, &body)?;
     tell(show, &answer)?;
-    let problems = answer["problems"].as_array().into_iter().flatten();
-    let problem = |it: &Value| {
-        let code = it["code"].as_str().unwrap_or_default();
-        format!("{} [{code}]", it["detail"].as_str().unwrap_or_default())
-    };
-    let problems: Vec<String> = problems.map(problem).collect();
-    if problems.is_empty() {
+    let wrong = problems(&answer);
+    if wrong.is_empty() {
         return Ok(());
     }
     Err(Failure::Failed(format!(
-        "the exclusion of {authority} is on record, and the receipt shows its progress, but: {}",
-        problems.join("; ")
+        "the exclusion of {authority} is on record, and the receipt shows its progress, but: {wrong}"
     )))
 }
 

@@ -1,6 +1,7 @@
 //! Serves `/v1/rolls`: the state of each rollover, and what it waits for.
 
 use super::asks::Asks;
+use super::authority_rolls::NotDone;
 use super::body::JsonBody;
 use super::certificates::Answer;
 use super::parts::{Path, Query};
@@ -10,12 +11,12 @@ use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error};
-use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
 use crate::ids::RollId;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -97,10 +98,11 @@ impl Roll {
 pub(super) struct Start {
     registration_id: String,
     reason: RollReason,
-    /// By compromise: which slots; both if left out.
-    slot: Option<SlotName>,
-    /// By compromise: what becomes of the hub identity.
-    hub: Option<HubPolicy>,
+    /// By compromise: which slots; both if left out. It is read with the exclusion, which is of
+    /// both slots if it cannot be read, like the next one.
+    slot: Option<Value>,
+    /// By compromise: what becomes of the hub identity; it is deleted if that cannot be read.
+    hub: Option<Value>,
     /// By compromise: the request for the new leaf, and its profile, by default the device's own.
     csr: Option<String>,
     profile: Option<String>,
@@ -114,6 +116,8 @@ pub(super) struct Started {
     under_groups: Vec<UnderGroup>,
     /// The new leaf of a compromised device.
     certificate: Option<Answer>,
+    /// By compromise: what could not be done as it was asked for. The exclusion is made.
+    problems: Vec<NotDone>,
     /// Why there is no new leaf although it was asked for. The compromised one is excluded.
     not_issued: Option<String>,
     /// The same for programs.
@@ -177,8 +181,9 @@ pub(super) async fn start(
 }
 
 impl Start {
-    /// Takes any request for a new leaf: it is judged after the exclusion.
-    fn compromise(self) -> LeafCompromise {
+    /// Takes any request for a new leaf: it is judged after the exclusion. Notes the options that
+    /// cannot be read.
+    fn compromise(self, problems: &mut Vec<NotDone>) -> LeafCompromise {
         let is_asked_for = self.csr.is_some() || self.profile.is_some();
         let request = NewLeaf {
             csr: self.csr,
@@ -186,11 +191,27 @@ impl Start {
         };
         LeafCompromise {
             registration_id: self.registration_id,
-            slots: self.slot.map_or(SlotName::BOTH.to_vec(), |slot| vec![slot]),
-            hub: self.hub.unwrap_or_default(),
+            slots: read("slot", self.slot, problems)
+                .map_or(SlotName::BOTH.to_vec(), |slot| vec![slot]),
+            hub: read("hub", self.hub, problems).unwrap_or_default(),
             request: is_asked_for.then_some(request),
         }
     }
+}
+
+/// Reads an option of a compromise. It is noted and left out if it cannot be read.
+fn read<T: DeserializeOwned>(
+    name: &str,
+    sent: Option<Value>,
+    problems: &mut Vec<NotDone>,
+) -> Option<T> {
+    let sent = sent?;
+    let value = serde_json::from_value(sent.clone());
+    if value.is_err() {
+        let message = format!("{name} {sent} is not known, and was left out");
+        problems.push(Error::invalid(Code::BodyInvalid, message).into());
+    }
+    value.ok()
 }
 
 impl Api {
@@ -214,6 +235,7 @@ impl Api {
                 rolls: rolls.collect::<Result<_, _>>()?,
                 under_groups: ca.rollovers().under_groups(&start.registration_id)?,
                 certificate: None,
+                problems: Vec::new(),
                 not_issued: None,
                 not_issued_code: None,
                 receipt: None,
@@ -228,7 +250,8 @@ impl Api {
         permission: Authorized<Operate>,
         start: Start,
     ) -> Result<Started, Problem> {
-        let compromise = start.compromise();
+        let mut problems = Vec::new();
+        let compromise = start.compromise(&mut problems);
         let hub = compromise.hub;
         let done = self
             .application(move |ca| {
@@ -238,6 +261,7 @@ impl Api {
             .await?;
         let ids: Vec<RollId> = done.rolls.iter().map(|row| row.id).collect();
         let device = done.registration_id;
+        problems.extend(done.problems.into_iter().map(NotDone::from));
         let asked = ids.clone();
         let receipt = self
             .receipt(move |ca| ca.exclusions().compromise_receipt(&device, &asked, hub))
@@ -255,6 +279,7 @@ impl Api {
             rolls: rolls.await?,
             under_groups: Vec::new(),
             certificate: issued.ok().flatten().map(Answer::from),
+            problems,
             not_issued,
             not_issued_code,
             receipt: Some(receipt),

@@ -6,7 +6,7 @@
 use super::audit::{self, AuditEntry};
 use super::authority_roll::open_authority_roll;
 use super::engine::{Tx, params};
-use super::enrollment::EnrollmentRow;
+use super::enrollment::{EnrollmentRow, by_id};
 use super::excluded_identity::delete_identity;
 use super::exclusion::{Applied, Exclusion};
 use super::hub_task::HubCause;
@@ -14,7 +14,7 @@ use super::roll::{self, NewRoll, NewSubject, RollRow};
 use super::{Store, StoreError, UnixSeconds, possession};
 use crate::enrollment::exclusion::{AccessPath, Generation, below};
 use crate::enrollment::roll::{RollReason, RollState};
-use crate::error_code::Code;
+use crate::enrollment::slots::SlotName;
 use crate::ids::{EnrollmentId, GenerationId, RollId};
 use crate::x509::revocation::RevocationReason;
 use serde_json::{Value, json};
@@ -47,19 +47,23 @@ pub(super) fn compromised_until(
     )
 }
 
-/// Refuses a compromise of one slot where a service admits the device without an individual
-/// enrollment: there it has no slots.
-pub(super) fn check_slots(device: &str, paths: &[AccessPath]) -> Result<(), StoreError> {
-    if !paths.is_empty() && paths.iter().all(|path| path.individual.is_some()) {
-        return Ok(());
+/// Returns whether each of these slots holds a leaf at every service that admits the device. Where
+/// a service admits it without an individual enrollment, it has no slots.
+pub(super) fn have_leaves(
+    tx: &Tx<'_>,
+    slots: &[SlotName],
+    paths: &[AccessPath],
+) -> Result<bool, StoreError> {
+    for path in paths {
+        let Some(own) = path.individual else {
+            return Ok(false);
+        };
+        let held = by_id(tx, own)?.slots;
+        if slots.iter().any(|slot| held.in_slot(*slot).is_none()) {
+            return Ok(false);
+        }
     }
-    Err(StoreError::Invalid {
-        code: Code::RollSlotInvalid,
-        message: format!(
-            "{device} has no individual enrollment, and so no slots, at every service that admits it; \
-             leave --slot out"
-        ),
-    })
+    Ok(!paths.is_empty())
 }
 
 /// Returns whether a compromise of this enrollment's leaves waits for a new leaf: until then

@@ -96,6 +96,8 @@ pub struct RecordedExclusion {
     pub rolls: Vec<RollRow>,
     /// The certificates that are revoked or on hold.
     pub revoked: Revoked,
+    /// The slots that were excluded: both, if the named one holds no leaf at some service.
+    pub slots: Vec<SlotName>,
 }
 
 /// A restriction that was applied.
@@ -148,10 +150,11 @@ impl Store {
 
 fn exclude(
     tx: &Tx<'_>,
-    new: &Exclusion,
+    asked: &Exclusion,
     entry: &AuditEntry,
 ) -> Result<RecordedExclusion, StoreError> {
     let hierarchy = hierarchy(tx)?;
+    let new = &of_slots_with_leaves(tx, asked, entry.at)?;
     let generation = match &new.subject {
         Excluded::Generation(authority, number) => Some(find(&hierarchy, authority, *number)?),
         _ => None,
@@ -206,7 +209,30 @@ fn exclude(
         block: block.map(|id| block::by_id(tx, id)).transpose()?,
         rolls,
         revoked,
+        slots: new.slots().into(),
     })
+}
+
+/// Returns the exclusion, of both slots if the named one does not tell the compromised leaf at
+/// every service. A report that cannot be right excludes more, and never nothing.
+fn of_slots_with_leaves(
+    tx: &Tx<'_>,
+    asked: &Exclusion,
+    at: UnixSeconds,
+) -> Result<Exclusion, StoreError> {
+    let mut new = asked.clone();
+    let (Excluded::Device(device), Cause::Compromise { slots, .. }) =
+        (&asked.subject, &mut new.cause)
+    else {
+        return Ok(new);
+    };
+    if slots.len() < SlotName::BOTH.len() {
+        let paths = access_paths(tx, device, &asked.services, at)?;
+        if !compromise::have_leaves(tx, slots, &paths)? {
+            *slots = SlotName::BOTH.into();
+        }
+    }
+    Ok(new)
 }
 
 /// Plans the exclusion on what is on record now.
@@ -219,9 +245,6 @@ fn plan(
 ) -> Result<Vec<Restriction>, StoreError> {
     if let Excluded::Device(device) = &new.subject {
         let paths = access_paths(tx, device, &new.services, at)?;
-        if new.slots().len() < SlotName::BOTH.len() {
-            compromise::check_slots(device, &paths)?;
-        }
         return Ok(exclusion::of_device(paths, new.slots()));
     }
     let rows = known_groups(tx)?;

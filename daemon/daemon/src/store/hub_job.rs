@@ -28,8 +28,9 @@ pub struct HubJobRow {
 pub struct HubCall {
     /// Row id of the task.
     pub id: HubTaskId,
-    /// The device's name in the hub.
-    pub device: String,
+    /// The device's id in the hub: that of its enrollment as last observed, or of its last
+    /// registration, or its registration id.
+    pub hub_device: String,
     /// How often its cause has asked for it.
     pub round: i64,
     /// When it was queued.
@@ -106,12 +107,19 @@ impl Store {
                 return Ok(None);
             };
             let calls = tx.query_all(
-                "SELECT id, device, queued_at, round FROM hub_task WHERE job = ?1 ORDER BY id",
+                "SELECT t.id, coalesce(
+                     (SELECT e.observed ->> '$.deviceId' FROM enrollment e
+                      WHERE e.provisioning = t.provisioning AND e.kind = 'individual'
+                        AND e.name = t.device),
+                     (SELECT p.hub_device FROM hub_place p
+                      WHERE p.provisioning = t.provisioning AND p.device = t.device),
+                     t.device), t.queued_at, t.round
+                 FROM hub_task t WHERE t.job = ?1 ORDER BY t.id",
                 params![job.id],
                 |row| {
                     Ok(HubCall {
                         id: row.get(0)?,
-                        device: row.get(1)?,
+                        hub_device: row.get(1)?,
                         queued_at: row.get(2)?,
                         round: row.get(3)?,
                     })

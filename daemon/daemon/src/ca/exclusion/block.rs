@@ -314,7 +314,9 @@ impl Exclusions {
     fn refuse_blocking_group(&self, id: &str) -> Result<(), Error> {
         let groups = self.groups_named(id)?;
         if groups.is_empty() {
-            let message = format!("there is no group {id:?}; `hallmark enrollment list` has all");
+            let message = format!(
+                "nothing is excluded: there is no group {id:?}; `hallmark enrollment list` has all"
+            );
             return Err(Error::missing(Code::EnrollmentUnknown, message));
         }
         if groups.iter().any(|it| it.overlay_of.is_none()) {
@@ -341,8 +343,8 @@ impl Exclusions {
             .find(|it| it.authority == authority && it.number == number);
         found.cloned().ok_or_else(|| {
             let message = format!(
-                "authority {authority:?} has no generation {number}; `hallmark authority list` has \
-                 all"
+                "nothing is excluded: authority {authority:?} has no generation {number}; `hallmark \
+                 authority list` has all"
             );
             Error::missing(Code::AuthorityUnknown, message)
         })

@@ -37,6 +37,8 @@ pub struct CompromisedDevice {
     pub registration_id: String,
     /// One roll for each service that admits the device.
     pub rolls: Vec<RollRow>,
+    /// The parts of the report that could not be used. The exclusion is made.
+    pub problems: Vec<Error>,
     /// The new leaf, or why there is none although it was asked for.
     pub issued: Option<Result<Issued, Error>>,
 }
@@ -65,18 +67,28 @@ impl Rollovers {
             &device,
             json!({ "reason": "compromise", "slots": compromise.slots, "hub": compromise.hub }),
         );
+        let named = compromise.slots.clone();
         let cause = Cause::Compromise {
             slots: compromise.slots,
             detail: json!(detail),
         };
         let subject = Excluded::Device(device.clone());
         let exclusions = &self.exclusions;
-        let rolls = exclusions.exclude(subject, cause, hubs, entry)?.rolls;
+        let recorded = exclusions.exclude(subject, cause, hubs, entry)?;
+        let mut problems = Vec::new();
+        if recorded.slots != named {
+            let message = format!(
+                "{device} has no leaf of its own in that slot at every service that admits it, so \
+                 both slots are excluded"
+            );
+            problems.push(Error::invalid(Code::RollSlotInvalid, message));
+        }
         let request = compromise.request;
         Ok(CompromisedDevice {
+            problems,
             issued: request.map(|request| self.reissue(permission, &device, request)),
             registration_id: device,
-            rolls,
+            rolls: recorded.rolls,
         })
     }
 

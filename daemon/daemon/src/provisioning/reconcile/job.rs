@@ -129,7 +129,11 @@ impl Reconciler {
         let job = MethodJob {
             id: row.name.clone(),
             method,
-            device_ids: row.calls.iter().map(|call| call.device.clone()).collect(),
+            device_ids: row
+                .calls
+                .iter()
+                .map(|call| call.hub_device.clone())
+                .collect(),
             start: row.made_at.date().unwrap_or(OffsetDateTime::UNIX_EPOCH),
             duration_max: JOB_DURATION_MAX,
         };
@@ -144,7 +148,7 @@ fn ends(ca: &CertificateAuthority, row: &HubJobRow, results: &Option<Results>) -
             return HubAnswer::said(NOTIFICATION_OFF);
         };
         let is_its =
-            |(device, _): &&(String, MethodOutcome)| device.eq_ignore_ascii_case(&call.device);
+            |(device, _): &&(String, MethodOutcome)| device.eq_ignore_ascii_case(&call.hub_device);
         match results.iter().find(is_its) {
             Some((_, outcome)) => answer_of(outcome.clone()),
             None => HubAnswer::not_heard(None),

@@ -20,6 +20,8 @@ enum Event {
     Enroll(usize, usize),
     /// Adds a group of `line`, or of the root above it, at a service.
     AddGroup(bool, usize),
+    /// Asks for the removal of an enrollment that is enabled; the service does not answer.
+    Remove(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -30,6 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (0usize..3).prop_map(Event::Issue),
         3 => ((0usize..3), (0usize..2)).prop_map(|(it, at)| Event::Enroll(it, at)),
         3 => (any::<bool>(), 0usize..2).prop_map(|(line, at)| Event::AddGroup(line, at)),
+        2 => (0usize..10).prop_map(Event::Remove),
     ]
 }
 
@@ -67,6 +70,16 @@ impl Plant {
                 drop(stage.add_individual(SERVICES[*at], DEVICES[*number]));
             }
             Event::AddGroup(line, at) => self.add_late_group(*line, SERVICES[*at]),
+            Event::Remove(number) => {
+                let mut rows = stage.store.enrollments(EnrollmentId::START, 100).unwrap();
+                rows.retain(|it| it.enabled && it.overlay_of.is_none());
+                if let Some(row) = rows.get(number % rows.len().max(1)) {
+                    let removed = stage
+                        .store
+                        .remove_enrollment(row, entry("enrollment.removed"));
+                    removed.unwrap();
+                }
+            }
         }
     }
 

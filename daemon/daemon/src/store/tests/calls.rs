@@ -39,7 +39,7 @@ impl Stage {
     /// Ends a job: devices in `heard` were reached, all others are called again at `again_at`.
     fn end(&self, job: &HubJobRow, heard: &[&str], again_at: UnixSeconds) {
         let end = |call: &HubCall| {
-            let heard = heard.contains(&call.device.as_str());
+            let heard = heard.contains(&call.hub_device.as_str());
             HubTaskEnd {
                 id: call.id,
                 round: call.round,
@@ -56,7 +56,10 @@ impl Stage {
 }
 
 fn devices(job: &HubJobRow) -> Vec<&str> {
-    job.calls.iter().map(|call| call.device.as_str()).collect()
+    job.calls
+        .iter()
+        .map(|call| call.hub_device.as_str())
+        .collect()
 }
 
 /// A device is counted once, however many hubs it is called at; it is reached when one of them has
