@@ -89,6 +89,7 @@
 //! | `gateway` | a full disk, a slow one, a root that is read-only, weeks offline |
 //! | `receipts` | a place that a receipt calls done is as the receipt says, after every test |
 //! | `receipt_stories` | receipts after repeats, second compromises, restores and reloads |
+//! | `repeated_deletions` | exclusions in force delete again what hubs got back |
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
 //! | `operator` | failures for scripts, the newest of the journal, certificates fetched again |
@@ -168,6 +169,7 @@ mod reload;
 mod relying_party;
 mod removal;
 mod renewal;
+mod repeated_deletions;
 mod request;
 mod restored;
 mod restored_drift;

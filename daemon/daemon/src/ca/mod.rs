@@ -184,6 +184,13 @@ struct SharedState {
     liveness: Liveness,
 }
 
+/// Records which services have a hub: one that has come deletes what exclusions in force ask for.
+fn record_hubs(issuer: &Issuer, services: &Services) -> Result<(), Error> {
+    let hubs = services.hubs.keys().cloned().collect();
+    issuer.store().record_hubs(hubs, issuer.now())?;
+    Ok(())
+}
+
 impl CertificateAuthority {
     /// Loads what is on record, and abandons what the last run left open.
     pub fn start(config: Config) -> Result<Self, Error> {
@@ -198,6 +205,7 @@ impl CertificateAuthority {
             liveness: Liveness::default(),
         };
         let issuer = Issuer::start(config.store, config.tokens, config.issuer, config.callbacks)?;
+        record_hubs(&issuer, &config.settings.services)?;
         Ok(Self::compose(issuer, config.settings, Arc::new(shared)))
     }
 
@@ -207,6 +215,7 @@ impl CertificateAuthority {
         let issuer =
             self.issuer
                 .reconfigured(config.tokens, config.issuer, config.callbacks, entry)?;
+        record_hubs(&issuer, &config.settings.services)?;
         Ok(Self::compose(
             issuer,
             config.settings,

@@ -11,7 +11,9 @@ use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
 use super::exclusion::KnownGroup;
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion};
+use super::{
+    Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion, repeated_deletion,
+};
 use crate::enrollment::exclusion::{AccessPath, BlockingGroup, Group, of_new_group};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -166,9 +168,11 @@ pub(super) fn exclude_again(
         .iter()
         .filter(|it| it.provisioning == provisioning && !it.is_blocking);
     let mut added = BTreeSet::new();
+    let mut last = None;
     for blocking in here.flat_map(|it| of_new_group(it, &hierarchy, &excluded, &groups)) {
         if added.insert(blocking.certificate) {
             let id = add_blocking(tx, &blocking, at)?;
+            last = Some(id);
             mark::raise_urgent(
                 tx,
                 id,
@@ -177,7 +181,11 @@ pub(super) fn exclude_again(
             )?;
         }
     }
-    Ok(())
+    // Devices may have registered by the group above in between.
+    match last {
+        Some(last) => repeated_deletion::at_service(tx, provisioning, Some(last), at),
+        None => Ok(()),
+    }
 }
 
 /// Adds a blocking group; if a block needs it, the end of that block removes it.
@@ -226,23 +234,42 @@ fn exclude_beside(
         };
         block::hand_over(tx, block, &undo)?;
     }
+    // The device may have registered by the group before it was on record.
+    repeated_deletion::of_device(tx, &row.provisioning, device, None, at)?;
     Ok(Some(row.id))
 }
 
-/// Returns the devices that are blocked, or have a compromised leaf that has not expired or may be
-/// lost by a restore.
-fn excluded_devices(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<String>, StoreError> {
-    let devices = tx.query_all(
-        "SELECT name FROM block WHERE kind = 'device' AND lifted_at IS NULL
-         UNION SELECT i.subject FROM intent i JOIN certificate c ON c.intent = i.id
+/// The devices with a compromised leaf that has not expired at `?1` or may be lost by a restore, or
+/// `?3` alone.
+const COMPROMISED: &str = "SELECT i.subject FROM intent i JOIN certificate c ON c.intent = i.id
          WHERE c.revoked_at IS NOT NULL AND c.revocation_reason = ?2
-           AND i.role = 'device' AND i.not_after >= ?1
-         UNION SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
-         WHERE r.reason = 'compromise' AND r.started_at >= (SELECT min(restored_at) FROM restore)",
-        params![now, RevocationReason::KeyCompromise.code()],
-        |row| row.get(0),
-    )?;
+           AND i.role = 'device' AND i.not_after >= ?1 AND (?3 IS NULL OR i.subject = ?3)
+     UNION SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
+         WHERE r.reason = 'compromise' AND r.started_at >= (SELECT min(restored_at) FROM restore)
+           AND (?3 IS NULL OR e.name = ?3)";
+
+/// Returns the devices that are blocked or compromised.
+pub(super) fn excluded_devices(
+    tx: &Tx<'_>,
+    now: UnixSeconds,
+) -> Result<BTreeSet<String>, StoreError> {
+    let blocks = "SELECT name FROM block WHERE kind = 'device' AND lifted_at IS NULL";
+    let sql = format!("{blocks} UNION {COMPROMISED}");
+    let reason = RevocationReason::KeyCompromise.code();
+    let none: Option<&str> = None;
+    let devices = tx.query_all(&sql, params![now, reason, none], |row| row.get(0))?;
     Ok(devices.into_iter().collect())
+}
+
+/// Returns whether a compromise of this device is in force.
+pub(super) fn is_compromised(
+    tx: &Tx<'_>,
+    device: &str,
+    now: UnixSeconds,
+) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS ({COMPROMISED})");
+    let reason = RevocationReason::KeyCompromise.code();
+    tx.query_one(&sql, params![now, reason, device], |row| row.get(0))
 }
 
 /// Returns the generations that are revoked or on hold and have not expired.

@@ -30,6 +30,20 @@ impl Store {
     ) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| compromised_until(tx, subject, now))
     }
+
+    /// Returns whether an enrollment has a compromise that is open, or began at `since` or later.
+    pub fn has_compromise(
+        &self,
+        enrollment: EnrollmentId,
+        since: UnixSeconds,
+    ) -> Result<bool, StoreError> {
+        self.read(|tx| {
+            let sql = "SELECT EXISTS (
+                 SELECT 1 FROM roll WHERE enrollment = ?1 AND reason = 'compromise'
+                   AND (state NOT IN ('done', 'aborted') OR started_at >= ?2))";
+            tx.query_one(sql, params![enrollment, since], |row| row.get(0))
+        })
+    }
 }
 
 pub(super) fn compromised_until(
@@ -195,7 +209,11 @@ pub(super) fn begin_authorities(
     rolls.collect()
 }
 
-fn of_authority_and_below(authority: &str, hierarchy: &[Generation]) -> BTreeSet<GenerationId> {
+/// Returns all generations of an authority, and those below them.
+pub(super) fn of_authority_and_below(
+    authority: &str,
+    hierarchy: &[Generation],
+) -> BTreeSet<GenerationId> {
     let own = hierarchy.iter().filter(|it| it.authority == authority);
     own.flat_map(|it| below(it.id, hierarchy)).collect()
 }

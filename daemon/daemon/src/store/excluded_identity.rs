@@ -98,6 +98,20 @@ pub(super) fn delete_unknown(
     Ok(())
 }
 
+/// Returns the exclusions in force of groups, generations and authorities that may concern a device
+/// of this service which is not on record.
+pub(super) fn causes_in_force(tx: &Tx<'_>, service: &str) -> Result<Vec<HubCause>, StoreError> {
+    let sql = "SELECT 'roll', id FROM roll
+             WHERE authority IS NOT NULL AND reason = 'compromise' AND parent IS NULL
+         UNION ALL SELECT 'block', id FROM block
+             WHERE lifted_at IS NULL AND (kind = 'generation' OR kind = 'group' AND EXISTS (
+                 SELECT 1 FROM json_each(block.restricted) its
+                 WHERE its.value ->> '$.provisioning' = ?1))";
+    tx.query_all(sql, params![service], |row| {
+        Ok(HubCause::of(row.get(0)?, row.get(1)?))
+    })
+}
+
 /// Queues the deletion of the identity of a device whose unknown enrollment is being removed, for
 /// each exclusion at its service that may concern it.
 pub(super) fn delete_for_all(
@@ -107,16 +121,7 @@ pub(super) fn delete_for_all(
     enrollment: EnrollmentId,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let sql = "SELECT 'roll', id FROM roll
-             WHERE authority IS NOT NULL AND reason = 'compromise' AND parent IS NULL
-         UNION ALL SELECT 'block', id FROM block
-             WHERE lifted_at IS NULL AND (kind = 'generation' OR kind = 'group' AND EXISTS (
-                 SELECT 1 FROM json_each(block.restricted) its
-                 WHERE its.value ->> '$.provisioning' = ?1))";
-    let causes = tx.query_all(sql, params![service], |row| {
-        Ok(HubCause::of(row.get(0)?, row.get(1)?))
-    })?;
-    for cause in causes {
+    for cause in causes_in_force(tx, service)? {
         let task = NewHubTask::deletion(service, device, Some(enrollment));
         hub_task::queue(tx, cause, &[task], at)?;
     }

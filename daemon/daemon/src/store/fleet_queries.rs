@@ -162,25 +162,7 @@ impl Store {
         strangers: bool,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
-        self.read(|tx| {
-            let sql = format!(
-                "SELECT d.registration_id FROM device d
-                 JOIN certificate c ON c.intent = d.certificate
-                 WHERE EXISTS (
-                     SELECT 1 FROM intent i JOIN certificate ic ON ic.intent = i.id
-                     WHERE i.subject = d.registration_id AND i.purpose = 'leaf' AND i.issuer IN {})
-                   OR ?2 AND EXISTS (
-                     SELECT 1 FROM hub_observation p WHERE p.device = d.registration_id
-                       AND p.certificate IS NOT NULL AND NOT EXISTS (
-                         SELECT 1 FROM certificate its JOIN intent i ON i.id = its.intent
-                         WHERE its.sha256 = p.certificate AND i.subject = d.registration_id))
-                 ORDER BY {LAST_SEEN} DESC, d.registration_id LIMIT ?3",
-                values_of_1!()
-            );
-            tx.query_all(&sql, params![list(generations), strangers, limit], |row| {
-                row.get(0)
-            })
-        })
+        self.read(|tx| devices_to_clear(tx, generations, strangers, limit))
     }
 
     /// Returns the progress of a roll from the generations `old` to `new`, which retires the old
@@ -219,6 +201,32 @@ impl Store {
             })
         })
     }
+}
+
+/// Does [`Store::devices_to_clear`] within the caller's transaction.
+pub(super) fn devices_to_clear(
+    tx: &Tx<'_>,
+    generations: &[GenerationId],
+    strangers: bool,
+    limit: u32,
+) -> Result<Vec<String>, StoreError> {
+    let sql = format!(
+        "SELECT d.registration_id FROM device d
+         JOIN certificate c ON c.intent = d.certificate
+         WHERE EXISTS (
+             SELECT 1 FROM intent i JOIN certificate ic ON ic.intent = i.id
+             WHERE i.subject = d.registration_id AND i.purpose = 'leaf' AND i.issuer IN {})
+           OR ?2 AND EXISTS (
+             SELECT 1 FROM hub_observation p WHERE p.device = d.registration_id
+               AND p.certificate IS NOT NULL AND NOT EXISTS (
+                 SELECT 1 FROM certificate its JOIN intent i ON i.id = its.intent
+                 WHERE its.sha256 = p.certificate AND i.subject = d.registration_id))
+         ORDER BY {LAST_SEEN} DESC, d.registration_id LIMIT ?3",
+        values_of_1!()
+    );
+    tx.query_all(&sql, params![list(generations), strangers, limit], |row| {
+        row.get(0)
+    })
 }
 
 fn list(generations: &[GenerationId]) -> String {

@@ -368,7 +368,8 @@ impl Store {
     }
 
     /// Returns at most `limit` finished tasks that may be deleted: tasks done before `before` whose
-    /// roll or block has ended, and all but the newest `keep`.
+    /// roll or block has ended, and all but the newest `keep`. Tasks of compromised devices without
+    /// a roll stay: nothing else shows that the hub was cleared.
     pub fn hub_tasks_to_forget(
         &self,
         before: UnixSeconds,
@@ -377,7 +378,8 @@ impl Store {
     ) -> Result<Vec<HubTaskId>, StoreError> {
         self.read(|tx| {
             tx.query_all(
-                "SELECT t.id FROM hub_task t WHERE t.done_at IS NOT NULL AND (
+                "SELECT t.id FROM hub_task t
+                 WHERE t.done_at IS NOT NULL AND t.cause <> 'device' AND (
                      t.done_at < ?1 AND NOT EXISTS (
                          SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id
                            AND r.state NOT IN ('done', 'aborted'))
@@ -500,6 +502,7 @@ pub(super) fn queue(
          ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
              done_at = NULL, answer = NULL, reached = NULL, job = NULL, outcome = NULL,
              hub = NULL, hub_device = NULL, round = round + 1,
+             enrollment = coalesce(excluded.enrollment, enrollment),
              attempts = CASE WHEN done_at IS NULL THEN attempts ELSE 0 END,
              last_error = CASE WHEN done_at IS NULL THEN last_error END,
              queued_at = excluded.queued_at,

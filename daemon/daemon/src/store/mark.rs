@@ -4,7 +4,7 @@ use super::audit::{self, AuditEntry};
 use super::engine::dialect::greatest;
 use super::engine::{Parameter, Row, Tx, params};
 use super::json::to_json;
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, repeated_deletion};
 use crate::enrollment::history::History;
 use crate::ids::{CaCertificateId, EnrollmentId, MarkId};
 use serde_json::Value;
@@ -292,10 +292,7 @@ fn observe(
                 drift.to_string()
             ],
         )?,
-        (MarkSubject::Enrollment(id), Observation::Gone) => tx.execute(
-            "DELETE FROM enrollment WHERE id = ?1 AND leaving = 1",
-            params![id],
-        )?,
+        (MarkSubject::Enrollment(id), Observation::Gone) => delete(tx, id, at)?,
         (MarkSubject::CaCertificate(id), Observation::Gone) => tx.execute(
             "UPDATE ca_certificate SET gone = 1, drift = NULL WHERE id = ?1 AND removed = 1",
             params![id],
@@ -312,6 +309,19 @@ fn observe(
         | (MarkSubject::CaCertificate(_), Observation::InPlace { .. }) => 0,
     };
     Ok(())
+}
+
+/// Deletes an enrollment that is gone. Its rolls go with it, so a compromise of its device asks for
+/// the deletion of the identity by the device's name from then on.
+fn delete(tx: &Tx<'_>, id: EnrollmentId, at: UnixSeconds) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM enrollment WHERE id = ?1 AND leaving = 1 RETURNING provisioning, name";
+    let deleted: Option<(String, String)> =
+        tx.query_optional(sql, params![id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((service, name)) = deleted else {
+        return Ok(0);
+    };
+    repeated_deletion::without_roll(tx, &service, &name, at)?;
+    Ok(1)
 }
 
 /// Reads the subject of a mark from two columns: the enrollment's id, or the CA certificate's.

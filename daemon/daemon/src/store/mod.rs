@@ -86,6 +86,7 @@ mod probe;
 mod readings;
 mod readmission;
 mod renewal_notice;
+mod repeated_deletion;
 mod request;
 mod restore;
 mod retry;

@@ -471,13 +471,16 @@ CREATE TABLE ca_certificate (
 
 -- The load of a provisioning service: how much of its limits is used, by whatever program, at the
 -- last count; how many scans have begun, when one last ended, and the last restore before that one.
+-- `hub` is whether the configuration last named a hub of it: exclusions queue deletions there.
 CREATE TABLE service_load (
     provisioning    TEXT    PRIMARY KEY,
     groups          INTEGER,
     ca_certificates INTEGER,
     scans           INTEGER NOT NULL DEFAULT 0,
     scanned_at      INTEGER,
-    scanned_restore INTEGER
+    scanned_restore INTEGER,
+    hub             INTEGER NOT NULL DEFAULT 0
+                    CONSTRAINT service_load_hub_valid CHECK (hub IN (0, 1))
 ) STRICT;
 
 -- A backup was restored: what was recorded between `lost_since`, when the backup was made, and

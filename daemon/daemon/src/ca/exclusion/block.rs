@@ -152,6 +152,11 @@ impl Exclusions {
             services.extend(self.services.names.iter().cloned());
         }
         if is_in_force {
+            // A service or a hub may have left the configuration since.
+            services.extend(
+                self.store
+                    .services_with_deletions(&[HubCause::Block(id)], None)?,
+            );
             places.extend(self.admitted_places(&block, &restricted, &services)?);
             for service in self.services_in_doubt(&block, &services)? {
                 places.extend(self.unknown_enrollments(&service)?);

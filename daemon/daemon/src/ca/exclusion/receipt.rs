@@ -15,6 +15,7 @@ use super::place::{Place, PlaceCode, PlaceState};
 use crate::ca::Error;
 use crate::ca::hierarchy::Generation;
 use crate::enrollment::roll::{HubPolicy, RollReason};
+use crate::enrollment::slots::Slots;
 use crate::ids::{GenerationId, RollId};
 use crate::store::{EnrollmentKind, RollSubject};
 use serde::Serialize;
@@ -55,6 +56,8 @@ impl Exclusions {
         hub: HubPolicy,
     ) -> Result<Receipt, Error> {
         let mut places = self.crl_places(device)?;
+        let mut own = BTreeSet::new();
+        let mut since = self.issuer.now();
         for roll in rolls {
             let roll = self.store.roll(*roll)?;
             let RollSubject::Enrollment { id, .. } = roll.subject else {
@@ -63,15 +66,23 @@ impl Exclusions {
             let enrollment = self.store.enrollment(id)?;
             places.push(self.enrollment_place(&enrollment));
             places.extend(self.hub_places_of(&roll, &enrollment)?);
+            since = since.min(roll.started_at);
+            own.insert(enrollment.provisioning);
         }
-        // A roll at a service that is not configured could not end, so there is none.
+        // Enrollments without a roll: their service was not configured, or they came later.
         for row in self.store.enrollments_named(device)? {
-            let is_own = row.kind == EnrollmentKind::Individual;
-            if is_own && !self.services.names.contains(&row.provisioning) {
+            let service = &row.provisioning;
+            if row.kind != EnrollmentKind::Individual || own.contains(service) {
+                continue;
+            }
+            let is_configured = self.services.names.contains(service);
+            if is_configured && self.store.has_compromise(row.id, since)? {
+                own.insert(row.provisioning);
+            } else if row.slots != Slots::Empty {
                 places.push(self.enrollment_place(&row));
             }
         }
-        places.extend(self.hub_places_without_path(device, hub)?);
+        places.extend(self.hub_places_without_roll(device, hub, &own)?);
         places.extend(self.unknown_places_of_device(device)?);
         Ok(places.into())
     }

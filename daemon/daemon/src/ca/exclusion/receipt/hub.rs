@@ -7,10 +7,9 @@ use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
-use crate::store::{
-    Elsewhere, EnrollmentKind, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow,
-};
+use crate::store::{Elsewhere, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 impl Exclusions {
     /// Returns the answer of a hub to the compromise of a device.
@@ -26,20 +25,19 @@ impl Exclusions {
         self.hub_places(&[HubCause::Roll(roll.id)], service)
     }
 
-    /// Returns the answers of the hubs of services that have no enrollment of a compromised device.
-    pub(super) fn hub_places_without_path(
+    /// Returns the answers of the hubs of services, but for `own`, that have no roll of a
+    /// compromised device.
+    pub(super) fn hub_places_without_roll(
         &self,
         device: &str,
         hub: HubPolicy,
+        own: &BTreeSet<String>,
     ) -> Result<Vec<Place>, Error> {
-        let rows = self.store.enrollments_named(device)?;
-        let has_own = |service: &str| {
-            let is_own = |it: &&EnrollmentRow| it.kind == EnrollmentKind::Individual;
-            let mut own = rows.iter().filter(is_own);
-            own.any(|it| it.provisioning == service)
-        };
         let mut places = Vec::new();
-        for service in self.services.names.iter().filter(|it| !has_own(it)) {
+        let mut services = BTreeSet::from_iter(self.services.names.iter().cloned());
+        let causes = [HubCause::Device];
+        services.extend(self.store.services_with_deletions(&causes, Some(device))?);
+        for service in services.difference(own) {
             let Some(rate) = self.services.hubs.get(service).copied() else {
                 places.push(hub_not_configured(service));
                 continue;
@@ -49,9 +47,10 @@ impl Exclusions {
                 continue;
             }
             let deletions = self.store.hub_deletions_of_device(device, service)?;
-            // A finished task is forgotten some time after its end.
             if deletions != HubDeletions::default() {
                 places.extend(deletion_places(service, &deletions, rate));
+            } else if self.store.is_compromised(device, self.issuer.now())? {
+                places.push(never_asked(service, device));
             }
         }
         Ok(places)
@@ -86,6 +85,14 @@ pub(super) fn hub_policy(roll: &RollRow) -> HubPolicy {
 fn hub_not_configured(service: &str) -> Place {
     let answer = "no [provisioning.hub] is configured: delete the identities there yourself";
     Place::hub(service, PlaceCode::HubNotConfigured, json!({}), answer)
+}
+
+fn never_asked(service: &str, device: &str) -> Place {
+    let answer = format!(
+        "the hub was never asked to delete the identity of {device} for this compromise: repeat it"
+    );
+    let parameters = json!({ "device": device });
+    Place::hub(service, PlaceCode::IdentitiesUnknown, parameters, answer)
 }
 
 fn kept_place(service: &str, device: &str) -> Place {

@@ -40,16 +40,19 @@ impl Exclusions {
         let mut services: BTreeSet<String> = self.services.names.iter().cloned().collect();
         services.extend(late.keys().cloned());
         services.extend(self.store.services_with_unknown(None)?);
+        let causes = Vec::from_iter(rolls.iter().map(|it| HubCause::Roll(it.id)));
+        services.extend(self.store.services_with_deletions(&causes, None)?);
         for service in services {
             let unknown = self.unknown_enrollments(&service)?;
             match late.remove(&service) {
                 Some(open) => places.extend(open),
                 None if unknown.is_some() => {}
+                // Its hub has open deletions; nothing was observed at the service.
+                None if !self.services.names.contains(&service) => {}
                 None => places.push(self.settled_service_place(&rolls, &service)?),
             }
             places.extend(unknown);
             if hubs_are_due {
-                let causes = Vec::from_iter(rolls.iter().map(|it| HubCause::Roll(it.id)));
                 places.extend(self.unknown_identities(&causes, &service)?);
             }
             places.extend(self.hubs_places(&rolls, &service, hubs_are_due)?);
