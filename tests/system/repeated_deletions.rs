@@ -252,3 +252,42 @@ fn add_group(emulator: &Emulator, name: &str, certificate: &str) {
     let body = body.as_object().unwrap().clone();
     emulator.create_record(Kind::Group, name, body).unwrap();
 }
+
+/// Another client enables what excludes a blocked device and a blocked generation, and the devices
+/// register. Verifies: the daemon disables both again, and their identities are deleted again.
+#[test]
+fn an_exclusion_that_was_undone_deletes_again() {
+    let (env, devices) = below_line_1(&["press-1", "press-2"]);
+    let block_device = ["device", "block", "press-1"];
+    let block_line = [&["authority", "block"], &LINE[..]].concat();
+    let show_line = [&["block", "show", "generation"], &LINE[..]].concat();
+    for (block, show, kind, name, device) in [
+        (
+            &block_device[..],
+            &["block", "show", "device", "press-1"][..],
+            Kind::Individual,
+            "press-1",
+            &devices[0],
+        ),
+        (&block_line, &show_line, Kind::Group, "line-1", &devices[1]),
+    ] {
+        reload(&env, &env.configuration());
+        let blocked = env.json(block);
+        assert_eq!(blocked["receipt"]["complete"], true, "{blocked:#}");
+        let merge = json!({ "provisioningStatus": "enabled" });
+        let merge = merge.as_object().unwrap().clone();
+        env.emulator.edit_record(kind, name, merge).unwrap();
+        is_assigned(&env.emulator, device);
+        assert!(env.emulator.hub_identity(&device.id).is_some());
+        reload(&env, &(env.configuration() + SCANS));
+        until("it is excluded again", || {
+            let record = match kind {
+                Kind::Individual => env.emulator.individual(name),
+                Kind::Group => env.emulator.group(name),
+            };
+            (record?["provisioningStatus"] == "disabled").then_some(())
+        });
+        completes(&env, show);
+        assert!(env.emulator.hub_identity(&device.id).is_none(), "{name}");
+    }
+}

@@ -8,7 +8,6 @@ use crate::enrollment::history::History;
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
-use crate::ids::EnrollmentId;
 use crate::store::{EnrollmentKind, EnrollmentRow, LostPeriod, Observation};
 use serde_json::Value;
 use std::time::Duration;
@@ -32,7 +31,7 @@ impl Reconciler {
         let desired = desired.as_ref();
         let observed = observed.as_ref();
         let drift = drift_policy(&row, observed, lost, self.drift);
-        let history = row.history.observed(observed);
+        let history = row.history.clone().observed(observed);
         match plan(desired, observed, &history, drift) {
             Plan::Settled => Ok(Outcome::Done(observation(desired, observed))),
             // The mark is cleared all the same: the difference is an alarm until an operator or the
@@ -44,7 +43,9 @@ impl Reconciler {
             // On record before the call. If its answer is lost, the next turn has to know our own
             // write from that of another client, and the service names no author.
             Plan::Create { record } => {
-                self.record_attempt(row.id, history.sending(desired))
+                // Without it a group may have admitted the device.
+                let was_deleted = row.observed_at.is_some();
+                self.record_attempt(&row, history.sending(desired), was_deleted)
                     .await?;
                 let created = dps.create(id.borrowed(), &record).await?;
                 Ok(after_write(desired, &created))
@@ -64,13 +65,15 @@ impl Reconciler {
                         "enrollment was changed outside Hallmark"
                     );
                 }
-                self.record_attempt(row.id, history.sending(desired))
+                let was_changed = !repaired.is_empty();
+                self.record_attempt(&row, history.sending(desired), was_changed)
                     .await?;
                 let replaced = dps.replace(id.borrowed(), &record, &etag).await?;
                 Ok(after_write(desired, &replaced))
             }
             Plan::Delete { etag } => {
-                self.record_attempt(row.id, history.sending(None)).await?;
+                self.record_attempt(&row, history.sending(None), false)
+                    .await?;
                 dps.delete(id.borrowed(), &etag).await?;
                 // The answer shows no record: the next turn observes that it is gone.
                 Ok(Outcome::Again)
@@ -78,11 +81,32 @@ impl Reconciler {
         }
     }
 
-    async fn record_attempt(&self, id: EnrollmentId, history: History) -> Result<(), Failure> {
-        self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?))
-            .await?;
-        Ok(())
+    /// Records an attempt. Where it restores an exclusion which another program has undone,
+    /// what is excluded may have registered, so the deletions at the hub are made again.
+    async fn record_attempt(
+        &self,
+        row: &EnrollmentRow,
+        history: History,
+        was_undone: bool,
+    ) -> Result<(), Failure> {
+        let repairs = was_undone && excludes(row);
+        let row = row.clone();
+        let recorded = self.blocking(move |ca| {
+            let store = ca.store();
+            if !repairs {
+                return Ok(store.record_attempt(row.id, &history)?);
+            }
+            store.record_repair(&row, &history, ca.now())?;
+            ca.wake();
+            Ok(())
+        });
+        Ok(recorded.await?)
     }
+}
+
+/// Whether an enrollment excludes, or admits less than a group would.
+fn excludes(row: &EnrollmentRow) -> bool {
+    !row.leaving && (!row.enabled || row.overlay_of.is_some())
 }
 
 /// Returns the policy for drift in this turn, where `configured` is that of the configuration.
