@@ -253,6 +253,38 @@ fn add_group(emulator: &Emulator, name: &str, certificate: &str) {
     emulator.create_record(Kind::Group, name, body).unwrap();
 }
 
+/// A group that is not on record admits a blocked device, and is removed; the service puts that
+/// off. Verifies: the receipt of the block stays open until the group is gone, and is complete only
+/// when the hub has no identity of the device.
+#[test]
+fn a_removed_unknown_group_stays_in_the_receipt_of_a_device() {
+    let two = Two::with_groups(&["dps"]);
+    let env = &two.env;
+    env.json(&["device", "block", "press-1"]);
+    let show = ["block", "show", "device", "press-1"];
+    completes(env, &show);
+
+    add_group(&two.other, "theirs", &env.authority("line-1"));
+    is_assigned(&two.other, &two.device);
+    unknown(env, &["theirs"]);
+    let away = Fault::on("group.delete", Action::status(503)).times(1_000);
+    two.other.inject(away).unwrap();
+    env.run(&[
+        "enrollment",
+        "remove",
+        "--group",
+        "theirs",
+        "--provisioning",
+        "old",
+    ]);
+    let shown = env.json(&show);
+    assert_eq!(shown["receipt"]["complete"], false, "{shown:#}");
+    two.other.clear_faults();
+    completes(env, &show);
+    assert!(two.other.group("theirs").is_none());
+    assert!(two.other.hub_identity("press-1").is_none());
+}
+
 /// Another client enables what excludes a blocked device and a blocked generation, and the devices
 /// register. Verifies: the daemon disables both again, and their identities are deleted again.
 #[test]

@@ -10,7 +10,10 @@ use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::unknown_enrollment::FoundEnrollment;
-use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, excluded_identity};
+use super::{
+    Store, StoreError, UnixSeconds, access_path, block, conflicts, excluded_identity,
+    repeated_deletion,
+};
 use crate::enrollment::exclusion::AccessPath;
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
@@ -91,14 +94,20 @@ impl Store {
             )?;
             let subject = MarkSubject::Enrollment(id);
             mark::raise(tx, subject, "enrollment removed", entry.at)?;
-            if hub && found.kind == EnrollmentKind::Individual {
-                excluded_identity::delete_for_all(
-                    tx,
-                    &found.provisioning,
-                    &found.name,
-                    id,
-                    entry.at,
-                )?;
+            let FoundEnrollment {
+                provisioning: service,
+                name,
+                ..
+            } = &found;
+            match found.kind {
+                _ if !hub => {}
+                EnrollmentKind::Individual => {
+                    repeated_deletion::of_device(tx, service, name, Some(id), entry.at)?;
+                    excluded_identity::delete_for_all(tx, service, name, id, entry.at)?;
+                }
+                EnrollmentKind::Group => {
+                    repeated_deletion::at_service(tx, service, Some(id), entry.at)?;
+                }
             }
             audit::append(tx, &entry)
         })

@@ -124,6 +124,25 @@ impl Store {
         self.read(|tx| tx.query_all(&sql, params![device], |row| Ok((row.get(0)?, row.get(1)?))))
     }
 
+    /// Returns the enrollments that are being removed, of which nothing else is on record, and that
+    /// may admit this device until its service was observed without them.
+    pub fn unknown_being_removed_for(
+        &self,
+        device: &str,
+    ) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|tx| {
+            let condition = format!(
+                "WHERE e.status = 'enabled' AND {REMOVED_UNKNOWN}
+                   AND (e.kind = 'individual' AND e.name = ?1
+                     OR e.kind = 'group' AND NOT EXISTS (
+                         SELECT 1 FROM enrollment o WHERE o.provisioning = e.provisioning
+                           AND o.kind = 'individual' AND o.name = ?1))
+                 ORDER BY e.id"
+            );
+            enrollment_rows(tx, &condition, params![device])
+        })
+    }
+
     /// Returns how many enabled enrollments of each service are not on record, with the name of the
     /// first one.
     pub fn unknown_by_service(&self) -> Result<Vec<(String, i64, String)>, StoreError> {

@@ -100,8 +100,8 @@ impl Exclusions {
         Ok(services)
     }
 
-    /// Returns the open places of services at which an enrollment that is not on record may admit
-    /// an excluded device: a scan has found it after the exclusion.
+    /// Returns the places of services at which an enrollment that is not on record may admit an
+    /// excluded device: a scan has found it after the exclusion, or it is being removed.
     pub(in crate::ca::exclusion) fn unknown_places_of_device(
         &self,
         device: &str,
@@ -120,7 +120,10 @@ impl Exclusions {
             let code = PlaceCode::EnrollmentsUnknown;
             Place::service(&service, code, parameters, answer)
         };
-        Ok(found.into_iter().map(place).collect())
+        let mut places = Vec::from_iter(found.into_iter().map(place));
+        let removed = self.store.unknown_being_removed_for(device)?;
+        places.extend(removed.iter().map(|row| self.enrollment_place(row)));
+        Ok(places)
     }
 
     /// Returns the place of a hub that may have identities of devices that are not on record: until
