@@ -271,6 +271,23 @@ fn a_device_is_compromised() {
 }
 
 #[test]
+fn certificates_are_asked_for() {
+    let env = TestEnv::running();
+    let mut page = Runbook::of("Ask for a certificate");
+    // `request.rs` sends the same request with the files and the port of the environment.
+    assert_eq!(page.line(&[]).0[0], "curl");
+    has_request(&env, "device", "pump-7");
+    env.write("devices.csv", "pump-7,pump-7.csr\n");
+    page.text(&env);
+    std::fs::create_dir(env.path("requests")).unwrap();
+    env.write("requests/pump-8.csr", &Request::new("device", "pump-8").csr);
+    page.text(&env);
+    for device in ["pump-7", "pump-8"] {
+        assert!(env.path(&format!("certificates/{device}.pem")).exists());
+    }
+}
+
+#[test]
 fn a_certificate_is_revoked() {
     let env = with_operators();
     let station = env.enlist("station", "station-1");
