@@ -404,3 +404,30 @@ fn the_identity_of_an_adopted_device_is_deleted_with_its_generation() {
     let hub = states(&blocked, "identities_deleted");
     assert_eq!(hub, ["done"], "{blocked:#}");
 }
+
+/// The enrollment of a device was added after the backup, and no group admits the device. Verifies:
+/// it is adopted; a block excludes the device, and the end of the block leaves the enrollment.
+#[test]
+fn an_adopted_enrollment_that_no_group_replaces_outlives_a_block() {
+    let mut env = TestEnv::new();
+    env.configure(&(env.configuration() + "\n[policy]\nscan_interval = \"1s\"\n"));
+    env = env.started();
+    env.add_group("stations", "operations");
+    let device = env.station().obtain(&Request::device("press-1"));
+    let file = create(&env);
+    env.run(&["enrollment", "add", "--individual", "press-1"]);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    env.stop();
+    assert_eq!(restore(&env, &file).code, Some(0));
+    env.start();
+    env.wait_ready();
+    unknown(&env, &["press-1"]);
+    env.run(&["enrollment", "adopt", "--individual", "press-1"]);
+    env.wait_in_sync();
+    env.run(&["device", "block", "press-1"]);
+    is_out(&env, &device);
+    env.run(&["device", "unblock", "press-1"]);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+}

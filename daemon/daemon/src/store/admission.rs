@@ -231,6 +231,7 @@ fn exclude_beside(
         let undo = Undo::Device {
             id: row.id,
             leaving,
+            added: path.individual.is_none(),
         };
         block::hand_over(tx, block, &undo)?;
     }

@@ -171,12 +171,23 @@ fn refuse_excluded(
 }
 
 /// Returns the group of the service that would admit the device without the enrollment; any group
-/// if its leaf is not on record.
+/// if a leaf in it is not on record.
 fn group_beside(
     tx: &Tx<'_>,
     adopted: &NewEnrollment,
     at: UnixSeconds,
 ) -> Result<Option<String>, StoreError> {
+    let mut are_known = true;
+    for leaf in adopted.slots.held() {
+        let sql = "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1)";
+        let is_known: bool = tx.query_one(sql, params![leaf.as_bytes()], |row| row.get(0))?;
+        are_known &= is_known;
+    }
+    if are_known {
+        let mut groups = access_path::groups_admitting(tx, &adopted.name, at)?;
+        groups.retain(|it| it.provisioning == adopted.provisioning);
+        return Ok(groups.first().map(|it| it.name.clone()));
+    }
     let paths = access_path::access_paths(tx, &adopted.name, &[], at)?;
     let here = |it: &&AccessPath| it.provisioning == adopted.provisioning;
     let group = paths.iter().find(here).and_then(|it| it.group.clone());

@@ -75,10 +75,12 @@ pub(super) enum Undo {
         to: Slots,
     },
     Remove(EnrollmentId),
-    /// `leaving` is whether the enrollment was being removed when the block came.
+    /// `leaving` is whether the enrollment was being removed when the block came. `added` is
+    /// whether the block has added it, so that a group admits the device without it.
     Device {
         id: EnrollmentId,
         leaving: bool,
+        added: bool,
     },
 }
 

@@ -389,6 +389,7 @@ fn apply(
             let undo = Undo::Device {
                 id: row.id,
                 leaving,
+                added: path.individual.is_none(),
             };
             (row, Some(undo))
         }

@@ -115,10 +115,10 @@ fn revert(
             }
             restore(tx, &row, &from, blocking)?;
         }
-        Undo::Device { id, leaving } => {
+        Undo::Device { id, leaving, added } => {
             let enabled = conflicts::may_enable(tx, &row, &row.slots)?;
             set_status(tx, *id, enabled)?;
-            let goes = *leaving || row.overlay_of.is_some();
+            let goes = *leaving || *added;
             let is_compromised = compromised_until(tx, &row.name, at)?.is_some()
                 || restore::has_lost_compromise(tx, &row.name)?;
             if goes && !is_compromised {
