@@ -27,6 +27,14 @@ use std::collections::BTreeSet;
 const DEVICES_MAX: u32 = 1_000_000;
 
 impl Store {
+    /// Returns the services that have a hub by the last start or reload. An exclusion queues its
+    /// deletions there: a reload records a new hub before the next configuration is in use.
+    pub fn services_with_hub(&self) -> Result<BTreeSet<String>, StoreError> {
+        let sql = "SELECT provisioning FROM service_load WHERE hub = 1";
+        let services = self.read(|tx| tx.query_all(sql, params![], |row| row.get(0)))?;
+        Ok(services.into_iter().collect())
+    }
+
     /// Records which services have a hub. Where one has come, queues the deletions of all
     /// exclusions in force. Returns whether one has come.
     pub fn record_hubs(
@@ -34,9 +42,7 @@ impl Store {
         services: BTreeSet<String>,
         at: UnixSeconds,
     ) -> Result<bool, StoreError> {
-        let known = "SELECT provisioning FROM service_load WHERE hub = 1";
-        let known = self.read(|tx| tx.query_all(known, params![], |row| row.get(0)))?;
-        let known = BTreeSet::<String>::from_iter(known);
+        let known = self.services_with_hub()?;
         if known == services {
             return Ok(false);
         }

@@ -70,7 +70,7 @@ impl Exclusions {
                 self.generation_named(authority, *number)?;
             }
         }
-        let hubs = self.services.hubs.keys().cloned().collect();
+        let hubs = self.store.services_with_hub()?;
         let recorded = self.exclude(subject, Cause::Block(reason.to_owned()), hubs, entry)?;
         let block = recorded.block;
         block.ok_or_else(|| Error::stop(Code::Internal, "a block was not recorded"))

@@ -69,7 +69,7 @@ impl Rollovers {
         let subject = Excluded::Generation(authority.to_owned(), number);
         // The deletions of devices on record follow when the services exclude the authority
         // (`queue_identities`).
-        let hubs = self.services.hubs.keys().cloned().collect();
+        let hubs = self.store.services_with_hub()?;
         let recorded = self.exclusions.exclude(subject, cause, hubs, entry)?;
         let rolls = recorded.rolls;
         Ok(CompromisedAuthority { rolls, problems })
@@ -135,10 +135,11 @@ impl Rollovers {
         let devices = self
             .store
             .devices_to_clear(&generations, strangers, DEVICES_LISTED_MAX)?;
+        let hubs = self.store.services_with_hub()?;
         for chunk in devices.chunks(IDENTITIES_PER_CHUNK) {
-            let mut tasks = Vec::with_capacity(chunk.len() * self.services.hubs.len());
+            let mut tasks = Vec::with_capacity(chunk.len() * hubs.len());
             for device in chunk {
-                tasks.extend(self.services.hubs.keys().map(|service| NewHubTask {
+                tasks.extend(hubs.iter().map(|service| NewHubTask {
                     provisioning: service.clone(),
                     device: device.clone(),
                     action: HubAction::Delete,
@@ -152,7 +153,7 @@ impl Rollovers {
         self.store
             .repeat_unknown_deletions(HubCause::Roll(roll.id), self.issuer.now())?;
         if strangers {
-            let services = self.services.hubs.keys().cloned().collect();
+            let services = hubs.into_iter().collect();
             let cause = HubCause::Roll(roll.id);
             self.store
                 .queue_group_registrations(cause, services, self.issuer.now())?;

@@ -55,7 +55,7 @@ impl Rollovers {
         let device = self.exclusions.named_device(&compromise.registration_id)?;
         let hubs = match compromise.hub {
             HubPolicy::Reprovision => BTreeSet::new(),
-            HubPolicy::Delete => self.services.hubs.keys().cloned().collect(),
+            HubPolicy::Delete => self.store.services_with_hub()?,
         };
         let detail = LeafDetail {
             hub: Some(compromise.hub),
