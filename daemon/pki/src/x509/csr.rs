@@ -77,7 +77,7 @@ fn no_server_name(profile: SubjectAlternativeNames) -> &'static str {
 impl CsrRefusal {
     pub(super) fn damaged(field: &'static str) -> CsrRefusal {
         CsrRefusal::Malformed(format!(
-            "its {field} is damaged; make it once more, for example with `openssl req -new -key \
+            "it is damaged in its {field}; make it once more, for example with `openssl req -new -key \
              KEY`, and send all of it"
         ))
     }

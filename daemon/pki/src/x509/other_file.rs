@@ -173,6 +173,9 @@ impl OtherFile {
             | [INTEGER, INTEGER, INTEGER]
             | [SEQUENCE, OCTET_STRING, 0] => OtherFile::PrivateKey,
             [SEQUENCE, BIT_STRING, 0] => OtherFile::PublicKey,
+            [SEQUENCE, SEQUENCE, BIT_STRING] if file.children().nth(3).is_some() => {
+                OtherFile::Damaged
+            }
             [SEQUENCE, SEQUENCE, BIT_STRING] => OtherFile::of_signed(first),
             // Other contents of CMS, such as encrypted ones.
             [OBJECT_IDENTIFIER, tag, 0] if tag == context(0) => OtherFile::WithoutCertificates,

@@ -39,6 +39,20 @@ fn a_stranger_did_not_issue_it() {
     assert!(ROOT.verify_issued_by(&stranger).is_err());
 }
 
+/// It is no attribute certificate either, which has three parts, too.
+#[test]
+fn a_certificate_with_a_fourth_part_is_damaged() {
+    let der = ROOT.der();
+    let parts = [&der[4..], &[0x05, 0x00]].concat();
+    let length = u16::try_from(parts.len()).expect("is short").to_be_bytes();
+    let longer = [&[0x30, 0x82], &length[..], &parts].concat();
+    assert_eq!(der[..2], longer[..2]);
+    assert_eq!(
+        parse_first(&longer),
+        Err(BundleRefusal::Other(OtherFile::Damaged))
+    );
+}
+
 #[test]
 fn a_chain_survives_pem() {
     let chain = [ROOT.clone(), ROOT.clone()];

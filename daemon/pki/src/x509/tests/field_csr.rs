@@ -234,14 +234,14 @@ fn attributes_may_be_left_out_and_are_refused_by_name() {
         refused(
             &with(&attributes).der(),
             Code::CsrMalformed,
-            "attributes is damaged",
+            "damaged in its attributes",
         );
     }
     let damaged = Draft::with_attributes(&[(RFC, &[&tlv(4, b"x")])]);
     refused(
         &damaged.der(),
         Code::CsrMalformed,
-        "requested extensions is damaged",
+        "damaged in its requested extensions",
     );
     let two = [tlv(ATTRIBUTES, &[]), tlv(ATTRIBUTES, &[])].concat();
     refused(&with(&two).der(), Code::CsrMalformed, "no PKCS #10");

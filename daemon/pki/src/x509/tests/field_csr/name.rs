@@ -161,5 +161,9 @@ fn names_are_read_under_either_identifier_and_must_agree() {
     }
     let damaged = extensions(&[&sequence(&[&identifier("2.5.29.17"), &tlv(4, b"x")])]);
     let damaged = Draft::with_attributes(&[(RFC, &[&damaged])]).der();
-    refused(&damaged, Code::CsrMalformed, "alternative names is damaged");
+    refused(
+        &damaged,
+        Code::CsrMalformed,
+        "damaged in its subject alternative names",
+    );
 }
