@@ -25,6 +25,33 @@ fn the_example_that_ships_is_a_configuration() {
     assert_eq!(configuration.admin, Path::new("/run/hallmark/admin.sock"));
 }
 
+/// In the example that ships, each line of `[policy]` has the default, or says it: "without it, …".
+#[test]
+fn the_example_that_ships_says_the_defaults() {
+    let (_, lines) = EXAMPLE.split_once("[policy]\n").unwrap();
+    let default_of = |line: &str| {
+        let (key, value) = line.split_once(" = ").expect(line);
+        let said = line.split_once("without it, ").map(|(_, said)| said);
+        format!("{key} = {}\n", said.unwrap_or(value))
+    };
+    let said: String = lines.lines().map(default_of).collect();
+    let policy: policy::Policy = toml::from_str(&said).unwrap();
+    assert_eq!(
+        format!("{policy:?}"),
+        format!("{:?}", policy::Policy::default())
+    );
+    // The keys that there are, as the refusal of another one lists them.
+    let refusal = toml::from_str::<policy::Policy>("nonsense = 1").unwrap_err();
+    let refusal = refusal.to_string();
+    let (_, keys) = refusal.split_once("expected one of ").unwrap();
+    for key in keys.split('`').skip(1).step_by(2) {
+        assert!(
+            said.contains(&format!("{key} = ")),
+            "the example lacks {key}"
+        );
+    }
+}
+
 #[test]
 fn the_gateway_that_ships_is_a_configuration() {
     let configuration = parse(include_str!("../../../../docs/gateway.toml")).unwrap();

@@ -173,7 +173,7 @@ pub enum StoreError {
     #[error("{0}")]
     Conflict(String),
     /// The change would break a constraint of the schema: the data has changed since it was read.
-    #[error("the database refuses the change (constraint {}); read the state again", .0.name())]
+    #[error("the state has changed since it was read, so nothing was changed; repeat the command")]
     Violates(Constraint),
     /// An open roll or a block would be affected: the code says which.
     #[error("{message}")]

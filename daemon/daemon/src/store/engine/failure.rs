@@ -73,7 +73,10 @@ impl From<rusqlite::Error> for StoreError {
                 if code.code == ErrorCode::ConstraintViolation =>
             {
                 let message = message.as_deref().unwrap_or_default();
-                StoreError::Violates(Constraint::named(name_of(code.extended_code, message)))
+                let constraint = Constraint::named(name_of(code.extended_code, message));
+                // Its name means nothing to an operator.
+                tracing::debug!(constraint = constraint.name(), "change refused");
+                StoreError::Violates(constraint)
             }
             rusqlite::Error::SqliteFailure(code, _) => {
                 StoreError::Unavailable(match remedy(code.code) {
@@ -217,6 +220,17 @@ mod tests {
             if trigger.contains("RAISE") {
                 assert!(trigger.contains(&format!(", '{name}')")), "{trigger}");
             }
+        }
+    }
+
+    /// Verifies that no name of the schema is in a text for operators.
+    #[test]
+    fn a_violation_is_reported_without_the_name_of_the_constraint() {
+        for (columns, name) in UNIQUE {
+            let violated = StoreError::Violates(Constraint::named(name));
+            let shown = violated.to_string();
+            let is_named = [columns, name].iter().any(|it| shown.contains(**it));
+            assert!(!is_named && !shown.contains("constraint"), "{shown}");
         }
     }
 
