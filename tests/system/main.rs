@@ -77,6 +77,7 @@
 //! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, line by line |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
+//! | `adopted_keys` | adopted authorities with RSA and Ed25519 keys, through a rollover |
 //! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
 //! | `encodings` | certificates that are encoded unlike ours: kept octet by octet, or refused |
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
@@ -104,6 +105,7 @@
 
 mod access;
 mod adopted;
+mod adopted_keys;
 mod adoption;
 mod authority_compromise;
 mod authority_crash;

@@ -106,6 +106,38 @@ fn intermediates_in_a_tpm_have_their_root_in_softhsm() {
     let remarks = shown["remarks"].to_string();
     assert!(remarks.contains("in the database"), "{remarks}");
     gateway.env.run(&["token", "check", "gate"]);
+    makes_only_its_kinds_of_key(&gateway.env);
+}
+
+/// A rollover to a key that the TPM cannot make is refused when it is started, and the answer says
+/// what to do; one to another key that it can make ends.
+fn makes_only_its_kinds_of_key(env: &TestEnv) {
+    let roll = |kind: &str| {
+        let command = [
+            "roll",
+            "start",
+            "--authority",
+            "line-1",
+            "--reason",
+            "expiry",
+        ];
+        env.hallmark(&[&command[..], &["--key-type", kind]].concat())
+    };
+    for kind in ["ed25519", "rsa4096"] {
+        let refused = roll(kind);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        for words in ["key_type_forbidden", "token gate", "another --key-type"] {
+            assert!(refused.error.contains(words), "no {words}: {refused:?}");
+        }
+    }
+    assert_eq!(env.count("roll"), 0);
+    let output = roll("rsa2048");
+    assert_eq!(output.code, Some(0), "{output:?}");
+    until("the successor serves", || {
+        let shown = env.json(&["authority", "show", "line-1"]);
+        (shown[1]["state"] == "serving").then_some(shown)
+    });
+    is_good(env, &env.enlist("device", "press-3"));
 }
 
 /// Verifies: a client that is not served gets `Retry-After`; every client is served in the end, by
