@@ -184,13 +184,6 @@ struct SharedState {
     liveness: Liveness,
 }
 
-/// Records which services have a hub: one that has come deletes what exclusions in force ask for.
-fn record_hubs(issuer: &Issuer, services: &Services) -> Result<(), Error> {
-    let hubs = services.hubs.keys().cloned().collect();
-    issuer.store().record_hubs(hubs, issuer.now())?;
-    Ok(())
-}
-
 impl CertificateAuthority {
     /// Loads what is on record, and abandons what the last run left open.
     pub fn start(config: Config) -> Result<Self, Error> {
@@ -205,8 +198,15 @@ impl CertificateAuthority {
             liveness: Liveness::default(),
         };
         let issuer = Issuer::start(config.store, config.tokens, config.issuer, config.callbacks)?;
-        record_hubs(&issuer, &config.settings.services)?;
-        Ok(Self::compose(issuer, config.settings, Arc::new(shared)))
+        let authority = Self::compose(issuer, config.settings, Arc::new(shared));
+        match authority.exclusions.record_hubs() {
+            // Nothing can be excluded either until the store writes; then a turn records them.
+            Err(error) if error.code == Code::StoreUnavailable => {
+                tracing::error!(%error, "hubs not recorded, will retry");
+            }
+            result => result?,
+        }
+        Ok(authority)
     }
 
     /// Returns this authority under another configuration, on record as `entry`. On failure nothing
@@ -215,12 +215,9 @@ impl CertificateAuthority {
         let issuer =
             self.issuer
                 .reconfigured(config.tokens, config.issuer, config.callbacks, entry)?;
-        record_hubs(&issuer, &config.settings.services)?;
-        Ok(Self::compose(
-            issuer,
-            config.settings,
-            Arc::clone(&self.shared),
-        ))
+        let authority = Self::compose(issuer, config.settings, Arc::clone(&self.shared));
+        authority.exclusions.record_hubs()?;
+        Ok(authority)
     }
 
     fn compose(issuer: Issuer, settings: Settings, shared: Arc<SharedState>) -> Self {

@@ -152,6 +152,7 @@ impl Application {
         rest.note("CA certificates", ca.enrollments().want_verified());
         rest.note("finished work", ca.forget_finished_hub_tasks());
         rest.note_due("proof of possession", ca.enrollments().prove_possession());
+        rest.note("hubs", ca.exclusions().record_hubs());
         // A certificate that goes on hold now is on the CRL that is signed next.
         rest.note_due("blocks", ca.exclusions().advance_blocks());
         rest.note_due("shared keys", ca.issuer().prove_shared_keys());

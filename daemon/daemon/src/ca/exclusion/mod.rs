@@ -12,9 +12,9 @@ pub mod receipt;
 pub mod revoke;
 mod sweep;
 
-use super::Issuer;
 use super::crl::CrlPublisher;
 use super::services::Services;
+use super::{Error, Issuer};
 use crate::store::Store;
 use std::sync::Arc;
 
@@ -39,6 +39,14 @@ impl Exclusions {
             crls,
             services,
         }
+    }
+
+    /// Records which services have a hub: one that has come deletes what exclusions in force ask
+    /// for.
+    pub fn record_hubs(&self) -> Result<(), Error> {
+        let hubs = self.services.hubs.keys().cloned().collect();
+        self.store.record_hubs(hubs, self.issuer.now())?;
+        Ok(())
     }
 
     pub(super) fn issuer(&self) -> Arc<Issuer> {
