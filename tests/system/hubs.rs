@@ -231,6 +231,32 @@ fn the_identity_that_the_record_names_is_deleted() {
     assert!(env.emulator.hub_identity("press-8").is_some());
 }
 
+/// The enrollments of two devices are removed, and the service deletes their registration records
+/// with them. Verifies: an exclusion afterwards still names the hub that is not configured, and
+/// deletes the identity under the device id that the record named.
+#[test]
+fn the_identities_of_removed_enrollments_are_found() {
+    let (env, in_one, in_two) = a_device_in_each(true);
+    let asset = merged(json!({ "deviceId": "Asset-0815" }));
+    env.emulator
+        .edit_record(Kind::Individual, &in_one.id, asset)
+        .unwrap();
+    is_assigned(&env.emulator, &in_one);
+    assert_eq!(env.emulator.hubs_with("Asset-0815"), [ONE]);
+    for device in [&in_one, &in_two] {
+        env.run(&["enrollment", "remove", "--individual", &device.id]);
+    }
+    env.wait_in_sync();
+
+    let output = env.json(&["device", "block", &in_one.id]);
+    assert_eq!(output["receipt"]["complete"], true, "{output}");
+    assert!(env.emulator.hubs_with("Asset-0815").is_empty(), "{output}");
+    let output = env.json(&["device", "block", &in_two.id]);
+    names_the_other_hub(&output, &in_two.id);
+    assert_eq!(output["receipt"]["complete"], false, "{output}");
+    assert_eq!(env.emulator.hubs_with(&in_two.id), [TWO]);
+}
+
 /// Verifies: an identity with this registration id that belongs to another device stays.
 #[test]
 fn the_identity_of_another_device_stays() {

@@ -5,6 +5,7 @@
 //! it, and hubs distinguish upper and lower case. So only the record names an identity.
 
 use crate::enrollment::hub_identity::HubPlace;
+use crate::enrollment::record::Record;
 use serde::Deserialize;
 
 /// The record of one registration.
@@ -18,6 +19,12 @@ pub struct RegistrationRecord {
 }
 
 impl RegistrationRecord {
+    /// Reads it from an individual enrollment, if the service shows it there.
+    pub fn of_enrollment(enrollment: &Record) -> Option<Self> {
+        let shown = enrollment.fields().get("registrationState")?;
+        Self::deserialize(shown).ok()
+    }
+
     /// Returns the identity of the device, if the service has assigned it to a hub.
     pub fn place(&self) -> Option<HubPlace> {
         let named = |text: &Option<String>| text.clone().filter(|it| !it.is_empty());

@@ -7,6 +7,7 @@ use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::hub_identity::HubPlace;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::EnrollmentId;
 
 /// The state of a device in its hub, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +159,23 @@ pub(super) fn find(
         params![provisioning, device],
         from_row,
     )
+}
+
+/// Keeps the place that an individual enrollment was last observed to name, before an observation
+/// without a place replaces that: another program has deleted the enrollment or its registration
+/// record. A place on record stays.
+pub(super) fn keep_place(tx: &Tx<'_>, enrollment: EnrollmentId) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO hub_place (provisioning, device, hub, hub_device)
+         SELECT provisioning, name, lower(observed ->> '$.registrationState.assignedHub'),
+                observed ->> '$.registrationState.deviceId'
+         FROM enrollment WHERE id = ?1 AND kind = 'individual'
+           AND observed ->> '$.registrationState.assignedHub' <> ''
+           AND observed ->> '$.registrationState.deviceId' <> ''
+         ON CONFLICT (provisioning, device) DO NOTHING",
+        params![enrollment],
+    )?;
+    Ok(())
 }
 
 fn from_row(row: &Row<'_>) -> Result<HubObservation, StoreError> {

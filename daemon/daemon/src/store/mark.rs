@@ -4,7 +4,7 @@ use super::audit::{self, AuditEntry};
 use super::engine::dialect::greatest;
 use super::engine::{Parameter, Row, Tx, params};
 use super::json::to_json;
-use super::{Store, StoreError, UnixSeconds, repeated_deletion};
+use super::{Store, StoreError, UnixSeconds, hub_observation, repeated_deletion};
 use crate::enrollment::history::History;
 use crate::ids::{CaCertificateId, EnrollmentId, MarkId};
 use serde_json::Value;
@@ -59,6 +59,19 @@ pub enum Observation {
     Gone,
     /// A CA certificate, verified.
     Verified,
+}
+
+impl Observation {
+    /// Returns whether the service shows with the enrollment in which hub the device is.
+    fn names_place(&self) -> bool {
+        let record = match self {
+            Observation::InPlace { record, .. } => Some(record),
+            Observation::Drifted { record, .. } => record.as_ref(),
+            Observation::Gone | Observation::Verified => None,
+        };
+        let hub = record.and_then(|it| it.pointer("/registrationState/assignedHub"));
+        hub.and_then(Value::as_str).is_some_and(|it| !it.is_empty())
+    }
 }
 
 impl Store {
@@ -270,6 +283,11 @@ fn observe(
     observation: &Observation,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
+    if let MarkSubject::Enrollment(id) = subject
+        && !observation.names_place()
+    {
+        hub_observation::keep_place(tx, id)?;
+    }
     match (subject, observation) {
         (MarkSubject::Enrollment(id), Observation::InPlace { history, record }) => tx.execute(
             concat!(

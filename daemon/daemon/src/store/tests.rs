@@ -24,6 +24,7 @@ mod stored_name;
 
 use super::*;
 use crate::enrollment::ca_certificate::{self, VerificationCode};
+use crate::enrollment::hub_identity::HubPlace;
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::certificate::join;
@@ -293,6 +294,40 @@ fn a_mark_is_cleared_only_by_work_for_its_last_cause() {
         2,
         "the newer cause is still to be looked at"
     );
+}
+
+/// The service assigns a device, and another program deletes the enrollment and so its registration
+/// record. Verifies: the place that was observed stays on record.
+#[test]
+fn the_place_of_a_deleted_enrollment_stays_on_record() {
+    let stage = Stage::new();
+    let enrollment = stage.enroll("pump-7");
+    stage.issue("pump-7", 2);
+    let observe = |observation| {
+        let marks = stage.store.due_marks("dps", unix(2_000), 10, true);
+        let mark = marks.unwrap().remove(0);
+        stage
+            .store
+            .complete_mark(&mark, observation, unix(2_000))
+            .unwrap();
+        stage.store.hub_place("dps", "PUMP-7").unwrap()
+    };
+    let assigned = json!({ "assignedHub": "One.azure-devices.net", "deviceId": "Asset-7" });
+    let in_place = Observation::InPlace {
+        history: Box::default(),
+        record: json!({ "registrationState": assigned }),
+    };
+    assert_eq!(observe(in_place), None);
+    let row = stage.store.enrollment(enrollment.id).unwrap();
+    let removed = entry("enrollment.removed");
+    stage.store.remove_enrollment(&row, removed).unwrap();
+    let kept = HubPlace {
+        hub: "one.azure-devices.net".into(),
+        device_id: "Asset-7".into(),
+    };
+    assert_eq!(observe(Observation::Gone), Some(kept));
+    let found = stage.store.find_enrollment(enrollment.id).unwrap();
+    assert!(found.is_none());
 }
 
 #[test]

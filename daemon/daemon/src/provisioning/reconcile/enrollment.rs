@@ -72,6 +72,9 @@ impl Reconciler {
                 Ok(after_write(desired, &replaced))
             }
             Plan::Delete { etag } => {
+                if let Id::Individual(id) = &id {
+                    self.keep_place(id, observed).await?;
+                }
                 self.record_attempt(&row, history.sending(None), false)
                     .await?;
                 dps.delete(id.borrowed(), &etag).await?;

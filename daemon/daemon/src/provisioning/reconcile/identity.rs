@@ -10,6 +10,7 @@ use super::{Failure, Reconciler};
 use crate::ca::exclusion::hub_identity::IdentityHolder;
 use crate::enrollment::hub_identity::{HubIdentity, HubPlace};
 use crate::enrollment::id::RegistrationId;
+use crate::enrollment::record::Record;
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
 use crate::provisioning::registration::RegistrationRecord;
@@ -107,6 +108,25 @@ impl Reconciler {
         self.blocking(move |ca| Ok(ca.store().record_hub_place(&service, &device, place)?))
             .await?;
         Ok(Some(named))
+    }
+
+    /// Records the place of a device whose individual enrollment, `observed`, is about to be
+    /// deleted. Its registration record goes with it, so nothing at the service names the identity
+    /// from then on.
+    pub(super) async fn keep_place(
+        &self,
+        device: &RegistrationId,
+        observed: Option<&Record>,
+    ) -> Result<(), Failure> {
+        let shown = observed.and_then(RegistrationRecord::of_enrollment);
+        let record = match shown {
+            Some(record) => Some(record),
+            None => self.clients.dps.registration(device).await?,
+        };
+        if let Some(place) = record.and_then(|it| it.place()) {
+            self.last_place(device.as_str(), Some(&place)).await?;
+        }
+        Ok(())
     }
 
     /// Every place at a configured hub that may have an identity of the device, although the record
