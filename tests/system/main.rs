@@ -152,6 +152,7 @@ mod keys;
 mod leaf_faults;
 mod load;
 mod modes;
+mod open_places;
 mod operations_authority;
 mod operator;
 mod own_authority;

@@ -4,10 +4,13 @@
 //! excluded in the groups alone is still admitted by it.
 
 use super::engine::dialect::{from_hex, values_of_1};
-use super::engine::{Parameters, Tx, params};
+use super::engine::{Parameter, Parameters, Tx, params};
 use super::enrollment::{EnrollmentRow, enrollment_rows};
 use super::{Store, StoreError, UnixSeconds};
+use crate::enrollment::desired::Status;
 use crate::enrollment::exclusion::Individual;
+use crate::enrollment::record::{ObservedSlot, Record};
+use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{EnrollmentId, GenerationId};
 use std::collections::BTreeSet;
@@ -81,16 +84,34 @@ impl HeldLeaves {
     }
 }
 
+/// How many enrollments that wait for the operator are named for each service.
+const NAMED_MAX: usize = 20;
+
+/// How many rows are read at once to find those.
+const PAGE: i64 = 100;
+
 /// The individual enrollments of one service whose devices have a leaf by some generations.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct IndividualsBelow {
     pub provisioning: String,
     /// The number of enrollments.
     pub total: i64,
     /// How many of them the service was not observed to have as desired.
     pub open: i64,
-    /// Why the service does not follow in one of them, if it has said so.
+    /// How many of these the daemon changes by itself.
+    pub pending: i64,
+    /// Why the service does not follow in one of these, if it has said so.
     pub last_error: Option<String>,
+    /// The first few that wait for the operator and may admit such a leaf: the service rejects the
+    /// change, or another program has changed them.
+    pub stuck: Vec<EnrollmentRow>,
+}
+
+impl IndividualsBelow {
+    /// Returns whether one of them may admit such a leaf.
+    pub fn may_admit(&self) -> bool {
+        self.pending > 0 || !self.stuck.is_empty()
+    }
 }
 
 impl Store {
@@ -109,7 +130,7 @@ impl Store {
               OR {HOLDS_UNKNOWN})",
             values_of_1!()
         );
-        self.read(|tx| counts(tx, &condition, params![list(generations), now]))
+        self.read(|tx| counts(tx, generations, &condition, &now))
     }
 
     /// Counts, for each service, the individual enrollments beside this group. Their devices were
@@ -127,30 +148,127 @@ impl Store {
             from_hex!(),
             values_of_1!()
         );
-        self.read(|tx| counts(tx, &condition, params![list(generations), group]))
+        self.read(|tx| counts(tx, generations, &condition, &group))
     }
 }
 
+/// Counts for `condition`, where `?1` is the list of generations and `?2` is `second`.
 fn counts(
     tx: &Tx<'_>,
+    generations: &BTreeSet<GenerationId>,
     condition: &str,
-    parameters: Parameters<'_>,
+    second: &dyn Parameter,
 ) -> Result<Vec<IndividualsBelow>, StoreError> {
+    let list = list(generations);
     let sql = format!(
         "SELECT e.provisioning, count(*),
-             count(*) FILTER (WHERE m.id IS NOT NULL OR e.drift IS NOT NULL), max(m.last_error)
+             count(*) FILTER (WHERE m.id IS NOT NULL OR e.drift IS NOT NULL),
+             count(*) FILTER (WHERE m.parked = 0), max(m.last_error) FILTER (WHERE m.parked = 0)
          FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id
          WHERE e.kind = 'individual' AND {condition}
          GROUP BY e.provisioning ORDER BY e.provisioning"
     );
-    tx.query_all(&sql, parameters, |row| {
+    let mut counts = tx.query_all(&sql, &[&list, second], |row| {
         Ok(IndividualsBelow {
             provisioning: row.get(0)?,
             total: row.get(1)?,
             open: row.get(2)?,
-            last_error: row.get(3)?,
+            pending: row.get(3)?,
+            last_error: row.get(4)?,
+            stuck: Vec::new(),
         })
-    })
+    })?;
+    for it in counts.iter_mut().filter(|it| it.open > it.pending) {
+        let condition = format!("{condition} AND e.provisioning = ?3");
+        it.stuck = stuck(
+            tx,
+            generations,
+            &condition,
+            &[&list, second, &it.provisioning],
+        )?;
+    }
+    Ok(counts)
+}
+
+/// Returns the first enrollments that wait for the operator and may admit a leaf by one of these
+/// generations. `condition` has three parameters.
+fn stuck(
+    tx: &Tx<'_>,
+    generations: &BTreeSet<GenerationId>,
+    condition: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let condition = format!(
+        "WHERE e.kind = 'individual' AND (m.parked = 1 OR m.id IS NULL AND e.drift IS NOT NULL)
+         AND {condition} AND e.id > ?4 ORDER BY e.id LIMIT ?5"
+    );
+    let mut stuck = Vec::new();
+    let mut after = EnrollmentId::START;
+    loop {
+        let page = [parameters, params![after, PAGE]].concat();
+        let rows = enrollment_rows(tx, &condition, &page)?;
+        let Some(last) = rows.last() else {
+            return Ok(stuck);
+        };
+        after = last.id;
+        for row in rows {
+            if may_admit(tx, &row, generations)? {
+                stuck.push(row);
+            }
+            if stuck.len() == NAMED_MAX {
+                return Ok(stuck);
+            }
+        }
+    }
+}
+
+/// Returns whether an enrollment that waits for the operator may admit a leaf by one of these
+/// generations. Where another program has changed it, it is as last observed. Where the service
+/// rejects a change, an earlier one may be in place whose answer was lost.
+fn may_admit(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+    generations: &BTreeSet<GenerationId>,
+) -> Result<bool, StoreError> {
+    if row.mark.is_some() {
+        return Ok(true);
+    }
+    let Some(observed) = row.observed.clone() else {
+        return Ok(false);
+    };
+    let Ok(record) = Record::parse(observed) else {
+        return Ok(true);
+    };
+    if record.status() == Some(Status::Disabled) {
+        return Ok(false);
+    }
+    let Some(member) = record.x509_member() else {
+        return Ok(false);
+    };
+    for slot in SlotName::BOTH {
+        let may_admit = match record.slot(member, slot) {
+            ObservedSlot::Empty => false,
+            ObservedSlot::Certificate(leaf) => {
+                issuer_of(tx, leaf)?.is_none_or(|it| generations.contains(&it))
+            }
+            ObservedSlot::Reference(_) | ObservedSlot::Unreadable => true,
+        };
+        if may_admit {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the generation that signed a certificate on record.
+fn issuer_of(tx: &Tx<'_>, leaf: Thumbprint) -> Result<Option<GenerationId>, StoreError> {
+    let issuer: Option<Option<GenerationId>> = tx.query_optional(
+        "SELECT i.issuer FROM certificate c JOIN intent i ON i.id = c.intent
+         WHERE c.sha256 = ?1 AND i.purpose = 'leaf'",
+        params![leaf.as_bytes()],
+        |row| row.get(0),
+    )?;
+    Ok(issuer.flatten())
 }
 
 /// Returns the individual enrollments that hold a leaf by one of these generations. A leaf that is

@@ -256,11 +256,13 @@ impl Exclusions {
         }
         places.extend(rows.iter().map(|row| self.enrollment_place(row)));
         for it in self.individuals_of(block)? {
-            let place = self.individuals_place(&it);
-            // They have a line of their own if the service has no other, or if they are not done.
-            let has_line = places.iter().any(|it| it.place == place.place);
-            if !has_line || place.state != PlaceState::Done {
-                places.push(place);
+            for place in self.individuals_places(&it) {
+                // They have a line of their own if the service has no other, or if they are not
+                // done.
+                let has_line = places.iter().any(|it| it.place == place.place);
+                if !has_line || place.state != PlaceState::Done {
+                    places.push(place);
+                }
             }
         }
         Ok(places)

@@ -14,6 +14,7 @@ codes! {
         AuthorityAdmitted => "authority_admitted",
         AuthorityExcluded => "authority_excluded",
         AuthorityExclusionPending => "authority_exclusion_pending",
+        CaCertificateParked => "ca_certificate_parked",
         CrlNotSigned => "crl_not_signed",
         CrlSigned => "crl_signed",
         DevicesRemaining => "devices_remaining",
@@ -63,6 +64,7 @@ impl PlaceCode {
             | PlaceCode::IndividualsPending
             | PlaceCode::RegistrationsPending => PlaceState::Pending,
             PlaceCode::AuthorityAdmitted
+            | PlaceCode::CaCertificateParked
             | PlaceCode::EnrollmentDrifted
             | PlaceCode::EnrollmentParked
             | PlaceCode::EnrollmentsUnknown

@@ -185,8 +185,8 @@ impl Rollovers {
         }
     }
 
-    /// In a compromise, lists the individual enrollments of devices below that the configured
-    /// services are not observed to have as desired: they take precedence over the groups.
+    /// In a compromise, lists the individual enrollments of devices below that may admit them at
+    /// the configured services: they take precedence over the groups.
     fn individuals_open(&self, roll: &RollRow, now: UnixSeconds) -> Result<Vec<String>, Error> {
         let RollSubject::Authority { old_generation, .. } = roll.subject else {
             return Ok(Vec::new());
@@ -195,11 +195,21 @@ impl Rollovers {
             return Ok(Vec::new());
         }
         let below = self.issuer.hierarchy().subtree(old_generation);
-        let open = self.store.individuals_below(&below, now)?.into_iter();
-        Ok(open
-            .filter(|it| it.open > 0 && self.services.names.contains(&it.provisioning))
-            .map(|it| format!("{} individual enrollments at {}", it.open, it.provisioning))
-            .collect())
+        let mut individuals = self.store.individuals_below(&below, now)?;
+        individuals.retain(|it| self.services.names.contains(&it.provisioning));
+        let mut open = Vec::new();
+        for it in individuals {
+            let service = &it.provisioning;
+            if it.pending > 0 {
+                open.push(format!(
+                    "{} individual enrollments at {service}",
+                    it.pending
+                ));
+            }
+            let stuck = it.stuck.iter();
+            open.extend(stuck.map(|it| format!("individual enrollment {} at {service}", it.name)));
+        }
+        Ok(open)
     }
 
     /// Lists the groups with a compromised certificate that are being removed. They get no

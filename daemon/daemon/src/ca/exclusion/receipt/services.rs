@@ -203,15 +203,29 @@ impl Exclusions {
             }
         }
         for it in self.store.individuals_below(&below, self.issuer.now())? {
-            if it.open > 0 || !self.services.names.contains(&it.provisioning) {
-                add(late, self.individuals_place(&it));
+            if it.may_admit() || !self.services.names.contains(&it.provisioning) {
+                for place in self.individuals_places(&it) {
+                    add(late, place);
+                }
             }
         }
         Ok(())
     }
 
-    /// Returns how far a service follows in many individual enrollments.
-    pub(in crate::ca) fn individuals_place(&self, them: &IndividualsBelow) -> Place {
+    /// Returns how far a service follows in many individual enrollments, and in each of those that
+    /// wait for the operator.
+    pub(in crate::ca) fn individuals_places(&self, them: &IndividualsBelow) -> Vec<Place> {
+        let is_configured = self.services.names.contains(&them.provisioning);
+        let stuck = them.stuck.iter().filter(|_| is_configured);
+        let mut places: Vec<Place> = stuck.map(|it| self.enrollment_place(it)).collect();
+        // Enrollments that wait for the operator have lines of their own.
+        if places.is_empty() || them.pending > 0 {
+            places.insert(0, self.individuals_place(them));
+        }
+        places
+    }
+
+    fn individuals_place(&self, them: &IndividualsBelow) -> Place {
         let service = &them.provisioning;
         let total = them.total;
         let settled = total - them.open;
@@ -223,11 +237,14 @@ impl Exclusions {
             );
             return Place::service(service, PlaceCode::ServiceNotConfigured, parameters, answer);
         }
-        let code = match them.open {
+        let code = match them.pending {
             0 => PlaceCode::IndividualsSettled,
             _ => PlaceCode::IndividualsPending,
         };
         let mut answer = format!("{settled} of {total} individual enrollments are as desired");
+        if code == PlaceCode::IndividualsSettled && settled < total {
+            answer.push_str("; the others were changed outside Hallmark, and admit nothing of it");
+        }
         if let Some(error) = &them.last_error {
             answer = format!("{answer}: {error}");
             parameters["reason"] = json!(error);
@@ -246,9 +263,20 @@ impl Exclusions {
     fn ca_certificate_place(&self, held: &CaCertificateRow) -> Place {
         let service = &held.provisioning;
         let name = &held.name;
-        let parameters = json!({ "ca_certificate": name });
+        let mut parameters = json!({ "ca_certificate": name });
         if self.services.names.contains(service) {
-            let answer = format!("CA certificate {name} is being deleted");
+            let error = held.mark.as_ref().and_then(|it| it.last_error.as_deref());
+            let why = error.unwrap_or("not answered yet");
+            parameters["reason"] = json!(error);
+            if held.mark.as_ref().is_some_and(|it| it.parked) {
+                let answer = format!(
+                    "the deletion of CA certificate {name} was rejected: {why}; fix the cause, then \
+                     `hallmark push retry {name}`"
+                );
+                let code = PlaceCode::CaCertificateParked;
+                return Place::service(service, code, parameters, answer);
+            }
+            let answer = format!("CA certificate {name} is being deleted: {why}");
             let code = PlaceCode::AuthorityExclusionPending;
             return Place::service(service, code, parameters, answer);
         }
