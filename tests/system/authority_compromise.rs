@@ -367,3 +367,39 @@ fn identities_below_a_rollover_for_expiry_go_with_its_issuer() {
     let hub = places.iter().find(|it| it["place"] == "hub: dps").unwrap();
     assert_eq!(hub["parameters"]["total"], 1, "{hub}");
 }
+
+/// The rollover of the plant for expiry has ended, and the line below drains with both of its
+/// certificates in its group. The old generation of the plant is compromised, and the service
+/// refuses the change of that group. Verifies: the receipt has the group as open, and the identity
+/// stays until the service follows; then both go.
+#[test]
+fn a_compromise_waits_for_a_group_below_that_is_rolled_for_expiry() {
+    let env = begun(TestEnv::new());
+    let old = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &old);
+    start(&env, "plant", "expiry", &[]);
+    let line = roll_below(&env, "line-1");
+    comes_to(&env, &line, "draining");
+    let mut refused = Fault::on("group.put", Action::status(400)).times(1_000);
+    refused.aim.path_contains = Some("line-1".into());
+    env.emulator.inject(refused).unwrap();
+
+    let report = ["roll", "start", "--authority", "plant", "--generation", "1"];
+    let started = env.json(&[&report[..], &["--reason", "compromise"]].concat());
+    let receipt = &started["receipt"];
+    assert_eq!(receipt["complete"], false, "{started:#}");
+    let places = receipt["places"].as_array().unwrap();
+    let group = places.iter().find(|it| it["code"] == "enrollment_parked");
+    assert_eq!(group.unwrap()["state"], "open", "{started:#}");
+    is_assigned(&env.emulator, &old);
+    assert!(hub_knows(&env, &old));
+
+    env.emulator.clear_faults();
+    env.run(&["push", "retry", "line-1"]);
+    let roll = started["rolls"][0]["id"].to_string();
+    until("the receipt is complete", || {
+        (shown(&env, &roll)["receipt"]["complete"] == true).then_some(())
+    });
+    assert!(!hub_knows(&env, &old));
+    is_out(&env, &old);
+}

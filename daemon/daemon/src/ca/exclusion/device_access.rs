@@ -4,13 +4,16 @@
 
 use super::Exclusions;
 use crate::ca::profile::Role;
-use crate::ca::roll::canary;
+use crate::ca::roll::{canary, certificate_in};
 use crate::ca::{Code, Error};
 use crate::der_bytes::Der;
 use crate::enrollment::id::RegistrationId;
+use crate::enrollment::record::Record;
+use crate::enrollment::slots::SlotName;
 use crate::ids::GenerationId;
 use crate::store::{CertificateRow, EnrollmentRow};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use std::collections::BTreeSet;
 
 /// The most leaves of a device that are read, newest first.
 const LEAVES_MAX: u32 = 1_000;
@@ -63,6 +66,30 @@ impl Exclusions {
         parameters.distinguished_name = subject;
         let placeholder = parameters.self_signed(&key).map_err(failed)?;
         Ok(Some(Der::from(placeholder.der().as_ref())))
+    }
+
+    /// Returns the groups, but for those that only exclude, that hold the certificate of one of
+    /// these generations, or were last observed to: by a change that the service has not made they
+    /// still admit.
+    pub(in crate::ca) fn groups_holding(
+        &self,
+        generations: &BTreeSet<GenerationId>,
+    ) -> Result<Vec<EnrollmentRow>, Error> {
+        let hierarchy = self.issuer.hierarchy();
+        let held_by = |row: &EnrollmentRow| {
+            let seen = row.observed.clone();
+            let seen = seen.and_then(|record| Record::parse(record).ok());
+            let in_slot = |slot| certificate_in(&hierarchy, seen.as_ref()?, slot);
+            let seen = SlotName::BOTH.into_iter().filter_map(in_slot);
+            BTreeSet::from_iter(row.slots.held().into_iter().chain(seen))
+        };
+        let of_these = generations
+            .iter()
+            .filter_map(|id| hierarchy.generation(*id));
+        let of_these = BTreeSet::from_iter(of_these.map(|it| it.thumbprint()));
+        let mut groups = self.store.groups()?;
+        groups.retain(|it| it.overlay_of.is_none() && !held_by(it).is_disjoint(&of_these));
+        Ok(groups)
     }
 
     /// Returns true if an authority above has groups: they accept every leaf below it that is not

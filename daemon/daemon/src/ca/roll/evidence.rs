@@ -147,6 +147,7 @@ impl Rollovers {
         let compromised = compromised(&hierarchy, roll, name);
         let mut others_open = self.individuals_open(roll, now)?;
         others_open.extend(self.leaving_open(&leaving, &compromised));
+        others_open.extend(self.groups_below_open(roll, name)?);
         let hub = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
         Ok(Evidence {
             reason: roll.reason,
@@ -210,6 +211,26 @@ impl Rollovers {
             open.extend(stuck.map(|it| format!("individual enrollment {} at {service}", it.name)));
         }
         Ok(open)
+    }
+
+    /// In a compromise, lists the groups of authorities below that the configured services are not
+    /// observed to have as desired, and that may admit by a compromised certificate. The groups of
+    /// authorities that roll for the compromise are waited for there.
+    fn groups_below_open(&self, roll: &RollRow, name: &str) -> Result<Vec<String>, Error> {
+        if roll.reason != RollReason::Compromise {
+            return Ok(Vec::new());
+        }
+        let generations = BTreeSet::from_iter(self.to_replace(roll)?);
+        let mut open = self.exclusions.groups_holding(&generations)?;
+        open.retain(|it| {
+            let is_below = it.authority.as_deref() != Some(name);
+            let is_open = it.mark.is_some() || it.drift.is_some();
+            is_below && is_open && self.services.names.contains(&it.provisioning)
+        });
+        Ok(open
+            .iter()
+            .map(|it| format!("group {} at {}", it.name, it.provisioning))
+            .collect())
     }
 
     /// Lists the groups with a compromised certificate that are being removed. They get no
@@ -396,7 +417,11 @@ fn known_group(
 }
 
 /// The certificate that a slot holds, or whose CA certificate it names.
-fn certificate_in(hierarchy: &Hierarchy, record: &Record, slot: SlotName) -> Option<Thumbprint> {
+pub(in crate::ca) fn certificate_in(
+    hierarchy: &Hierarchy,
+    record: &Record,
+    slot: SlotName,
+) -> Option<Thumbprint> {
     match record.slot(record.x509_member()?, slot) {
         ObservedSlot::Certificate(thumbprint) => Some(thumbprint),
         ObservedSlot::Reference(name) => hierarchy

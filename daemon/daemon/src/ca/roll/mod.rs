@@ -22,6 +22,7 @@ mod waits;
 mod window;
 
 pub use authority_compromise::CompromisedAuthority;
+pub(super) use evidence::certificate_in;
 pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;
 pub use leaf_compromise::{CompromisedDevice, LeafCompromise, NewLeaf};

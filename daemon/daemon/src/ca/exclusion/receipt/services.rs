@@ -174,6 +174,7 @@ impl Exclusions {
                 add(&mut late, place);
             }
         }
+        self.add_late_groups_below(&mut late, rolls)?;
         self.add_late_individuals(&mut late, rolls)?;
         for service in &self.services.names {
             for place in self.unknown_removals(service)? {
@@ -192,16 +193,36 @@ impl Exclusions {
         Ok(late)
     }
 
+    /// Adds the groups of authorities below that do not roll for the compromise: they may hold a
+    /// certificate by the compromised one beside a good one.
+    fn add_late_groups_below(&self, late: &mut Late, rolls: &[RollRow]) -> Result<(), Error> {
+        let below = self.below(rolls);
+        let rolled: BTreeSet<_> = rolls.iter().map(|it| it.subject.name()).collect();
+        for group in self.groups_holding(&below)? {
+            let authority = group.authority.as_deref().unwrap_or_default();
+            if !rolled.contains(authority) {
+                self.add_late_group(late, &group);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the compromised generations and all below them.
+    fn below(&self, rolls: &[RollRow]) -> BTreeSet<GenerationId> {
+        let hierarchy = self.issuer.hierarchy();
+        let subtrees = rolls.iter().filter_map(|roll| match roll.subject {
+            RollSubject::Authority { old_generation, .. } => {
+                Some(hierarchy.subtree(old_generation))
+            }
+            _ => None,
+        });
+        subtrees.flatten().collect()
+    }
+
     /// Adds the services that do not follow yet in the individual enrollments of devices below,
     /// which take precedence over every group.
     fn add_late_individuals(&self, late: &mut Late, rolls: &[RollRow]) -> Result<(), Error> {
-        let hierarchy = self.issuer.hierarchy();
-        let mut below = BTreeSet::new();
-        for roll in rolls {
-            if let RollSubject::Authority { old_generation, .. } = roll.subject {
-                below.extend(hierarchy.subtree(old_generation));
-            }
-        }
+        let below = self.below(rolls);
         for it in self.store.individuals_below(&below, self.issuer.now())? {
             if it.may_admit() || !self.services.names.contains(&it.provisioning) {
                 for place in self.individuals_places(&it) {
