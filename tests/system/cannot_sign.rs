@@ -30,8 +30,8 @@ const CKR_KEY_FUNCTION_NOT_PERMITTED: u64 = 0x68;
 const CKR_PIN_LOCKED: u64 = 0xa4;
 const CKR_USER_NOT_LOGGED_IN: u64 = 0x101;
 
-/// Most time until the daemon knows the cause, and every source has tried once.
-const SETTLING: Duration = Duration::from_secs(6);
+/// More than one turn of the daemon, in which each key fails at its deadline of a second.
+const SETTLING: Duration = Duration::from_secs(9);
 /// How long signatures are then requested.
 const ASKING: Duration = Duration::from_secs(12);
 /// Most serial numbers that all sources together may cost until the cause is known: one for each
@@ -48,7 +48,7 @@ struct Scene {
 }
 
 /// Counts of recorded signatures and attempts.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct OnRecord {
     intents: i64,
     abandoned: i64,
@@ -198,10 +198,18 @@ impl Scene {
         let before = self.on_record();
         self.plan.set(faults).unwrap();
         self.everything_is_due();
-        self.asks_for(SETTLING, &[]);
-        let known = self.on_record();
-        let cost = known.abandoned - before.abandoned;
-        assert!(cost <= BEFORE_IT_IS_KNOWN, "{before:?}, {known:?}");
+        let mut known = before.clone();
+        // On a busy machine the last key fails for the first time in a later turn of the daemon.
+        loop {
+            self.asks_for(SETTLING, &[]);
+            let now = self.on_record();
+            let cost = now.abandoned - before.abandoned;
+            assert!(cost <= BEFORE_IT_IS_KNOWN, "{before:?}, {now:?}");
+            if now == known {
+                break;
+            }
+            known = now;
+        }
 
         let asked = self.asks_for(ASKING, codes);
         assert_eq!(self.on_record(), known, "after {asked} more requests");

@@ -420,9 +420,9 @@ fn an_unusable_option_never_delays_the_exclusion_of_an_authority() {
 /// The service has no room for the blocking group of a compromised line, below the group of the
 /// root. Verifies: all is excluded at once, and the command says what is missing; the successor
 /// waits, and the line's disabled group keeps the compromised certificate, so the group of the root
-/// admits no device; when another client's group is deleted, the rollover goes on. The service takes
-/// a certificate in one enrollment only, so the group of the root may admit the device while the
-/// certificate moves to its blocking group: no complete receipt leaves it admitted.
+/// admits no device; when another client's group is deleted, the rollover goes on. The service
+/// takes a certificate in one enrollment only, so the group of the root may admit the device while
+/// the certificate moves to its blocking group: no complete receipt leaves it admitted.
 #[test]
 fn a_service_without_room_never_delays_the_exclusion_of_an_authority() {
     let mut env = TestEnv::new();
