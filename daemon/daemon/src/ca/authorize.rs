@@ -125,7 +125,7 @@ impl Authorized<Issue> {
     }
 
     /// Returns true if a station, auditor or server asks for its own next certificate: that is
-    /// judged by `ca::renewal`.
+    /// judged by `ca::issuer::renewal`.
     pub(super) fn renews_itself(&self, profile: &IssuanceProfile, name: &str) -> bool {
         let judged = matches!(self.permission.scope, Scope::Devices(_) | Scope::Nothing);
         match &self.caller {

@@ -94,13 +94,10 @@ fn places_in_its_text(page: &str) -> Vec<(String, String)> {
     places.collect()
 }
 
-/// The codes in the sentences that begin with "Refused:" or "Failed:".
+/// The codes in the sentences that begin with "Answers:".
 fn refusals(page: &str) -> BTreeSet<String> {
     let items = page.split("\n\n").flat_map(|it| it.split(".\n"));
-    let items = items.filter_map(|it| {
-        let refused = it.split_once("Refused: ").or(it.split_once("Failed: "))?;
-        Some(refused.1)
-    });
+    let items = items.filter_map(|it| Some(it.split_once("Answers: ")?.1));
     items.flat_map(code_names).collect()
 }
 
