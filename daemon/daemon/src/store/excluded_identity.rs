@@ -7,10 +7,21 @@ use super::engine::{Tx, params};
 use super::enrollment::EnrollmentRow;
 use super::exclusion::{Applied, Excluded, Exclusion};
 use super::hub_task::{self, HubCause, NewHubTask};
+use super::repeated_deletion::services_with_hub;
 use super::{StoreError, UnixSeconds, group_registrations, individual};
+use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::Slots;
 use crate::ids::EnrollmentId;
 use std::collections::BTreeSet;
+
+/// Returns the services whose hubs delete the identity of an excluded device: as on record within
+/// the transaction, because a reload records a new hub and queues what is in force by then.
+fn deleting_hubs(tx: &Tx<'_>, new: &Exclusion) -> Result<BTreeSet<String>, StoreError> {
+    match new.hub {
+        HubPolicy::Delete => services_with_hub(tx),
+        HubPolicy::Reprovision => Ok(BTreeSet::new()),
+    }
+}
 
 /// Queues the groups that must be asked for devices that are not on record.
 pub(super) fn list_registrations(
@@ -22,8 +33,8 @@ pub(super) fn list_registrations(
     if matches!(new.subject, Excluded::Device(_)) {
         return Ok(());
     }
-    for service in &new.hubs {
-        group_registrations::queue(tx, cause, service, at)?;
+    for service in deleting_hubs(tx, new)? {
+        group_registrations::queue(tx, cause, &service, at)?;
     }
     Ok(())
 }
@@ -40,7 +51,7 @@ pub(super) fn delete_identity(
     let Excluded::Device(device) = &new.subject else {
         return Ok(());
     };
-    if !new.hubs.contains(&enrollment.provisioning) {
+    if !deleting_hubs(tx, new)?.contains(&enrollment.provisioning) {
         return Ok(());
     }
     let task = NewHubTask::deletion(&enrollment.provisioning, device, Some(enrollment.id));
@@ -61,7 +72,8 @@ pub(super) fn delete_without_path(
         return Ok(());
     };
     let has_path = |service: &String| applied.iter().any(|it| it.before.provisioning == *service);
-    let tasks = new.hubs.iter().filter(|it| !has_path(it));
+    let hubs = deleting_hubs(tx, new)?;
+    let tasks = hubs.iter().filter(|it| !has_path(it));
     let tasks = tasks.map(|service| NewHubTask::deletion(service, device, None));
     hub_task::queue(tx, cause, &Vec::from_iter(tasks), at)?;
     Ok(())
@@ -87,10 +99,11 @@ pub(super) fn delete_unknown(
         .iter()
         .map(|it| it.before.provisioning.as_str())
         .collect();
+    let hubs = deleting_hubs(tx, new)?;
     for row in individual::with_unknown_leaves(tx)? {
         let service = row.provisioning.as_str();
         let is_removed = row.slots == Slots::Empty && (!is_of_group || services.contains(service));
-        if new.hubs.contains(service) && (is_removed || changed.contains(&row.id)) {
+        if hubs.contains(service) && (is_removed || changed.contains(&row.id)) {
             let task = NewHubTask::deletion(service, &row.name, Some(row.id));
             hub_task::queue(tx, cause, &[task], at)?;
         }

@@ -29,6 +29,7 @@ use crate::der_bytes::Der;
 use crate::enrollment::exclusion::{
     self, End, Enrollments, Generation, Group, Individual, Remaining, Restriction,
 };
+use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{BlockId, EnrollmentId, GenerationNumber};
@@ -43,8 +44,8 @@ pub struct Exclusion {
     pub subject: Excluded,
     /// The configured provisioning services.
     pub services: Vec<String>,
-    /// The services whose hubs delete the identity of an excluded device.
-    pub hubs: BTreeSet<String>,
+    /// The fate of the identity of an excluded device at the hubs on record.
+    pub hub: HubPolicy,
     /// A block, or a compromise.
     pub cause: Cause,
     /// A certificate without a key, for a device without a leaf on record.

@@ -13,6 +13,7 @@ use super::block;
 use super::engine::{Tx, params};
 use super::enrollment::individual;
 use super::hub_task::{self, HubCause, NewHubTask};
+use super::repeated_deletion::services_with_hub;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{BlockId, IntentId};
@@ -27,7 +28,7 @@ pub struct BlockedDevice {
     pub registration_id: String,
     /// Its leaves, if they go on hold.
     pub hold: Option<Revocation>,
-    /// The services whose hubs have to delete its identity.
+    /// The services that exclude it: their hubs have to delete its identity.
     pub services: Vec<String>,
 }
 
@@ -51,12 +52,14 @@ impl Store {
             if block.lifted_at.is_some() || block.reached.as_ref() != Some(&chunk.from) {
                 return Ok(false);
             }
+            // A hub that came after the chunk was made has set `reached` to where it began.
+            let hubs = services_with_hub(tx)?;
             let mut identities = Vec::new();
             for device in &chunk.devices {
                 if let Some(revocation) = &device.hold {
                     hold(tx, block.id, revocation)?;
                 }
-                let services = device.services.iter();
+                let services = device.services.iter().filter(|it| hubs.contains(*it));
                 identities.extend(services.map(|it| (it.clone(), device.registration_id.clone())));
             }
             queue_deletions(tx, block.id, &identities, at)?;

@@ -30,9 +30,7 @@ impl Store {
     /// Returns the services that have a hub by the last start or reload. An exclusion queues its
     /// deletions there: a reload records a new hub before the next configuration is in use.
     pub fn services_with_hub(&self) -> Result<BTreeSet<String>, StoreError> {
-        let sql = "SELECT provisioning FROM service_load WHERE hub = 1";
-        let services = self.read(|tx| tx.query_all(sql, params![], |row| row.get(0)))?;
-        Ok(services.into_iter().collect())
+        self.read(services_with_hub)
     }
 
     /// Records which services have a hub. Where one has come, queues the deletions of all
@@ -113,6 +111,12 @@ impl Store {
     pub fn is_compromised(&self, device: &str, now: UnixSeconds) -> Result<bool, StoreError> {
         self.read(|tx| admission::is_compromised(tx, device, now))
     }
+}
+
+pub(super) fn services_with_hub(tx: &Tx<'_>) -> Result<BTreeSet<String>, StoreError> {
+    let sql = "SELECT provisioning FROM service_load WHERE hub = 1";
+    let services = tx.query_all(sql, params![], |row| row.get(0))?;
+    Ok(services.into_iter().collect())
 }
 
 /// Queues the deletions of every exclusion in force at a service, once `after` was observed as

@@ -10,6 +10,7 @@ use super::receipt::Receipt;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error, crash_point};
+use crate::enrollment::roll::HubPolicy;
 use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
@@ -70,19 +71,18 @@ impl Exclusions {
                 self.generation_named(authority, *number)?;
             }
         }
-        let hubs = self.store.services_with_hub()?;
-        let recorded = self.exclude(subject, Cause::Block(reason.to_owned()), hubs, entry)?;
+        let cause = Cause::Block(reason.to_owned());
+        let recorded = self.exclude(subject, cause, HubPolicy::Delete, entry)?;
         let block = recorded.block;
         block.ok_or_else(|| Error::stop(Code::Internal, "a block was not recorded"))
     }
 
-    /// Excludes the subject at every provisioning service. `hubs` are those that delete the
-    /// identity of an excluded device.
+    /// Excludes the subject at every provisioning service, and an excluded device at their hubs.
     pub(in crate::ca) fn exclude(
         &self,
         subject: Excluded,
         cause: Cause,
-        hubs: BTreeSet<String>,
+        hub: HubPolicy,
         entry: AuditEntry,
     ) -> Result<RecordedExclusion, Error> {
         let recorded_point = match cause {
@@ -97,7 +97,7 @@ impl Exclusions {
             subject,
             placeholder,
             services: self.services.names.clone(),
-            hubs,
+            hub,
             cause,
         };
         let recorded = self.store.exclude(exclusion, entry)?;

@@ -150,9 +150,6 @@ impl Exclusions {
         if services.is_empty() {
             return Ok(None);
         }
-        // As on record: a reload records a new hub before the next configuration is in use.
-        let hubs = self.store.services_with_hub()?;
-        services.retain(|service| hubs.contains(service));
         Ok(Some(BlockedDevice {
             hold: is_group.then(|| self.hold_of(block, &id)),
             registration_id: id,

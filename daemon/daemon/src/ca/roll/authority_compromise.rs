@@ -11,6 +11,7 @@ use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::{Code, Error};
 use super::Rollovers;
 use super::evidence::AuthorityDetail;
+use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::SlotName;
 use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
@@ -69,8 +70,8 @@ impl Rollovers {
         let subject = Excluded::Generation(authority.to_owned(), number);
         // The deletions of devices on record follow when the services exclude the authority
         // (`queue_identities`).
-        let hubs = self.store.services_with_hub()?;
-        let recorded = self.exclusions.exclude(subject, cause, hubs, entry)?;
+        let exclusions = &self.exclusions;
+        let recorded = exclusions.exclude(subject, cause, HubPolicy::Delete, entry)?;
         let rolls = recorded.rolls;
         Ok(CompromisedAuthority { rolls, problems })
     }

@@ -8,7 +8,6 @@ use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
 use crate::store::{Cause, Excluded, RollRow};
 use serde_json::json;
-use std::collections::BTreeSet;
 
 /// A report that a device's leaf is compromised.
 #[derive(Clone, Debug)]
@@ -53,10 +52,6 @@ impl Rollovers {
         compromise: LeafCompromise,
     ) -> Result<CompromisedDevice, Error> {
         let device = self.exclusions.named_device(&compromise.registration_id)?;
-        let hubs = match compromise.hub {
-            HubPolicy::Reprovision => BTreeSet::new(),
-            HubPolicy::Delete => self.store.services_with_hub()?,
-        };
         let detail = LeafDetail {
             hub: Some(compromise.hub),
             ..LeafDetail::default()
@@ -74,7 +69,7 @@ impl Rollovers {
         };
         let subject = Excluded::Device(device.clone());
         let exclusions = &self.exclusions;
-        let recorded = exclusions.exclude(subject, cause, hubs, entry)?;
+        let recorded = exclusions.exclude(subject, cause, compromise.hub, entry)?;
         let mut problems = Vec::new();
         if recorded.slots != named {
             let message = format!(

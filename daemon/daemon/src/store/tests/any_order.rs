@@ -72,7 +72,14 @@ impl Plant {
             Event::AddGroup(line, at) => self.add_late_group(*line, SERVICES[*at]),
             Event::Remove(number) => {
                 let mut rows = stage.store.enrollments(EnrollmentId::START, 100).unwrap();
-                rows.retain(|it| it.enabled && it.overlay_of.is_none());
+                // The CA refuses a removal after which a group would accept a compromised leaf.
+                let is_compromised = |it: &CertificateRow| {
+                    it.revocation_reason.is_some_and(RevocationReason::is_final)
+                };
+                rows.retain(|it| {
+                    let leaves = stage.store.certificates_of(&it.name, 100).unwrap();
+                    it.enabled && it.overlay_of.is_none() && !leaves.iter().any(is_compromised)
+                });
                 if let Some(row) = rows.get(number % rows.len().max(1)) {
                     let removed = stage
                         .store

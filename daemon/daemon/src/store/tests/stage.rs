@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::enrollment::role::Role;
+use crate::enrollment::roll::HubPolicy;
 use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use tempfile::TempDir;
 
@@ -16,6 +17,9 @@ impl Stage {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("hallmark.db")).unwrap();
+        store
+            .record_hubs(["dps".to_owned()].into(), unix(0))
+            .unwrap();
         let plan = PlannedGeneration {
             authority: "root".into(),
             parent: None,
@@ -185,7 +189,7 @@ pub(super) fn block_of(subject: Excluded) -> Exclusion {
         placeholder: None,
         subject,
         services: vec!["dps".into()],
-        hubs: ["dps".to_owned()].into(),
+        hub: HubPolicy::Delete,
         cause: Cause::Block("a test".into()),
     }
 }
