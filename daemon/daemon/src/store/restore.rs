@@ -70,6 +70,12 @@ pub(super) fn record(
         "INSERT INTO restore (lost_since, restored_at) VALUES (?1, ?2)",
         params![lost_since, at],
     )?;
+    // A change that waits now is older than the state at the service, also if it came in the same
+    // second, or by a clock that was ahead.
+    tx.execute(
+        "UPDATE mark SET since = ?1 - 1 WHERE since >= ?1",
+        params![at],
+    )?;
     for table in ["enrollment", "ca_certificate"] {
         tx.execute(&format!("UPDATE {table} SET restored = 1"), params![])?;
     }

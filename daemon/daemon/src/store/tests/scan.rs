@@ -1,6 +1,7 @@
 //! Tests what a scan concludes from enrollments that it has not listed.
 
 use super::*;
+use crate::store::engine::Tx;
 use crate::store::unknown_enrollment::UNKNOWN_MAX;
 
 #[test]
@@ -95,5 +96,32 @@ fn too_many_unknown_enrollments_are_left_out_and_counted() {
     for _ in 0..2 {
         let effect = stage.store.record_page(page(), unix(1_000)).unwrap();
         assert_eq!(effect.left_out, 2);
+    }
+}
+
+/// A change waited at the restore since an earlier second, since the same one, or by a clock that
+/// was ahead. Verifies: each is older than the end of the lost period, and a change that comes in
+/// the second of the restore is not.
+#[test]
+fn what_waited_at_a_restore_is_older_than_its_end() {
+    for raised in [19, 20, 30] {
+        let stage = Stage::new();
+        let group = MarkSubject::Enrollment(stage.group().id);
+        let raise = |at| move |tx: &Tx<'_>| mark::raise(tx, group, "changed", unix(at));
+        stage.store.write(raise(raised)).unwrap();
+        stage
+            .store
+            .write(|tx| restore::record(tx, unix(10), unix(20)))
+            .unwrap();
+        let until = stage.store.lost_period().unwrap().unwrap().until;
+        let (_, _, waited) = stage.store.push_queue(1).unwrap().remove(0);
+        assert!(waited.since < until, "{raised}: {:?}", waited.since);
+        stage
+            .store
+            .complete_mark(&waited, Observation::Gone, unix(20))
+            .unwrap();
+        stage.store.write(raise(20)).unwrap();
+        let (_, _, later) = stage.store.push_queue(1).unwrap().remove(0);
+        assert_eq!(later.since, until);
     }
 }
