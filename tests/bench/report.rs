@@ -220,21 +220,25 @@ fn machine() -> anyhow::Result<String> {
     ))
 }
 
-/// A bar for each ratio with a goal, as long as the ratio is to its goal.
+/// A row for each ratio that has a goal: its name, a bar (longer is better), and its value.
 fn drawing(parts: &[Part]) -> String {
-    const LINE: usize = 26;
-    const LEFT: usize = 400;
-    const GOAL: f64 = 240.0;
+    const ROW: usize = 26;
+    const BARS: usize = 500;
+    const GOAL: f64 = 200.0;
+    const LONGEST: f64 = 280.0;
+    const VALUES: usize = 796;
     let goals: Vec<_> = parts
         .iter()
         .flat_map(|it| &it.goals)
         .filter(|it| it.value.is_some())
         .collect();
-    let height = LINE * (goals.len() + 2);
+    let height = ROW * (goals.len() + 2);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"860\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"860\" height=\"{height}\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"18\" fill=\"#555\">measured against the goal (line); longer is better</text>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"920\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n\
+         <rect width=\"920\" height=\"{height}\" fill=\"#fff\"/>\n\
+         <text x=\"12\" y=\"18\" fill=\"#555\">a longer bar is better; the line is the goal</text>\
+         <text x=\"{VALUES}\" y=\"18\" fill=\"#555\">measured, goal</text>\n"
     );
     for (number, goal) in goals.iter().enumerate() {
         let Some(value) = goal.value else { continue };
@@ -242,26 +246,24 @@ fn drawing(parts: &[Part]) -> String {
             Bound::AtLeast(least) => (value.median / least, value.median >= least),
             Bound::AtMost(most) => (most / value.median, value.median <= most),
         };
-        let width = (GOAL * share).clamp(1.0, 400.0);
+        let width = (GOAL * share).clamp(1.0, LONGEST);
         let colour = if reached { "#2a7f4f" } else { "#b5552b" };
-        let top = LINE * (number + 1);
+        let top = ROW * (number + 1);
         let text = top + 17;
         let measure = goal.measure.replace('&', "&amp;").replace('<', "&lt;");
         svg += &format!(
-            "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\" fill=\"#222\">{measure}</text>\
-             <rect x=\"{LEFT}\" y=\"{}\" width=\"{width:.0}\" height=\"18\" fill=\"{colour}\"/>\
-             <text x=\"{:.0}\" y=\"{text}\" fill=\"#222\">{:.2}, goal {}</text>\n",
-            LEFT - 8,
+            "<text x=\"12\" y=\"{text}\">{measure}</text>\
+             <rect x=\"{BARS}\" y=\"{}\" width=\"{width:.0}\" height=\"18\" fill=\"{colour}\"/>\
+             <text x=\"{VALUES}\" y=\"{text}\">{:.2}, {}</text>\n",
             top + 4,
-            LEFT as f64 + width + 6.0,
             value.median,
             goal.bound().replace('<', "&lt;"),
         );
     }
     let end = height - 10;
-    let goal = LEFT as f64 + GOAL;
+    let goal = BARS as f64 + GOAL;
     svg += &format!(
-        "<line x1=\"{goal}\" y1=\"24\" x2=\"{goal}\" y2=\"{end}\" stroke=\"#888\"/>\n</svg>\n"
+        "<line x1=\"{goal}\" y1=\"24\" x2=\"{goal}\" y2=\"{end}\" stroke=\"#222\"/>\n</svg>\n"
     );
     svg
 }
