@@ -80,6 +80,7 @@
 //! | `adopted_keys` | adopted authorities with RSA and Ed25519 keys, through a rollover |
 //! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
 //! | `encodings` | certificates that are encoded unlike ours: kept octet by octet, or refused |
+//! | `certificates` | certificates are found by what is known of them, explained and exported |
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
@@ -119,6 +120,7 @@ mod caller;
 mod canary;
 mod cannot_sign;
 mod certificate_files;
+mod certificates;
 mod cli;
 mod clock;
 mod compromise;

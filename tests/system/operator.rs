@@ -345,7 +345,7 @@ fn what_is_wrong_with_a_request_is_said_in_plain_words() {
         ("/v1/devices?limit=many", "query_invalid"),
         ("/v1/audit?after=-x", "query_invalid"),
         ("/v1/rolls?open=perhaps", "query_invalid"),
-        ("/v1/certificates", "query_invalid"),
+        ("/v1/certificates?state=good", "query_invalid"),
         ("/v1/rolls/first", "path_invalid"),
         ("/v1/blocks/thing/x", "path_invalid"),
         ("/v1/devices/%ff", "path_invalid"),

@@ -8,7 +8,7 @@ use crate::external::{self, Elsewhere, asked};
 use crate::imported::with_a_past;
 use crate::process::{CommandOutput, until};
 use crate::provisioned::{below_line_1, individually};
-use crate::request::Request;
+use crate::request::{self, Request};
 use crate::restored::{registered, restored_after};
 use crate::roles::with_operators;
 use crate::test_env::{HALLMARK, HALLMARKD, TestEnv};
@@ -305,16 +305,29 @@ fn a_certificate_is_revoked() {
 }
 
 #[test]
-fn a_certificate_is_fetched_again() {
+fn a_certificate_is_found() {
     let env = with_operators();
     let device = env.enlist("device", "press-7");
-    let out = env.path("press-7.pem").display().to_string();
-    let own = [("0A1B2C3D", device.serial.as_str()), ("press-7.pem", &out)];
-    let mut page = Runbook::of("Fetch a certificate again");
+    let [pem, der] = ["press-7.pem", "press-7.der"].map(|it| env.path(it).display().to_string());
+    let own = [
+        ("0A1B2C3D", device.serial.as_str()),
+        ("press-7.pem", &pem),
+        ("press-7.der", &der),
+    ];
+    let mut page = Runbook::of("Find a certificate");
     assert!(page.text(&env).contains(&device.serial));
+    page.text(&env);
+    page.text(&env);
+    let shown = page.line(&own).text(&env);
+    assert!(shown.contains("asked_by: local uid"), "{shown}");
+    let written = std::fs::read_to_string(&pem).unwrap();
+    let whole = device.certificate.clone() + &device.chain.concat();
+    assert_eq!(written, whole);
     page.line(&own).text(&env);
-    let written = std::fs::read_to_string(&out).unwrap();
-    assert_eq!(written, device.certificate + &device.chain.concat());
+    assert_eq!(
+        std::fs::read(&der).unwrap(),
+        request::der(&device.certificate)
+    );
 }
 
 #[test]

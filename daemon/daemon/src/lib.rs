@@ -15,10 +15,10 @@
 //! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
 //! do not use each other. `daemon/programs/tests/house` reads `use` lines to check that, and Cargo
 //! keeps these crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`],
-//! [`der_bytes`], [`ids`], [`unix_seconds`]) has no clock and no I/O, `hallmark-base` gives access
-//! to the machine ([`files`], [`notify`], [`printable`], [`socket_path`], [`toml_error`]), and
-//! `hallmark-protocol` has what the daemon and a token's worker agree on. No token library is
-//! below: the worker is a program of its own.
+//! [`der_bytes`], [`ids`], [`moment`], [`unix_seconds`]) has no clock and no I/O, `hallmark-base`
+//! gives access to the machine ([`files`], [`notify`], [`printable`], [`socket_path`],
+//! [`toml_error`]), and `hallmark-protocol` has what the daemon and a token's worker agree on. No
+//! token library is below: the worker is a program of its own.
 //!
 //! The dangerous path, the issuance cycle, is `ca::issuer::issue`; `docs/issuance-cycle.md`
 //! explains it.
@@ -33,4 +33,6 @@ pub mod store;
 pub mod token;
 
 pub use hallmark_base::{files, notify, printable, socket_path, toml_error};
-pub use hallmark_pki::{crl_number, der_bytes, enrollment, error_code, ids, unix_seconds, x509};
+pub use hallmark_pki::{
+    crl_number, der_bytes, enrollment, error_code, ids, moment, unix_seconds, x509,
+};

@@ -8,5 +8,6 @@ pub mod der_bytes;
 pub mod enrollment;
 pub mod error_code;
 pub mod ids;
+pub mod moment;
 pub mod unix_seconds;
 pub mod x509;

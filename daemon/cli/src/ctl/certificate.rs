@@ -2,12 +2,13 @@
 
 use super::FILE_BYTES_MAX;
 use super::client::{ApiClient, segment};
-use super::command::{CertificateCommand, RevokeCertificate};
+use super::command::{CertificateCommand, ExportCertificate, ListCertificates, RevokeCertificate};
 use super::failure::Failure;
 use super::output::{Output, chain};
 use super::show::{Show, receipt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::ValueEnum as _;
 use hallmark_base::files;
 use hallmark_pki::x509::bundle::{OtherFile, parse_first};
 use serde_json::{Value, json};
@@ -25,11 +26,8 @@ pub(super) fn run(
     command: &CertificateCommand,
 ) -> Result<(), Failure> {
     match command {
-        CertificateCommand::List { name } => {
-            let path = format!("/v1/certificates?subject={}", segment(name));
-            let columns = ["serial", "role", "profile", "not_after", "revoked_at"];
-            show.table(&client.get(&path)?, &columns)
-        }
+        CertificateCommand::List(wanted) => list(client, show, wanted),
+        CertificateCommand::Export(export) => self::export(client, show, export),
         CertificateCommand::Show {
             serial,
             authority,
@@ -43,6 +41,70 @@ pub(super) fn run(
             output.write(&chain(&found))
         }
         CertificateCommand::Revoke(revoke) => self::revoke(client, show, revoke),
+    }
+}
+
+/// The columns of a list, the most needed first.
+const COLUMNS: [&str; 7] = [
+    "serial",
+    "state",
+    "subject",
+    "not_after",
+    "profile",
+    "role",
+    "number",
+];
+
+fn list(client: &ApiClient, show: &Show, wanted: &ListCertificates) -> Result<(), Failure> {
+    let state = wanted.state.and_then(|it| it.to_possible_value());
+    let state = state.map(|it| it.get_name().to_owned());
+    let after = wanted.after.map(|it| it.to_string());
+    let criteria = [
+        ("subject", &wanted.name),
+        ("device", &wanted.device),
+        ("serial", &wanted.serial),
+        ("sha256", &wanted.sha256),
+        ("profile", &wanted.profile),
+        ("authority", &wanted.authority),
+        ("state", &state),
+        ("expiring", &wanted.expiring),
+        ("issued_since", &wanted.issued_since),
+        ("after", &after),
+    ];
+    let named = criteria
+        .iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let named = named.map(|(name, value)| format!("{name}={}&", segment(value)));
+    let path = format!("/v1/certificates?{}", named.collect::<String>());
+    let (rows, next) = client.linked(&path, wanted.limit)?;
+    show.fitting_table(&rows, &COLUMNS)?;
+    match next {
+        Some(next) if !show.json => show.line(&format!(
+            "there are more: repeat the command with --after {next}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn export(client: &ApiClient, show: &Show, export: &ExportCertificate) -> Result<(), Failure> {
+    let output = Output::prepare(export.out.as_deref())?;
+    let format = export.format.to_possible_value();
+    let format = format.as_ref().map_or("pem", |it| it.get_name());
+    let authority = export.authority.as_deref().map(segment);
+    let authority = authority.map_or_else(String::new, |it| format!("&authority={it}"));
+    let path = format!(
+        "/v1/certificates/{}/export?format={format}{authority}",
+        segment(&export.serial)
+    );
+    let bytes = client.bytes(&path)?;
+    output.write_bytes(&bytes)?;
+    let text = String::from_utf8(bytes).ok();
+    match (&export.out, text) {
+        (Some(out), _) => show.record(&json!({ "format": format, "out": out })),
+        (None, Some(text)) if show.json => {
+            show.record(&json!({ "format": format, "content": text }))
+        }
+        (None, text) => show.text(&text.unwrap_or_default()),
     }
 }
 

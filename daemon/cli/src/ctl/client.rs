@@ -4,6 +4,7 @@ use super::failure::Failure;
 use hallmark_base::socket_path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::header::LINK;
 use rustix::process::geteuid;
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -53,6 +54,33 @@ impl ApiClient {
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
         json(self.send(self.http.get(url(path)?))?)
+    }
+
+    /// Returns the first `count` rows of a list, page by page as the answers link them, and where
+    /// the next row is, if there is one. `path` has a query.
+    pub(super) fn linked(&self, path: &str, count: u32) -> Result<(Value, Option<i64>), Failure> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let left = (count as usize).saturating_sub(all.len()).min(PAGE_ROWS);
+            let page = after.map_or_else(String::new, |it| format!("&after={it}"));
+            let response = self.send(self.http.get(url(&format!("{path}limit={left}{page}"))?))?;
+            after = next_page(&response);
+            let Value::Array(rows) = json(response)? else {
+                return Err(not_json());
+            };
+            all.extend(rows);
+            if after.is_none() || all.len() >= count as usize {
+                return Ok((Value::Array(all), after));
+            }
+        }
+    }
+
+    /// Returns the body of an answer that is no JSON.
+    pub(super) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let response = self.send(self.http.get(url(path)?))?;
+        let body = response.bytes().map_err(|error| self.unanswered(&error))?;
+        Ok(body.to_vec())
     }
 
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
@@ -160,6 +188,13 @@ impl ApiClient {
             )),
         }
     }
+}
+
+/// Returns the number after which the next page begins, from the header `Link` (RFC 8288).
+fn next_page(response: &Response) -> Option<i64> {
+    let link = response.headers().get(LINK)?.to_str().ok()?;
+    let (_, after) = link.rsplit_once("after=")?;
+    after.split('>').next()?.parse().ok()
 }
 
 fn json(response: Response) -> Result<Value, Failure> {

@@ -29,8 +29,12 @@ impl Output {
     }
 
     pub(super) fn write(&self, text: &str) -> Result<(), Failure> {
+        self.write_bytes(text.as_bytes())
+    }
+
+    pub(super) fn write_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
         let Some(path) = &self.0 else { return Ok(()) };
-        files::write(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
+        files::write(path, bytes).map_err(|error| Failure::file(path, &error))
     }
 
     /// Writes a leaf followed by its chain.

@@ -37,6 +37,21 @@ pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
     text
 }
 
+/// Formats a table, and leaves out its last columns until it has `width` characters at most. The
+/// first two columns stay.
+pub(super) fn fitting_table(rows: &Value, columns: &[&str], width: Option<usize>) -> String {
+    let least = columns.len().min(2);
+    let fits = |text: &String| {
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        width.is_none_or(|width| widest.unwrap_or(0) <= width)
+    };
+    let shorter = (least..=columns.len()).rev();
+    let mut tables = shorter.map(|count| table(rows, &columns[..count]));
+    tables
+        .find(fits)
+        .unwrap_or_else(|| table(rows, &columns[..least]))
+}
+
 /// Returns entries of the audit journal for a table: times as RFC 3339, and the members of the
 /// detail as `name: value`.
 pub(super) fn journal(entries: &Value) -> Value {
@@ -128,6 +143,17 @@ mod tests {
             table(&rows, &["id", "name"]),
             "ID  NAME\n1   station\n20  -\n"
         );
+    }
+
+    #[test]
+    fn a_table_leaves_out_columns_that_the_terminal_has_no_room_for() {
+        let rows = json!([{ "id": 1, "name": "station", "role": "x" }]);
+        let columns = ["id", "name", "role"];
+        let fitting = |width| fitting_table(&rows, &columns, width);
+        assert_eq!(fitting(None), table(&rows, &columns));
+        assert_eq!(fitting(Some(17)), table(&rows, &columns));
+        assert_eq!(fitting(Some(14)), "ID  NAME\n1   station\n");
+        assert_eq!(fitting(Some(3)), "ID  NAME\n1   station\n");
     }
 
     #[test]

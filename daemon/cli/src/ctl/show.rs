@@ -5,6 +5,7 @@
 
 use super::failure::Failure;
 use super::render;
+use dialoguer::console::Term;
 use hallmark_base::printable;
 use serde_json::Value;
 use std::cell::RefCell;
@@ -48,6 +49,14 @@ impl Show {
         }
     }
 
+    /// Prints a table without its last columns if it is wider than the terminal.
+    pub(super) fn fitting_table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
+        if self.json {
+            return self.exact(rows);
+        }
+        self.text(&render::fitting_table(rows, columns, terminal_columns()))
+    }
+
     /// Prints one line of text.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
         self.text(&format!("{}\n", printable::line(text)))
@@ -70,6 +79,12 @@ impl Show {
     pub(super) fn exact_line(&self, value: &Value) -> Result<(), Failure> {
         written(writeln!(printable::exact_out(), "{value}"))
     }
+}
+
+/// Returns how many characters a line of the terminal has; `None` if the output is no terminal.
+fn terminal_columns() -> Option<usize> {
+    let (_, columns) = Term::stdout().size_checked()?;
+    Some(usize::from(columns)).filter(|it| *it > 0)
 }
 
 fn written(result: std::io::Result<()>) -> Result<(), Failure> {

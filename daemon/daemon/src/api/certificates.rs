@@ -7,6 +7,7 @@ use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::{Fetch, Issue};
 use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::explain::Explanation;
 use crate::ca::hierarchy::ChainLink;
 use crate::ca::issuer::fetch::Fetched;
 use crate::ca::issuer::issue::{IssueRequest, Issued};
@@ -95,10 +96,13 @@ pub(super) struct Found {
     certificate: String,
     #[serde(serialize_with = "pem_of_each")]
     chain: Vec<Arc<ChainLink>>,
+    /// For callers that may fetch all certificates: what is on record of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<Explanation>,
 }
 
-impl From<Fetched> for Found {
-    fn from(fetched: Fetched) -> Self {
+impl Found {
+    fn new(fetched: Fetched, record: Option<Explanation>) -> Self {
         let row = fetched.certificate;
         let (authority, generation) = fetched.issuer.unzip();
         Self {
@@ -115,31 +119,14 @@ impl From<Fetched> for Found {
             revocation_reason: row.revocation_reason.map(RevocationReason::name),
             certificate: render_pem(&row.der),
             chain: fetched.chain,
+            record,
         }
     }
 }
 
 #[derive(Deserialize)]
-pub(super) struct Of {
-    /// The common name.
-    subject: String,
-}
-
-#[derive(Deserialize)]
 pub(super) struct By {
     authority: Option<String>,
-}
-
-pub(super) async fn list(
-    Asks {
-        api, permission, ..
-    }: Asks<Fetch>,
-    Query(of): Query<Of>,
-) -> Result<Json<Vec<Found>>, Problem> {
-    let found = api
-        .application(move |ca| ca.issuer().fetch_all(&permission, &of.subject))
-        .await?;
-    Ok(Json(found.into_iter().map(Found::from).collect()))
 }
 
 pub(super) async fn show(
@@ -150,10 +137,10 @@ pub(super) async fn show(
     Query(by): Query<By>,
 ) -> Result<Json<Found>, Problem> {
     let name = CertificateName::of_digits(&digits, by.authority)?;
-    let found = api
-        .application(move |ca| ca.issuer().fetch(&permission, &name))
+    let (found, record) = api
+        .application(move |ca| ca.explain(&permission, &name))
         .await?;
-    Ok(Json(Found::from(found)))
+    Ok(Json(Found::new(found, record)))
 }
 
 pub(super) async fn issue(

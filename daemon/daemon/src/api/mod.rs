@@ -18,6 +18,8 @@ mod body;
 mod ca_certificates;
 pub mod caller;
 mod ceremonies;
+mod certificate_export;
+mod certificate_list;
 mod certificates;
 mod client;
 mod clock;
@@ -259,10 +261,14 @@ impl Edge {
             .route("/v1/ceremonies", post(ceremonies::run))
             .route(
                 "/v1/certificates",
-                get(certificates::list).post(certificates::issue),
+                get(certificate_list::list).post(certificates::issue),
             )
             .route("/v1/certificates:batch", post(batch::issue))
             .route("/v1/certificates/{serial}", get(certificates::show))
+            .route(
+                "/v1/certificates/{serial}/export",
+                get(certificate_export::export),
+            )
             .route("/v1/certificates/revocations", post(revocations::revoke))
             .route("/v1/authorities", get(authorities::list))
             .route("/v1/authorities/{name}", get(authorities::show))

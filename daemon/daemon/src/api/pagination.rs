@@ -21,20 +21,31 @@ pub(super) fn page<T: Serialize, K: Display>(
     limit: u32,
     key: impl Fn(&T) -> K,
 ) -> (HeaderMap, Json<Vec<T>>) {
-    let mut headers = HeaderMap::new();
     let full = rows.len() >= limit as usize;
-    if let Some(last) = rows.last().filter(|_| full) {
-        let mark = if path.contains('?') { '&' } else { '?' };
-        let next = format!(
-            "<{path}{mark}limit={limit}&after={}>; rel=\"next\"",
-            key(last)
-        );
-        // The path is ours and the rest are numbers.
-        if let Ok(next) = HeaderValue::from_str(&next) {
-            headers.insert(LINK, next);
-        }
+    let next = rows.last().filter(|_| full).map(key);
+    followed(path, rows, limit, next)
+}
+
+/// Returns a page that says by itself whether and where there is more: it may have fewer rows than
+/// the limit.
+pub(super) fn followed<T: Serialize>(
+    path: &str,
+    rows: Vec<T>,
+    limit: u32,
+    next: Option<impl Display>,
+) -> (HeaderMap, Json<Vec<T>>) {
+    let mut headers = HeaderMap::new();
+    let link = next.map(|next| link(path, limit, next));
+    // The path is ours or was sent as part of an address, and the rest are numbers.
+    if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
+        headers.insert(LINK, link);
     }
     (headers, Json(rows))
+}
+
+fn link(path: &str, limit: u32, next: impl Display) -> String {
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("<{path}{mark}limit={limit}&after={next}>; rel=\"next\"")
 }
 
 #[cfg(test)]

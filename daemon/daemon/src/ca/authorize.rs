@@ -220,6 +220,14 @@ impl Authorized<Fetch> {
         })
     }
 
+    /// Returns the name and the role of a caller that may fetch its own certificates alone.
+    pub(super) fn own(&self) -> Option<(&str, Role)> {
+        match &self.caller {
+            Caller::Certificate { role, name, .. } if !self.permission.all => Some((name, *role)),
+            _ => None,
+        }
+    }
+
     /// Whether the permission covers certificates of this name and role.
     pub(super) fn covers(&self, name: &str, of: Option<Role>) -> bool {
         let own = match &self.caller {

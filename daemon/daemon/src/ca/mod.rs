@@ -22,6 +22,7 @@ pub mod error;
 pub mod est;
 pub mod exclusion;
 pub mod expiry;
+pub mod explain;
 pub mod external;
 pub mod hierarchy;
 pub mod import;

@@ -177,6 +177,10 @@ impl Application {
 
     fn keep_records(&self, ca: &CertificateAuthority, rest: &mut Rest<'_>) {
         rest.note("open intents", ca.issuer().end_open_intents());
+        rest.note(
+            "ranges of certificates",
+            ca.issuer().summarise_certificates(),
+        );
         rest.note_due("use of keys", ca.issuer().record_key_uses(false));
         rest.note_due("keys", Ok(ca.issuer().prove_keys()));
     }

@@ -109,6 +109,14 @@ impl Store {
         self.read(|tx| find(tx, provisioning, device))
     }
 
+    /// Returns the last observation of a device at each service.
+    pub fn hub_observations(&self, device: &str) -> Result<Vec<HubObservation>, StoreError> {
+        self.read(|tx| {
+            let select = format!("{SELECT} WHERE device = ?1 ORDER BY provisioning");
+            tx.query_all(&select, params![device], from_row)
+        })
+    }
+
     /// Returns devices whose leaf is being rolled at this service, and devices reissued under a
     /// rolled authority, not observed since `before`; at most `limit`.
     pub fn devices_to_observe(
@@ -153,13 +161,12 @@ pub(super) fn find(
     provisioning: &str,
     device: &str,
 ) -> Result<Option<HubObservation>, StoreError> {
-    tx.query_optional(
-        "SELECT provisioning, device, certificate, registration, since, seen_at, elsewhere
-         FROM hub_observation WHERE provisioning = ?1 AND device = ?2",
-        params![provisioning, device],
-        from_row,
-    )
+    let select = format!("{SELECT} WHERE provisioning = ?1 AND device = ?2");
+    tx.query_optional(&select, params![provisioning, device], from_row)
 }
+
+const SELECT: &str = "SELECT provisioning, device, certificate, registration, since, seen_at, \
+     elsewhere FROM hub_observation";
 
 /// Keeps the place that an individual enrollment was last observed to name, before an observation
 /// without a place replaces that: another program has deleted the enrollment or its registration

@@ -45,6 +45,8 @@ pub mod backup;
 mod block;
 mod ca_scan;
 mod certificate;
+mod certificate_range;
+mod certificate_search;
 mod certified_key;
 mod client;
 mod clock;
@@ -110,6 +112,9 @@ pub use authority_roll::{AuthorityStep, NewAuthorityRoll};
 pub use block::{BlockKind, BlockRow, RestrictedEnrollment};
 pub use ca_scan::ScannedCaCertificate;
 pub use certificate::CertificateRow;
+pub use certificate_search::{
+    CertificateFilter, CertificatePage, CertificateState, ListedCertificate,
+};
 pub use certified_key::KeyRefusal;
 pub use client::ClientRow;
 pub use constraint::Constraint;

@@ -281,6 +281,24 @@ SELECT i.*, CASE WHEN i.ended IS NOT NULL THEN i.ended
                  ELSE 'intended' END AS state
 FROM intent i;
 
+-- The intents with ids from 64 × `number` to 64 × `number` + 63, by issuer and profile: what a list
+-- of certificates looks for. A range is written when all of its intents have ended, by work that
+-- follows issuance, and never changes. A range without rows is not summarised yet.
+CREATE TABLE certificate_range (
+    number        INTEGER NOT NULL,
+    issuer        INTEGER NOT NULL REFERENCES generation (id),
+    profile       TEXT    NOT NULL,
+    not_after_min INTEGER NOT NULL,
+    not_after_max INTEGER NOT NULL,
+    issued_max    INTEGER NOT NULL,
+    -- Whether an intent in it was abandoned.
+    abandoned     INTEGER NOT NULL
+                  CONSTRAINT certificate_range_abandoned_valid CHECK (abandoned IN (0, 1)),
+    PRIMARY KEY (number, issuer, profile)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX certificate_range_profile ON certificate_range (profile, number);
+CREATE INDEX certificate_range_issuer ON certificate_range (issuer, number);
+
 -- A certificate that an authority issued before it was adopted, and that is known by a line of its
 -- index or an entry of its last list alone. What is revoked is on the lists of the generation.
 CREATE TABLE former_certificate (

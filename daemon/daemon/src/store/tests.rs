@@ -5,6 +5,7 @@ mod any_order;
 mod asked;
 mod block;
 mod calls;
+mod certificates;
 mod certified_key;
 mod clients;
 mod conflicts;

@@ -345,7 +345,8 @@ pub mod human_seconds {
         deserialize(deserializer).map(Some)
     }
 
-    pub(super) fn parse(text: &str) -> Result<u64, String> {
+    /// Reads a duration such as 90d. Fails with the reason in words.
+    pub fn parse(text: &str) -> Result<u64, String> {
         let duration = humantime::parse_duration(text)
             .map_err(|error| format!("{text:?} is no duration such as 90d or 12h: {error}"))?;
         match duration.subsec_nanos() {

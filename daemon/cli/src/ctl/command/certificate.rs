@@ -1,6 +1,6 @@
 //! Defines `hallmark issue`, `hallmark issue-batch` and `hallmark certificate`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// `hallmark issue`
@@ -44,11 +44,8 @@ pub struct IssueBatch {
 /// `hallmark certificate`
 #[derive(Debug, Subcommand)]
 pub enum CertificateCommand {
-    /// List the newest certificates of a name.
-    List {
-        /// The common name; a device's registration id.
-        name: String,
-    },
+    /// List certificates, newest first: all that fit what is named.
+    List(Box<ListCertificates>),
     /// Show a certificate that the daemon has issued, with its chain; or write both.
     #[command(visible_alias = "fetch")]
     Show {
@@ -61,8 +58,83 @@ pub enum CertificateCommand {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Write a certificate into a file, or print it.
+    Export(ExportCertificate),
     /// Revoke a certificate that the daemon has issued; its holder is refused from then on.
     Revoke(RevokeCertificate),
+}
+
+/// `hallmark certificate list`
+#[derive(Debug, Args)]
+pub struct ListCertificates {
+    /// The common name; a device's registration id.
+    pub name: Option<String>,
+    /// The registration id; stations of the same name are left out.
+    #[arg(long, value_name = "ID", conflicts_with = "name")]
+    pub device: Option<String>,
+    /// The serial number, in hexadecimal digits.
+    #[arg(long, value_name = "DIGITS")]
+    pub serial: Option<String>,
+    /// The SHA-256 of its DER, in hexadecimal digits.
+    #[arg(long, value_name = "DIGITS")]
+    pub sha256: Option<String>,
+    /// The profile.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// The authority that issued it, by any of its generations.
+    #[arg(long, value_name = "NAME")]
+    pub authority: Option<String>,
+    /// The state; an abandoned intent has no certificate.
+    #[arg(long)]
+    pub state: Option<StateName>,
+    /// Valid ones that end within this time, such as 30d.
+    #[arg(long, value_name = "TIME")]
+    pub expiring: Option<String>,
+    /// Issued since this date (2026-11-30), time (2026-11-30T12:00:00Z), or time ago (7d).
+    #[arg(long, value_name = "WHEN")]
+    pub issued_since: Option<String>,
+    /// How many rows, 1 to 100000.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+    /// Only certificates older than the one with this number.
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<i64>,
+}
+
+/// The state of a certificate.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum StateName {
+    Valid,
+    Expired,
+    Revoked,
+    OnHold,
+    IssuerRevoked,
+    Abandoned,
+}
+
+/// `hallmark certificate export`
+#[derive(Debug, Args)]
+pub struct ExportCertificate {
+    /// Its serial number, or the SHA-256 of its DER, in hexadecimal digits.
+    pub serial: String,
+    /// The authority that issued it, if several have issued this serial number.
+    #[arg(long, value_name = "NAME")]
+    pub authority: Option<String>,
+    /// The certificate as PEM or DER, or as PEM followed by its chain.
+    #[arg(long, default_value = "pem")]
+    pub format: FileFormat,
+    /// Write it into this file.
+    #[arg(long, required_if_eq("format", "der"))]
+    pub out: Option<PathBuf>,
+}
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FileFormat {
+    Pem,
+    Der,
+    Chain,
 }
 
 /// `hallmark certificate revoke`

@@ -6,7 +6,9 @@ mod enrollment;
 mod roll;
 
 pub(super) use authority::{AuthorityCommand, CeremonyCommand, Import};
-pub(super) use certificate::{CertificateCommand, Issue, IssueBatch, RevokeCertificate};
+pub(super) use certificate::{
+    CertificateCommand, ExportCertificate, Issue, IssueBatch, ListCertificates, RevokeCertificate,
+};
 pub(super) use enrollment::{BlockCommand, DeviceCommand, EnrollmentCommand};
 pub(super) use roll::{RollCommand, StartRoll};
 
@@ -52,7 +54,7 @@ pub enum Command {
     Issue(Issue),
     /// Issue certificates for many devices; the repeat of the command goes on where it stopped.
     IssueBatch(IssueBatch),
-    /// List, show and revoke certificates.
+    /// Find, show, export and revoke certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
     /// Show devices.

@@ -70,21 +70,31 @@ pub struct RevokedLeaf {
 impl CertificateName {
     /// From hexadecimal digits as OpenSSL and others write them.
     pub fn of_serial(text: &str, authority: Option<String>) -> Result<Self, Error> {
-        let serial = digits(text).parse().map_err(|error| {
-            let message = format!("{text:?} is no serial number: {error}");
-            Error::invalid(Code::SerialInvalid, message)
-        })?;
+        let serial = Self::serial(text)?;
         Ok(Self::Serial { serial, authority })
     }
 
     /// From hexadecimal digits.
     pub fn of_sha256(text: &str) -> Result<Self, Error> {
+        Self::sha256(text).map(Self::Sha256)
+    }
+
+    /// Reads a serial number from hexadecimal digits as OpenSSL and others write them.
+    pub fn serial(text: &str) -> Result<SerialNumber, Error> {
+        digits(text).parse().map_err(|error| {
+            let message = format!("{text:?} is no serial number: {error}");
+            Error::invalid(Code::SerialInvalid, message)
+        })
+    }
+
+    /// Reads a SHA-256 from hexadecimal digits.
+    pub fn sha256(text: &str) -> Result<[u8; 32], Error> {
         let mut sha256 = [0; 32];
         hex::decode_to_slice(digits(text), &mut sha256).map_err(|_| {
             let message = format!("{text:?} is no SHA-256: that has 64 hexadecimal digits");
             Error::invalid(Code::Sha256Invalid, message)
         })?;
-        Ok(Self::Sha256(sha256))
+        Ok(sha256)
     }
 
     /// From a serial number or a SHA-256, which is longer than every serial number.

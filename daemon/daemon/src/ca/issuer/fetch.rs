@@ -1,16 +1,13 @@
 //! Finds issued certificates again, with their chains, for callers that may fetch them.
 
 use super::Issuer;
+use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Fetch};
 use crate::ca::exclusion::revoke::CertificateName;
 use crate::ca::hierarchy::ChainLink;
-use crate::ca::{Code, Error};
 use crate::ids::GenerationNumber;
 use crate::store::CertificateRow;
 use std::sync::Arc;
-
-/// The most certificates of one name that are listed.
-const LISTED_MAX: u32 = 1_000;
 
 /// An issued certificate, with the chain that its holder presents.
 #[derive(Debug)]
@@ -36,27 +33,6 @@ impl Issuer {
             Err(_) => return Err(permission.refusal()),
         };
         Ok(self.fetched(row))
-    }
-
-    /// Returns the certificates of a subject, newest first.
-    pub fn fetch_all(
-        &self,
-        permission: &Authorized<Fetch>,
-        subject: &str,
-    ) -> Result<Vec<Fetched>, Error> {
-        let mut rows = self.store.certificates_of(subject, LISTED_MAX)?;
-        rows.retain(|row| permission.covers(subject, row.role));
-        if rows.is_empty() && !permission.covers("", None) {
-            return Err(permission.refusal());
-        }
-        if rows.is_empty() {
-            let message = format!(
-                "this daemon has issued no certificate with the common name {subject:?}; \
-                 `hallmark device list` has the devices"
-            );
-            return Err(Error::missing(Code::CertificateUnknown, message));
-        }
-        Ok(rows.into_iter().map(|row| self.fetched(row)).collect())
     }
 
     fn fetched(&self, certificate: CertificateRow) -> Fetched {

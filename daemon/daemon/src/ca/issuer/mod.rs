@@ -20,6 +20,7 @@ pub(super) mod pace;
 pub mod refusals;
 pub(super) mod renewal;
 pub mod repeat;
+pub mod search;
 
 use crate::ca::enroll::UnsignedProofs;
 use crate::ca::hierarchy::Hierarchy;

@@ -7,7 +7,7 @@ use crate::store::{issuance, possession};
 use std::collections::BTreeSet;
 
 /// How SQLite would answer `sql`.
-fn plan(stage: &Stage, sql: &str) -> String {
+pub(super) fn plan(stage: &Stage, sql: &str) -> String {
     let raw = stage.raw();
     let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let mut steps = statement.raw_query();

@@ -1,0 +1,227 @@
+//! Explains an issued certificate: who asked for it and why that was allowed, what signed it, where
+//! it is accepted, and what excludes it.
+
+use super::authorize::{Authorized, Fetch};
+use super::exclusion::revoke::CertificateName;
+use super::issuer::fetch::Fetched;
+use super::issuer::search::{ListedRow, Wanted};
+use super::profile::Role;
+use super::{CertificateAuthority, Code, Error};
+use crate::enrollment::slots::SlotName;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{GenerationId, IntentId};
+use crate::store::{CertificateState, EnrollmentKind, EnrollmentRow, ListedCertificate};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// The record of a certificate besides its bytes.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The number of its intent.
+    number: IntentId,
+    state: CertificateState,
+    asked_by: String,
+    /// Why the caller might ask for it.
+    permission: String,
+    recorded_at: String,
+    issued_at: Option<String>,
+    /// `None` for a certificate that was signed elsewhere.
+    signed_by: Option<SignedBy>,
+    /// The revoked generation that issued it, or that is above its issuer.
+    revoked_above: Option<String>,
+    /// Of a device: whether it is the current leaf.
+    current: Option<bool>,
+    in_force: Vec<InForce>,
+}
+
+/// The key that has signed.
+#[derive(Debug, Serialize)]
+struct SignedBy {
+    token: String,
+    key: String,
+}
+
+/// A place that accepts a certificate, as far as it was observed.
+#[derive(Debug, Serialize)]
+struct InForce {
+    /// `api`, `dps: NAME` or `hub: NAME`.
+    place: String,
+    /// The enrollment that admits it.
+    enrollment: Option<String>,
+    /// The slot of that enrollment with the leaf, or with a certificate above it.
+    slot: Option<SlotName>,
+    observed_at: Option<String>,
+    answer: String,
+}
+
+impl CertificateAuthority {
+    /// Returns the certificate of this name, and for callers that may fetch all certificates, what
+    /// is on record of it.
+    pub fn explain(
+        &self,
+        permission: &Authorized<Fetch>,
+        name: &CertificateName,
+    ) -> Result<(Fetched, Option<Explanation>), Error> {
+        let fetched = self.issuer().fetch(permission, name)?;
+        if permission.own().is_some() {
+            return Ok((fetched, None));
+        }
+        let wanted = Wanted {
+            sha256: Some(fetched.certificate.sha256),
+            limit: 1,
+            ..Wanted::default()
+        };
+        let row = self.issuer().list(permission, &wanted)?.rows.pop();
+        let ListedRow { certificate, .. } =
+            row.ok_or_else(|| Error::stop(Code::Internal, "a certificate has no intent"))?;
+        let explanation = self.explanation(certificate)?;
+        Ok((fetched, Some(explanation)))
+    }
+
+    fn explanation(&self, it: ListedCertificate) -> Result<Explanation, Error> {
+        let hierarchy = self.hierarchy();
+        let signer = hierarchy.generation(it.issuer);
+        let signer = signer.filter(|_| !it.signed_elsewhere);
+        let revoked = hierarchy.revoked_above(it.issuer);
+        Ok(Explanation {
+            number: it.intent,
+            state: it.state,
+            permission: permission_in_words(&it),
+            recorded_at: it.recorded_at.to_string(),
+            issued_at: it.issued_at.map(|at| at.to_string()),
+            signed_by: signer.map(|generation| SignedBy {
+                token: generation.token.clone(),
+                key: generation.key.label.clone(),
+            }),
+            revoked_above: revoked
+                .map(|above| format!("generation {} of {}", above.number, above.authority)),
+            current: self.is_current(&it)?,
+            in_force: self.places_of(&it)?,
+            asked_by: it.caller,
+        })
+    }
+
+    fn is_current(&self, it: &ListedCertificate) -> Result<Option<bool>, Error> {
+        if it.role != Some(Role::Device) {
+            return Ok(None);
+        }
+        let device = self.store().device(&it.subject)?;
+        let current = device.map(|device| *device.certificate.as_bytes());
+        Ok(Some(current.is_some() && current == it.sha256))
+    }
+
+    /// Returns the places that accept it now, as far as they were observed.
+    fn places_of(&self, it: &ListedCertificate) -> Result<Vec<InForce>, Error> {
+        let mut places = Vec::new();
+        if it.state == CertificateState::Valid && it.role.is_some() {
+            let role = it.role.map_or("", Role::name);
+            places.push(InForce {
+                place: "api".into(),
+                enrollment: None,
+                slot: None,
+                observed_at: None,
+                answer: format!("its holder is accepted as {role} {}", it.subject),
+            });
+        }
+        let (Some(Role::Device), Some(sha256)) = (it.role, it.sha256) else {
+            return Ok(places);
+        };
+        let thumbprint = Thumbprint::from_bytes(sha256);
+        let own = self.store().enrollments_named(&it.subject)?;
+        let own = own
+            .iter()
+            .filter(|row| row.kind == EnrollmentKind::Individual);
+        places.extend(own.filter_map(|row| in_force(row, &[thumbprint])));
+        if it.not_after >= self.now() {
+            places.extend(self.groups_of(it)?);
+        }
+        let observed = self.store().hub_observations(&it.subject)?;
+        let known = observed
+            .into_iter()
+            .filter(|at| at.certificate == Some(thumbprint));
+        places.extend(known.map(|at| InForce {
+            place: format!("hub: {}", at.provisioning),
+            enrollment: None,
+            slot: None,
+            observed_at: Some(at.seen_at.to_string()),
+            answer: format!("the hub knows {} by it since {}", it.subject, at.since),
+        }));
+        Ok(places)
+    }
+
+    /// Returns the groups that admit it because they hold a certificate above it. An individual
+    /// enrollment of the device takes precedence.
+    fn groups_of(&self, it: &ListedCertificate) -> Result<Vec<InForce>, Error> {
+        let above = self.certificates_above(it.issuer);
+        let mut places = Vec::new();
+        for row in self.store().groups()? {
+            let place = in_force(&row, &above);
+            let Some(place) = place else { continue };
+            if !self
+                .store()
+                .has_own_enrollment(&row.provisioning, &it.subject)?
+            {
+                places.push(place);
+            }
+        }
+        Ok(places)
+    }
+
+    fn certificates_above(&self, issuer: GenerationId) -> Vec<Thumbprint> {
+        let hierarchy = self.hierarchy();
+        let above = hierarchy.upwards(issuer).map(|it| it.thumbprint());
+        above.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+/// Returns the enrollment's place if a slot of it holds, or is to hold, one of these.
+fn in_force(row: &EnrollmentRow, certificates: &[Thumbprint]) -> Option<InForce> {
+    let holds = |slot: &SlotName| {
+        let held = row.slots.in_slot(*slot);
+        held.is_some_and(|it| certificates.contains(&it))
+    };
+    let slot = SlotName::BOTH.into_iter().find(holds)?;
+    let kind = row.kind.name();
+    let name = &row.name;
+    let status = if row.enabled {
+        "admits by it"
+    } else {
+        "is disabled"
+    };
+    let observed_at = row.observed_at.filter(|_| row.mark.is_none());
+    let answer = match observed_at {
+        Some(at) => format!("{kind} enrollment {name} {status}, observed {at}"),
+        None => format!(
+            "{kind} enrollment {name} {status} as desired, not observed yet; `hallmark push list` \
+             shows the change that waits"
+        ),
+    };
+    Some(InForce {
+        place: format!("dps: {}", row.provisioning),
+        enrollment: Some(format!("{kind} {name}")),
+        slot: Some(slot),
+        observed_at: observed_at.map(|at| at.to_string()),
+        answer,
+    })
+}
+
+/// Says which rule of `ca::authorize` let the caller ask for it. The caller is on record as
+/// `Caller` displays it.
+fn permission_in_words(it: &ListedCertificate) -> String {
+    let profile = &it.profile;
+    if it.signed_elsewhere {
+        return "it was signed elsewhere, and taken over by an adoption or an import".into();
+    }
+    let kind = it.caller.split(' ').next().unwrap_or_default();
+    match kind {
+        "local" => {
+            format!("a local user of the admin socket may ask for anything, here by {profile}")
+        }
+        "operator" => format!("an operator may ask for anything, here by profile {profile}"),
+        "station" if it.role == Some(Role::Device) => {
+            format!("the [[station]] tables allowed it the profile {profile} and this name")
+        }
+        "hallmarkd" => format!("the daemon needed it, by {profile}"),
+        _ => format!("its holder renewed its own certificate, by profile {profile}"),
+    }
+}

@@ -1,0 +1,158 @@
+//! Lists issued certificates for callers that may fetch them.
+
+use super::Issuer;
+use crate::ca::authorize::{Authorized, Fetch};
+use crate::ca::{Code, Error};
+use crate::enrollment::role::Role;
+use crate::ids::{GenerationId, GenerationNumber, IntentId};
+use crate::moment::{Moment, Span};
+use crate::store::{CertificateFilter, CertificateState, ListedCertificate};
+use crate::unix_seconds::UnixSeconds;
+use crate::x509::serial::SerialNumber;
+
+/// The criteria of a list; everything that is named must fit.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The common name.
+    pub subject: Option<String>,
+    /// A registration id: a station may have the same name.
+    pub device: Option<String>,
+    pub serial: Option<SerialNumber>,
+    pub sha256: Option<[u8; 32]>,
+    pub profile: Option<String>,
+    pub authority: Option<String>,
+    pub state: Option<CertificateState>,
+    /// Valid ones that end within this time.
+    pub expiring: Option<Span>,
+    pub issued_since: Option<Moment>,
+    /// Only older ones than this.
+    pub before: Option<IntentId>,
+    pub limit: u32,
+}
+
+/// A page of a list.
+#[derive(Debug, Default)]
+pub struct Listed {
+    pub rows: Vec<ListedRow>,
+    /// The next page has what is older than this; `None` if there is no more.
+    pub next: Option<IntentId>,
+}
+
+/// A certificate with the names of its issuer.
+#[derive(Debug)]
+pub struct ListedRow {
+    pub certificate: ListedCertificate,
+    /// The authority and the generation that issued it.
+    pub issuer: Option<(String, GenerationNumber)>,
+}
+
+impl Issuer {
+    /// Summarises what was issued since the last time, so that lists find it without reading all.
+    pub fn summarise_certificates(&self) -> Result<(), Error> {
+        self.store.summarise_certificates()?;
+        Ok(())
+    }
+
+    /// Returns the next certificates that fit, newest first.
+    pub fn list(&self, permission: &Authorized<Fetch>, wanted: &Wanted) -> Result<Listed, Error> {
+        let filter = self.filter(permission, wanted)?;
+        let page = self.store.search_certificates(&filter)?;
+        if page.rows.is_empty() && page.next.is_none() {
+            refuse_unknown_name(wanted)?;
+        }
+        let hierarchy = self.hierarchy();
+        let named = |certificate: ListedCertificate| {
+            let issuer = hierarchy.generation(certificate.issuer);
+            ListedRow {
+                issuer: issuer.map(|it| (it.authority.clone(), it.number)),
+                certificate,
+            }
+        };
+        Ok(Listed {
+            rows: page.rows.into_iter().map(named).collect(),
+            next: page.next,
+        })
+    }
+
+    fn filter(
+        &self,
+        permission: &Authorized<Fetch>,
+        wanted: &Wanted,
+    ) -> Result<CertificateFilter, Error> {
+        let now = self.now();
+        let named = wanted.device.as_ref().or(wanted.subject.as_ref());
+        let is_device = wanted.device.is_some();
+        let (subject, role) = match permission.own() {
+            Some((own, role)) => {
+                let asks_for_another = named.is_some_and(|it| it != own)
+                    || is_device && role != Role::Device
+                    || wanted.subject.as_ref().is_some_and(|it| it != own);
+                if asks_for_another {
+                    return Err(permission.refusal());
+                }
+                (Some(own.to_owned()), Some(role))
+            }
+            None => (named.cloned(), is_device.then_some(Role::Device)),
+        };
+        let until = wanted
+            .expiring
+            .map(|it| now.saturating_add_unsigned(it.seconds()));
+        let expiring = wanted.expiring.map(|_| CertificateState::Valid);
+        Ok(CertificateFilter {
+            subject,
+            role,
+            serial: wanted.serial.as_ref().map(|it| it.as_bytes().to_vec()),
+            sha256: wanted.sha256,
+            profile: wanted.profile.clone(),
+            issuers: self.issuers_of(wanted.authority.as_deref())?,
+            state: wanted.state.or(expiring),
+            not_after: match until {
+                Some(until) => (now, until),
+                None => (UnixSeconds::MIN, UnixSeconds::MAX),
+            },
+            issued_since: wanted.issued_since.map(|it| it.before(now)),
+            revoked_issuers: self.revoked_issuers(),
+            now,
+            before: wanted.before.unwrap_or(IntentId::new(i64::MAX)),
+            limit: wanted.limit,
+        })
+    }
+
+    fn issuers_of(&self, authority: Option<&str>) -> Result<Option<Vec<GenerationId>>, Error> {
+        let Some(name) = authority else {
+            return Ok(None);
+        };
+        let hierarchy = self.hierarchy();
+        let its = hierarchy.iter().filter(|it| it.authority == name);
+        let issuers: Vec<GenerationId> = its.map(|it| it.id).collect();
+        if issuers.is_empty() {
+            let message = format!(
+                "there is no authority {name:?} with a certificate; `hallmark authority list` has all"
+            );
+            return Err(Error::missing(Code::AuthorityUnknown, message));
+        }
+        Ok(Some(issuers))
+    }
+
+    fn revoked_issuers(&self) -> Vec<GenerationId> {
+        let hierarchy = self.hierarchy();
+        let revoked = hierarchy.iter().map(|it| it.id);
+        let is_below = |id: &GenerationId| hierarchy.revoked_above(*id).is_some();
+        revoked.filter(is_below).collect()
+    }
+}
+
+/// Refuses the first page of a list that a wrong name has left empty.
+fn refuse_unknown_name(wanted: &Wanted) -> Result<(), Error> {
+    let what = match (&wanted.device, &wanted.subject) {
+        _ if wanted.before.is_some() => return Ok(()),
+        (Some(id), _) => format!("for a device {id:?}"),
+        (None, Some(name)) => format!("with the common name {name:?}"),
+        (None, None) => return Ok(()),
+    };
+    let message = format!(
+        "this daemon has issued no certificate {what} that fits the other criteria; `hallmark \
+         device list` has the devices"
+    );
+    Err(Error::missing(Code::CertificateUnknown, message))
+}
