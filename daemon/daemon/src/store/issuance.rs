@@ -82,8 +82,12 @@ impl Store {
             {
                 return Ok(Err(IntentRefusal::RequesterRevoked));
             }
-            // A refused request has written nothing, so the group need not be rolled back.
-            Ok(insert_intent(tx, &intent))
+            match insert_intent(tx, &intent) {
+                // SQLite may have rolled back by itself, and then the rest of the group with it.
+                Err(IntentRefusal::Store(error)) => Err(error),
+                // A refused request has written nothing, so the group need not be rolled back.
+                outcome => Ok(outcome),
+            }
         });
         Ok(Recorded::of_intent(recorded.await??, tbs, requester))
     }

@@ -140,7 +140,9 @@ fn watch(
     let revoked = revoked.clone();
     let revocations = revocations.clone();
     connection.update_hook(Some(move |action: Action, _: &str, table: &str, _: i64| {
-        if action == Action::SQLITE_UPDATE && table == "certificate" {
+        // A certificate is inserted valid; a block may exclude what was compromised before.
+        let is_revocation = action == Action::SQLITE_UPDATE && table == "certificate";
+        if is_revocation || table == "block" {
             revoked.store(true, Ordering::Relaxed);
             revocations.fetch_add(1, Ordering::Release);
         }

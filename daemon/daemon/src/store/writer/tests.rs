@@ -37,6 +37,26 @@ fn a_refused_operation_takes_nothing_of_its_neighbours_with_it() {
     assert_eq!(kept, [1, 4]);
 }
 
+/// SQLite rolls back by itself within the second operation, which takes that for a refusal of its
+/// own. Verifies: nothing of the group is on record, and each of its callers hears so.
+#[test]
+fn nothing_commits_alone_after_sqlite_has_rolled_back_by_itself() {
+    let mut connection = Connection::open_in_memory().expect("memory");
+    connection
+        .execute("CREATE TABLE t (value INTEGER)", [])
+        .expect("valid SQL");
+    let (reply, _) = oneshot::channel();
+    let rolled_back = Box::new(Operation {
+        operation: |tx: &Tx<'_>| tx.execute("ROLLBACK", params![]).map(|_| ()),
+        outcome: None,
+        reply,
+    });
+    let mut group = [insert(1, Ok(())), rolled_back, insert(2, Ok(()))];
+    assert!(commit(&mut connection, &mut group).is_err());
+    let kept = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    assert_eq!(kept, Ok(0));
+}
+
 /// Returns a writer over a database that has room for `pages`, and counts how often it is opened.
 fn thread(path: &std::path::Path, pages: u32) -> (WriterThread, Arc<AtomicU64>) {
     let path = path.to_owned();
