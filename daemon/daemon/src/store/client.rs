@@ -49,17 +49,7 @@ impl Store {
         &self,
         generation: GenerationId,
     ) -> Result<Option<(String, GenerationNumber)>, StoreError> {
-        self.read(|tx| {
-            let sql = format!(
-                "{UPWARDS} SELECT g.authority, g.number FROM generation g
-                 JOIN block b ON b.kind = 'generation' AND b.name = g.authority
-                             AND b.generation = g.number AND b.lifted_at IS NULL
-                 WHERE g.id IN (SELECT id FROM above) ORDER BY g.id DESC LIMIT 1"
-            );
-            tx.query_optional(&sql, params![generation], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-        })
+        self.read(|tx| blocked_above(tx, generation))
     }
 }
 
@@ -82,9 +72,27 @@ pub(super) fn is_excluded(
     let Some((is_revoked, issuer, role)) = found else {
         return Ok(true);
     };
-    // Devices below a revoked generation may request new certificates.
+    if is_revoked || revoked_above(tx, issuer)?.is_none() {
+        return Ok(is_revoked);
+    }
+    // Devices below a revoked generation come for new certificates, unless a block excludes them.
     let is_device = role.as_deref() == Some(Role::Device.name());
-    Ok(is_revoked || (!is_device && revoked_above(tx, issuer)?.is_some()))
+    Ok(!is_device || blocked_above(tx, issuer)?.is_some())
+}
+
+fn blocked_above(
+    tx: &Tx<'_>,
+    generation: GenerationId,
+) -> Result<Option<(String, GenerationNumber)>, StoreError> {
+    let sql = format!(
+        "{UPWARDS} SELECT g.authority, g.number FROM generation g
+         JOIN block b ON b.kind = 'generation' AND b.name = g.authority
+                     AND b.generation = g.number AND b.lifted_at IS NULL
+         WHERE g.id IN (SELECT id FROM above) ORDER BY g.id DESC LIMIT 1"
+    );
+    tx.query_optional(&sql, params![generation], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
 pub(super) fn revoked_above(

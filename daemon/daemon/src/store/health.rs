@@ -1,7 +1,7 @@
 //! Records whether the store can write, as the last writes and probes have shown.
 //!
 //! A disk that is full or read-only refuses every write and serves every read, so only a write
-//! shows it. The writer records the outcome here; status, metrics and issuance read it.
+//! shows it. The writer records the outcome here; status, metrics and repeated work read it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

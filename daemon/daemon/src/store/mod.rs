@@ -229,8 +229,8 @@ impl Store {
         Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
-    /// Returns a number that changes whenever a certificate is revoked or a hold is lifted. A
-    /// cached certificate is valid only while the number stays the same.
+    /// Returns a number that changes whenever a certificate is revoked, a hold is lifted, or a
+    /// block begins or ends. A cached certificate is valid only while the number stays the same.
     pub fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::Acquire)
     }

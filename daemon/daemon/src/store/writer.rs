@@ -54,7 +54,7 @@ pub(super) struct WriterState {
     pub(super) connection: Option<Connection>,
     pub(super) open: Opener,
     pub(super) health: Arc<WriteHealth>,
-    /// Counts the changes of certificates, which only revocations make.
+    /// Counts the changes of certificates, which only revocations make, and those of blocks.
     pub(super) revocations: Arc<AtomicU64>,
 }
 
@@ -130,8 +130,8 @@ impl Writer {
     }
 }
 
-/// Counts each change of a certificate in `revocations` at once, because operations of the same
-/// group must see it, and sets `revoked`, by which the commit is counted for readers.
+/// Counts each change of a certificate and of a block in `revocations` at once, because operations
+/// of the same group must see it, and sets `revoked`, by which the commit is counted for readers.
 fn watch(
     connection: &Connection,
     revoked: &Arc<AtomicBool>,
@@ -321,7 +321,9 @@ fn commit(
 ) -> Result<Option<String>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let tx = Tx::new(&transaction);
-    if group.iter_mut().all(|job| job.run(&tx).is_ok()) {
+    // On a full disk SQLite rolls back by itself: what follows would commit alone.
+    let is_done = |job: &mut Box<dyn Job>| job.run(&tx).is_ok() && !transaction.is_autocommit();
+    if group.iter_mut().all(is_done) {
         transaction.commit()?;
         return Ok(None);
     }

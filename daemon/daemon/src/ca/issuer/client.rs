@@ -30,14 +30,12 @@ pub struct KnownClient {
     is_on_hold: bool,
     /// The generation above that excludes it, in words.
     excluded_by: Option<String>,
-    /// Whether a change of blocks alone can exclude it.
-    may_be_blocked: bool,
 }
 
 impl KnownClient {
     /// Returns true while what was found still holds; only the clock can change it then.
     pub fn is_current(&self, issuer: &Issuer) -> bool {
-        !self.may_be_blocked && self.certificate.revocations == issuer.store.revocations()
+        self.certificate.revocations == issuer.store.revocations()
     }
 
     /// Returns role and name, for the journal.
@@ -158,8 +156,7 @@ impl Issuer {
         };
         // Devices below a revoked generation come for new certificates, unless a block excludes
         // them.
-        let may_be_blocked = role == Role::Device && row.revoked_above.is_some();
-        let excluded_by = if may_be_blocked {
+        let excluded_by = if role == Role::Device && row.revoked_above.is_some() {
             self.blocked_generation_above(row.certificate.issuer)?
         } else {
             row.revoked_above.map(in_words)
@@ -175,7 +172,6 @@ impl Issuer {
             is_revoked: row.certificate.revoked_at.is_some(),
             is_on_hold,
             excluded_by,
-            may_be_blocked,
         }))
     }
 

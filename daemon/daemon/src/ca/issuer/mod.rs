@@ -99,8 +99,7 @@ struct IssuerState {
 }
 
 impl Issuer {
-    /// Loads the hierarchy, and abandons what the last run left open: every intent has its end
-    /// before anything new is signed.
+    /// Loads the hierarchy, and abandons what the last run left open, if the store can write.
     pub(super) fn start(
         store: Store,
         tokens: BTreeMap<String, ConfiguredToken>,

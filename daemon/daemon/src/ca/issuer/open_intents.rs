@@ -1,7 +1,8 @@
 //! Ends intents that got no certificate: abandons them, or withdraws those that no worker received.
 //!
 //! An intent stays open until its end is on record; until then its device gets no certificate. At
-//! every start all open intents are abandoned before anything new is signed.
+//! every start all open intents are abandoned: before anything new is signed, or, on a disk that
+//! takes no write, as soon as it takes one.
 
 use super::Issuer;
 use super::issue::Unsigned;
@@ -60,7 +61,8 @@ impl Issuer {
     }
 
     /// Abandons what a crash left open. If the store cannot write yet, [`Self::end_open_intents`]
-    /// does it later; until then nothing can be recorded, and so nothing is signed.
+    /// does it later; until then these serial numbers are on no list, and their devices get no
+    /// certificate.
     pub(super) fn abandon_intents_of_last_run(&self) -> Result<(), Error> {
         match self.store.abandon_open_intents(self.now()) {
             Ok(0) => Ok(()),

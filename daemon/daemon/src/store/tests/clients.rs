@@ -168,6 +168,26 @@ fn a_revoked_generation_excludes_all_but_devices() {
     assert_eq!(stage.store.blocked_above(stage.root).unwrap(), None);
 }
 
+/// A device below a compromised generation was authorized; then that generation is blocked.
+/// Verifies: its request in work is not recorded, although no certificate was revoked in between.
+#[test]
+fn a_block_excludes_a_device_whose_request_is_in_work() {
+    let stage = Stage::new();
+    let sha256 = stage.issue("pump-7", 3);
+    stage.compromise_root().unwrap();
+    let requester = Requester {
+        sha256,
+        revocations: stage.store.revocations(),
+    };
+    let is_excluded = || {
+        let raw = stage.raw();
+        client::is_excluded(&Tx::new(&raw), &requester, stage.store.revocations()).unwrap()
+    };
+    assert!(!is_excluded());
+    stage.block(root_generation()).unwrap();
+    assert!(is_excluded());
+}
+
 /// The generation below is compromised, the one above is blocked.
 #[test]
 fn a_block_above_a_compromised_generation_is_found() {
