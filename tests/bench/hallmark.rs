@@ -78,9 +78,7 @@ impl Plant {
             .arg(self.path("hallmark.toml"))
             .env_remove("CREDENTIALS_DIRECTORY");
         self.daemon = Some(Running::start(&mut command, &self.path("hallmarkd.log"))?);
-        wait_until("the admin socket answers", || {
-            self.hallmark(&["status"]).is_ok()
-        })?;
+        wait_until("the admin socket answers", || self.status().is_ok())?;
         wait_until("the token is ready", || {
             let status = self.status();
             status.is_ok_and(|status| status["tokens"]["bench"]["state"] == "ready")

@@ -145,7 +145,7 @@ fn station_is_served_against(env: &TestEnv, kinds: Vec<(&str, Opens)>) {
         println!("{kind}: {open} descriptors, {each} bytes for each");
         assert!(each < BYTES_PER_CONNECTION_MAX, "{kind}: {each} bytes each");
         station.issues(kind);
-        assert_eq!(env.hallmark(&["status"]).code, Some(0));
+        assert_eq!(env.hallmark(&["status", "--verbose"]).code, Some(0));
         drop(opened);
         everything_is_released(env, kind);
     }
@@ -277,7 +277,11 @@ fn plain_http_and_the_admin_socket_go_on_answering() {
                 200,
                 "{kind}"
             );
-            assert_eq!(env.hallmark(&["status"]).code, Some(0), "{kind}");
+            assert_eq!(
+                env.hallmark(&["status", "--verbose"]).code,
+                Some(0),
+                "{kind}"
+            );
         }
         drop(opened);
         everything_is_released(&env, kind);

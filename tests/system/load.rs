@@ -132,7 +132,7 @@ impl Load {
 
     fn look(&self, client: &AdminClient, lists: &Caller) {
         while !self.has_ended() {
-            let status = client.hallmark(&["status"]);
+            let status = client.hallmark(&["status", "--verbose"]);
             assert_eq!(status.code, Some(0), "{status:?}");
             assert_eq!(lists.get("/crl/line-1.crl").status, 200);
             self.looked.fetch_add(1, Ordering::Relaxed);

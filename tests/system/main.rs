@@ -157,6 +157,7 @@ mod modes;
 mod open_places;
 mod operations_authority;
 mod operator;
+mod overview;
 mod own_authority;
 mod planted;
 mod policy;

@@ -222,7 +222,7 @@ impl TestEnv {
         assert!(self.daemon.is_none(), "it runs already");
         until("the admin socket answers", || {
             assert!(!daemon.has_ended(), "the daemon does not start");
-            (self.hallmark(&["status"]).code == Some(0)).then_some(())
+            (self.hallmark(&["status"]).code != Some(3)).then_some(())
         });
         self.daemon = Some(daemon);
     }

@@ -1,8 +1,8 @@
 //! Runs the command `hallmark`: sends requests to the daemon's admin socket, and shows the answers.
 //!
 //! The command decides nothing and stores nothing. Exit codes: 0 done, 1 refused or failed, 2
-//! usage, 3 daemon unreachable. `--json` prints one object: the daemon's answer unchanged, or the
-//! failure ([`failure`]).
+//! usage, 3 daemon unreachable; `hallmark status` has its own ([`status`]). `--json` prints one
+//! object: the daemon's answer unchanged, or the failure ([`failure`]).
 
 mod audit;
 mod authority;
@@ -18,6 +18,7 @@ mod output;
 mod render;
 mod roll;
 mod show;
+mod status;
 mod token;
 
 use crate::setup;
@@ -52,7 +53,7 @@ pub fn main() -> ExitCode {
     let show = Show::new(arguments.json);
     let outcome = run(&arguments, &show).and_then(|()| show.finish());
     let Err(failure) = outcome else {
-        return ExitCode::SUCCESS;
+        return ExitCode::from(show.exit_code.get().unwrap_or(0));
     };
     failed(&failure, show)
 }
@@ -65,7 +66,8 @@ fn failed(failure: &Failure, show: Show) -> ExitCode {
         let object = failure.to_json(show.answer.take());
         let _ = writeln!(printable::exact_out(), "{object:#}");
     }
-    ExitCode::from(failure.exit_code())
+    let own = show.exit_code.get();
+    ExitCode::from(own.unwrap_or(failure.exit_code()))
 }
 
 /// Prints what is wrong with the command line; or the help, which is no failure.
@@ -100,7 +102,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
     let client = ApiClient::new(&arguments.admin_socket)?;
     match &arguments.command {
         Command::Setup(_) => unreachable!("it needs no daemon, and was run above"),
-        Command::Status => show.record(&client.get("/v1/status")?),
+        Command::Status(options) => status::run(&client, show, options),
         Command::Reload => reload(&client, show),
         Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
             run_ceremony(&client, show, file, transcript.as_deref())

@@ -8,7 +8,7 @@ use super::render;
 use dialoguer::console::Term;
 use hallmark_base::printable;
 use serde_json::Value;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 
 /// The format of answers.
@@ -17,12 +17,17 @@ pub(super) struct Show {
     /// The answer of a command with `--json`, until the command has succeeded: a failure prints one
     /// object, which includes it.
     pub(super) answer: RefCell<Option<Value>>,
+    /// The exit code of a command that has codes of its own.
+    pub(super) exit_code: Cell<Option<u8>>,
 }
 
 impl Show {
     pub(super) fn new(json: bool) -> Self {
-        let answer = RefCell::default();
-        Self { json, answer }
+        Self {
+            json,
+            answer: RefCell::default(),
+            exit_code: Cell::default(),
+        }
     }
 
     /// Prints the answer that `--json` has kept back.
@@ -82,12 +87,12 @@ impl Show {
 }
 
 /// Returns how many characters a line of the terminal has; `None` if the output is no terminal.
-fn terminal_columns() -> Option<usize> {
+pub(super) fn terminal_columns() -> Option<usize> {
     let (_, columns) = Term::stdout().size_checked()?;
     Some(usize::from(columns)).filter(|it| *it > 0)
 }
 
-fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+pub(super) fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| Failure::Failed(format!("standard output: {error}")))
 }
 

@@ -29,6 +29,7 @@ pub mod import;
 pub mod issuer;
 pub mod listeners;
 pub mod liveness;
+pub mod overview;
 pub mod profile;
 #[cfg(test)]
 mod reference_tests;

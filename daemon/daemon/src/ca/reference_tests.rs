@@ -48,8 +48,16 @@ fn every_code_of_a_refusal_is_documented() {
 }
 
 #[test]
-fn every_alarm_is_documented() {
-    compare("## Alarms", AlarmCode::ALL.iter().map(|it| it.name()));
+fn every_alarm_is_documented_with_its_question_and_severity() {
+    let heading = "## Alarms";
+    compare(heading, AlarmCode::ALL.iter().map(|it| it.name()));
+    for row in rows(heading) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[0].trim_end_matches('`');
+        let code = AlarmCode::ALL.iter().find(|it| it.name() == name);
+        let of_code = code.map(|it| format!("{}, {}", it.question(), it.severity()));
+        assert_eq!(of_code.as_deref(), Some(cells[1]), "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
 use super::expiry::ExpiryStatus;
+use super::overview::{Answer, Facts};
 use super::{CertificateAuthority, ConfiguredToken, Error};
 use crate::error_code::codes;
 use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
@@ -30,6 +31,8 @@ pub struct Status {
     pub ready: bool,
     /// The missing conditions, if it is not ready.
     pub not_ready: Vec<Coded<NotReady>>,
+    /// Four questions and their answers, for a look of five seconds.
+    pub overview: Vec<Answer>,
     /// Whether the store can write.
     pub store: StoreStatus,
     pub tokens: BTreeMap<String, TokenStatus>,
@@ -133,22 +136,33 @@ impl CertificateAuthority {
         let push = self.push_status()?;
         let alarms = self.all_alarms(&tokens, &push);
         let not_ready = self.not_ready();
+        let authorities = self.hierarchy().iter().filter(|it| it.serving).count();
+        let blocked = self.store.active_block_count()?;
+        let overview = self.overview(&Facts {
+            not_ready: &not_ready,
+            alarms: &alarms,
+            push: &push,
+            certificates,
+            authorities,
+            blocked,
+        })?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             now: self.now().to_string(),
             ready: not_ready.is_empty(),
             not_ready,
+            overview,
             alarms: alarms.iter().map(|it| it.text.clone()).collect(),
             alarm_details: alarms,
             store: self.store_status(),
             tokens,
-            authorities: self.hierarchy().iter().filter(|it| it.serving).count(),
+            authorities,
             certificates,
             abandoned,
             under_way,
             push,
             ca_certificates: self.ca_certificates()?,
-            blocked: self.store.active_block_count()?,
+            blocked,
             blocks: {
                 let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
                 standing.into_iter().map(ActiveBlock::from).collect()

@@ -40,8 +40,8 @@ pub struct Arguments {
 pub enum Command {
     /// Set up a service on this machine: ask, write the configuration, run the ceremony.
     Setup(Setup),
-    /// Show the status of the daemon.
-    Status,
+    /// Show in five lines whether all is well; exits 0 good, 1 attention, 2 critical, 3 no answer.
+    Status(ShowStatus),
     /// Reload the configuration of the daemon, completely or not at all.
     Reload,
     /// Create authorities from a file.
@@ -87,6 +87,17 @@ pub enum Command {
     /// Read the audit journal.
     #[command(subcommand)]
     Audit(AuditCommand),
+}
+
+/// `hallmark status`
+#[derive(Debug, Args)]
+pub struct ShowStatus {
+    /// Show everything that the daemon says of itself, with all alarms.
+    #[arg(long, conflicts_with = "watch")]
+    pub verbose: bool,
+    /// Show it again every two seconds, until interrupted.
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// `hallmark backup`

@@ -1,0 +1,125 @@
+//! Runs `hallmark status`: five lines for a look of five seconds, and an exit code for monitoring.
+//!
+//! Exit codes: 0 good, 1 attention, 2 critical, by the worst of the four answers; 3 if there is no
+//! answer. They are those of Nagios plugins. With `--verbose` and `--json` an answer exits 0: what
+//! reads it judges by itself. The daemon judges, this command prints.
+
+use super::client::ApiClient;
+use super::command::ShowStatus;
+use super::failure::Failure;
+use super::show::{Show, terminal_columns, written};
+use dialoguer::console::{Style, truncate_str};
+use hallmark_base::printable;
+use serde_json::Value;
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+/// The pause of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Clears a terminal (ECMA-48, ED and CUP).
+const CLEAR_SCREEN: &[u8] = b"\x1b[2J\x1b[H";
+
+/// The exit code if the daemon gives no answer.
+const NO_ANSWER: u8 = 3;
+
+/// The severities of the daemon, by their exit code.
+const SEVERITIES: [&str; 3] = ["good", "attention", "critical"];
+
+pub(super) fn run(client: &ApiClient, show: &Show, options: &ShowStatus) -> Result<(), Failure> {
+    show.exit_code.set(Some(NO_ANSWER));
+    loop {
+        let status = client.get("/v1/status")?;
+        if show.json || options.verbose {
+            show.exit_code.set(None);
+            show.record(&status)?;
+        } else {
+            show.exit_code.set(Some(exit_code(&status)));
+            print_lines(&status, options.watch)?;
+        }
+        if !options.watch {
+            return Ok(());
+        }
+        thread::sleep(WATCH_EVERY);
+    }
+}
+
+/// Returns the exit code of the worst answer; a severity that is not known here is critical.
+fn exit_code(status: &Value) -> u8 {
+    let answers = status["overview"].as_array().into_iter().flatten();
+    let codes = answers.map(|it| {
+        let severity = it["severity"].as_str().unwrap_or_default();
+        let known = SEVERITIES.iter().position(|it| *it == severity);
+        known.map_or(2, |code| u8::try_from(code).unwrap_or(2))
+    });
+    codes.max().unwrap_or(2)
+}
+
+/// Prints the five lines; on a terminal each fits its width, and `again` clears the screen first.
+fn print_lines(status: &Value, again: bool) -> Result<(), Failure> {
+    let mut out = printable::exact_out();
+    let columns = terminal_columns();
+    if again && columns.is_some() {
+        written(out.write_all(CLEAR_SCREEN))?;
+    }
+    for (line, style) in lines(status) {
+        let line = match columns {
+            Some(columns) => truncate_str(&line, columns, "…"),
+            None => line.as_str().into(),
+        };
+        written(writeln!(out, "{}", style.apply_to(line)))?;
+    }
+    Ok(())
+}
+
+/// Returns the five lines, with the style of each.
+fn lines(status: &Value) -> Vec<(String, Style)> {
+    let text = |value: &Value| printable::line(value.as_str().unwrap_or("-")).into_owned();
+    let head = format!(
+        "hallmark {} at {}",
+        text(&status["version"]),
+        text(&status["now"])
+    );
+    let mut lines = vec![(head, Style::new().dim())];
+    for answer in status["overview"].as_array().into_iter().flatten() {
+        let severity = text(&answer["severity"]);
+        let style = match severity.as_str() {
+            "good" => Style::new().green(),
+            "attention" => Style::new().yellow(),
+            _ => Style::new().red().bold(),
+        };
+        let question = text(&answer["question"]);
+        let line = format!("{question:<9} {severity:<10} {}", text(&answer["text"]));
+        lines.push((line, style));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_worst_answer_decides_the_exit_code() {
+        let status = |severities: &[&str]| {
+            let answers = severities.iter().map(|it| json!({ "severity": it }));
+            json!({ "overview": answers.collect::<Vec<_>>() })
+        };
+        assert_eq!(exit_code(&status(&["good", "good"])), 0);
+        assert_eq!(exit_code(&status(&["good", "attention", "good"])), 1);
+        assert_eq!(exit_code(&status(&["critical", "attention"])), 2);
+        assert_eq!(exit_code(&status(&["good", "unheard of"])), 2);
+        assert_eq!(exit_code(&json!({})), 2);
+    }
+
+    #[test]
+    fn a_line_has_question_severity_and_sentence_and_forges_no_other() {
+        let answer = json!({ "question": "safe", "severity": "good", "text": "a\nb" });
+        let status = json!({ "version": "1", "now": "n", "overview": [answer] });
+        let lines = lines(&status).into_iter().map(|(line, _)| line);
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines, ["hallmark 1 at n", "safe      good       a\\nb"]);
+    }
+}
