@@ -34,7 +34,7 @@ impl Purpose {
 pub struct Idempotency {
     /// The `Idempotency-Key`, unique per caller.
     pub key: String,
-    /// SHA-256 of the whole request.
+    /// SHA-256 of its content: profile, name and CSR.
     pub request_sha256: [u8; 32],
 }
 

@@ -113,6 +113,8 @@ impl Store {
             {
                 return Err(StoreError::RequesterRevoked);
             }
+            // Refused by a trigger, `certificate_has_an_open_intent`, if an exclusion has abandoned
+            // the intent since step 7.
             signature.record(tx, intent, entry.at)?;
             let presented = requester.map(|it| Thumbprint::from_bytes(it.sha256));
             let issued = (intent, &signature.sha256, presented);
@@ -125,6 +127,8 @@ impl Store {
 }
 
 fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal> {
+    // One thread writes: of two requests with one key the second sees the row of the first, even
+    // before that is committed.
     let idempotency = intent.idempotency.as_ref();
     if let Some(Idempotency { key, .. }) = idempotency
         && let Some(prior) = prior_request(tx, &intent.caller, key)?

@@ -143,8 +143,8 @@ CREATE TABLE open_intent (
 ) STRICT, WITHOUT ROWID;
 
 -- (FAIL, because SQLite copies every page that a statement changes if it may ABORT midway. The
--- triggers that refuse run before their row is changed, and the store rolls back every refused
--- operation.)
+-- triggers that refuse run before their row is changed. The store rolls back an operation that
+-- fails; a refused intent of step 7 has written nothing.)
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, issued_elsewhere, signed_elsewhere, purpose, profile, subject,
                  key_sha256, tbs, not_before, not_after, role, caller, recorded_at ON intent
@@ -248,6 +248,8 @@ BEGIN
     UPDATE generation SET revocations = revocations + 1
     WHERE id = (SELECT issuer FROM intent WHERE id = NEW.intent);
 END;
+-- The last gate before a certificate is released: an exclusion abandons the open intents that it
+-- concerns, and relies on this trigger.
 CREATE TRIGGER certificate_has_an_open_intent BEFORE INSERT ON certificate
 WHEN NOT EXISTS (
     SELECT 1 FROM intent i

@@ -4,8 +4,8 @@
 //! that is not on record. [`Issuer::issue_certificate`] and `issue_leaf` are the steps
 //! for leaves; ceremonies, rollovers, proofs of possession and canaries enter at step 6, `certify`.
 //!
-//! The cycle is a future because it waits three times (store, token, store), each time for a batch
-//! that shares one commit or one system call; a waiting future costs no thread. It uses no
+//! The cycle is a future because a good one waits three times (store, token, store), each time for
+//! a group that shares one commit or one system call; a waiting future costs no thread. It uses no
 //! executor. `api::refusals` runs each request to its end in a task of its own: a client that
 //! disconnects cancels nothing.
 
@@ -81,20 +81,22 @@ impl Issuer {
         permission: &Authorized<Issue>,
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
-        // 1. The caller is authenticated, and its permission is a value.
+        // 1. Done by the edge: `permission` is the proof that the caller may ask.
         crash_point("cycle-1");
 
         // 2. The request is within its limits. Its size was bounded before it was read.
         let idempotency = idempotency(request)?;
         crash_point("cycle-2");
 
+        // Read before the cycle: an issuer that was refused counts as cut over only if the store
+        // has another one than this.
         let issuer = self.serving_for(&request.profile);
         let idempotency = idempotency.as_ref();
         let mut issued = self.issue_leaf(permission, request, idempotency).await;
         if let Err(error) = &issued
             && self.has_new_issuer(error, issuer, &request.profile)?
         {
-            // The only repetition: a cut-over was committed after steps 3 to 7 read the hierarchy.
+            // The only repetition: a cut-over was committed after step 5 read the hierarchy.
             self.reload_hierarchy()?;
             issued = self.issue_leaf(permission, request, idempotency).await;
         }
@@ -186,20 +188,20 @@ impl Issuer {
         &self,
         request: SigningRequest<'_>,
     ) -> Result<Issued, Error> {
+        // 6. The clock is believed, and the token can sign with exactly this key now; else nothing
+        //    would be signed of what is recorded. Then the bytes to be signed, with a random serial
+        //    number, linted by code that the builder does not share.
         refuse_shape(request.purpose, request.profile)?;
         let now = self.signing_time()?;
-        // Nothing is recorded unless the token can sign with exactly this key now.
         let token = self.ready_token(&request.signer).await?;
-
-        // 6. The bytes to be signed, with a random serial number, linted by code that the builder
-        //    does not share.
         let serial = SerialNumber::from_random(now, random::<RANDOM_OCTETS>()?);
         let linted = request.build_and_lint(&serial, now)?;
+        // Last, because it counts a signature: what was refused before asks for none.
+        self.may_have_signed(request.source)?;
         crash_point("cycle-6");
 
         // 7. Recorded, durable, unless the request repeats one on record. A token accepts only the
         //    value that comes back.
-        self.may_have_signed(request.source)?;
         let intent = request.intent(&serial, &linted, now);
         let recorded = match (
             self.store.record_intent(intent).await,
@@ -233,6 +235,7 @@ impl Issuer {
         let effects = match effects {
             Ok(effects) => effects,
             Err(error) => {
+                // A signature without record is of no use and counts as failed for the pace.
                 self.note_signature(request.source, false);
                 return Err(self.end_intent(&recorded, not_recorded(error)).await);
             }
@@ -350,6 +353,7 @@ impl From<CallFailure> for Unsigned {
     }
 }
 
+/// The token has answered, so a signature may exist, and its serial number must be listed.
 impl From<Error> for Unsigned {
     fn from(error: Error) -> Self {
         Self {

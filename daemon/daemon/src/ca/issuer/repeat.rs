@@ -41,7 +41,8 @@ impl Issuer {
             Err(error) => Err(error.into()),
         };
         match answer {
-            // A refusal is final: it must not hide that the first answer could not be read.
+            // A refusal is final, and says that there is no certificate. The record says that there
+            // is one or may be one, so its answer takes the place of the refusal.
             Err(error) if refused.is_refusal() => Err(error),
             answer => answer.map_err(|_| refused),
         }
@@ -97,6 +98,7 @@ pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>,
             format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
         return Err(Error::invalid(Code::IdempotencyKeyInvalid, message));
     }
+    // `moves` is no part of the content: it permits the answer and does not change it.
     let fields = [
         request.profile.as_bytes(),
         request.registration_id.as_bytes(),
