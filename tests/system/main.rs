@@ -164,6 +164,7 @@ mod policy;
 mod printed;
 mod prober;
 mod process;
+mod profiles;
 mod provisioned;
 mod provisioning;
 mod raw_tls;

@@ -205,6 +205,7 @@ codes! {
         StoreUnavailable => "store_unavailable",
         StoreUnreadable => "store_unreadable",
         TlsIdentity => "tls_identity",
+        TemplateRefused => "template_refused",
         TokenDeadline => "token_deadline",
         TokenKey => "token_key",
         TokenKeyAttributes => "token_key_attributes",

@@ -87,7 +87,7 @@ impl AuthorityPolicy {
     ) -> UnixSeconds {
         let longest = profiles
             .filter(|profile| profile.authority == generation.authority)
-            .map(|profile| profile.certificate.validity_seconds)
+            .filter_map(|profile| profile.certificate.longest_seconds())
             .max();
         let last = generation.certificate.not_after();
         let last = last.saturating_sub_unsigned(longest.unwrap_or(0));

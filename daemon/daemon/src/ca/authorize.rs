@@ -37,6 +37,18 @@ impl Caller {
             Caller::Local { .. } | Caller::Daemon => None,
         }
     }
+
+    /// The name of the station that it is, if it is one.
+    pub(super) fn station(&self) -> Option<&str> {
+        match self {
+            Caller::Certificate {
+                role: Role::Station,
+                name,
+                ..
+            } => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Caller {

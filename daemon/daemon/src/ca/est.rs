@@ -271,7 +271,7 @@ impl Est {
         row: &CertificateRow,
         profile: &IssuanceProfile,
     ) -> Result<bool, Error> {
-        let half = i64::try_from(profile.certificate.validity_seconds / 2).unwrap_or(i64::MAX);
+        let half = row.not_after.seconds_since(row.not_before) / 2;
         if row.revoked_at.is_some() || row.not_after - self.issuer.now() < half {
             return Ok(false);
         }

@@ -10,6 +10,7 @@ use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, lock};
 use crate::store::{Ending, WINDOWS};
 use crate::unix_seconds::UnixSeconds;
+use crate::x509::profile::End;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -202,6 +203,9 @@ impl ExpiryStatus {
     }
 }
 
+/// The life of a certificate with a fixed end, for the times before its end that have a default.
+const FIXED_END_SECONDS: u64 = 180 * 86_400;
+
 /// The windows are those of the names above.
 const _: () =
     assert!(WINDOWS[0] == 86_400 && WINDOWS[1] == 7 * 86_400 && WINDOWS[2] == 30 * 86_400);
@@ -210,17 +214,27 @@ impl IssuanceProfile {
     /// How long before its end the holder may renew by itself; `None` for never. A station may in
     /// the last third of its certificate's life.
     pub(super) fn self_renewal_seconds(&self) -> Option<i64> {
-        let third = self.certificate.validity_seconds / 3;
-        let default = (self.role == Role::Station).then_some(third);
+        let third = self.usual_seconds().map(|it| it / 3);
+        let default = third.filter(|_| self.role == Role::Station);
         seconds(self.self_renewal.or(default))
     }
 
     /// How long before its end a certificate that was not renewed is an alarm; `None` for never. By
     /// default a sixth of its life, and never where that is a matter of hours.
     pub(super) fn expiry_alarm_seconds(&self) -> Option<i64> {
-        let validity = self.certificate.validity_seconds;
-        let default = (validity >= 86_400).then_some(validity / 6);
+        let validity = self.usual_seconds();
+        let default = validity.filter(|it| *it >= 86_400).map(|it| it / 6);
         seconds(self.expiry_alarm.or(default))
+    }
+
+    /// The life of its certificates, by which times before their end are reckoned; `None` for those
+    /// without an end. Before a fixed end it is unknown, and counted as half a year.
+    fn usual_seconds(&self) -> Option<u64> {
+        match self.certificate.end {
+            End::AfterValidity | End::WholeDays => Some(self.certificate.validity_seconds),
+            End::At(_) => Some(FIXED_END_SECONDS),
+            End::Never => None,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Code, Error};
 pub use crate::enrollment::role::Role;
 use crate::store::Purpose;
 use crate::x509::profile::{ExtendedKeyUsage, Profile, human_seconds};
+use crate::x509::template::Place;
 use serde::Deserialize;
 
 /// A `[[profile]]` of the configuration.
@@ -50,11 +51,20 @@ impl IssuanceProfile {
                 self.role
             ));
         }
+        if self.role != Role::Device && self.certificate.places().any(|it| it == Place::Station) {
+            return Err(format!(
+                "{{station}} is the station that requests the certificate of a device, and none \
+                 requests that of a {}; remove it",
+                self.role
+            ));
+        }
         self.check_times()
     }
 
     fn check_times(&self) -> Result<(), String> {
-        let validity = self.certificate.validity_seconds;
+        let Some(validity) = self.certificate.longest_seconds() else {
+            return self.check_renewal();
+        };
         if self.self_renewal.is_some_and(|it| it > validity) {
             return Err("self_renewal is longer than validity; shorten it".into());
         }
@@ -65,6 +75,10 @@ impl IssuanceProfile {
                     .into(),
             );
         }
+        self.check_renewal()
+    }
+
+    fn check_renewal(&self) -> Result<(), String> {
         match self.role {
             Role::Device | Role::Operator if self.self_renewal.is_some() => Err(format!(
                 "self_renewal is not for role {}: a device renews at any time, and an operator may \

@@ -6,7 +6,7 @@ use crate::ca::profile::Role;
 use crate::provisioning::configuration::Provisioning;
 use crate::socket_path;
 use crate::token::credential::label;
-use crate::x509::profile::SubjectAlternativeNames;
+use crate::x509::san::NameKind;
 
 /// The longest name of an authority: the name is part of addresses.
 const AUTHORITY_NAME_BYTES_MAX: usize = 64;
@@ -160,8 +160,9 @@ impl Configuration {
                 https.profile
             )),
             Some(profile)
-                if profile.certificate.subject_alternative_names
-                    == SubjectAlternativeNames::None =>
+                if ![NameKind::Dns, NameKind::Ip]
+                    .into_iter()
+                    .all(|it| profile.certificate.subject_alternative_names.takes(it)) =>
             {
                 contradiction(format!(
                     "[listen] profile {:?} must have subject_alternative_names = \"dns_and_ip\": \

@@ -1,9 +1,10 @@
 //! Reads subject alternative names of every kind (RFC 5280 4.2.1.6).
 //!
-//! Only host names and addresses are ever certified. The others are read to be named where they are
-//! left out, so nothing in them is a reason to refuse a request.
+//! A profile says which kinds are certified. The others are read to be named where they are left
+//! out, so nothing in them is a reason to refuse a request.
 
-use super::san::{SanRefusal, SubjectAlternativeName};
+use super::oid;
+use super::san::{HardwareModule, NameKind, SanRefusal, SubjectAlternativeName};
 use super::wire::{Element, elements};
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Tag};
@@ -11,14 +12,20 @@ use std::fmt;
 use x509_cert::name::Name;
 
 const SEQUENCE: u8 = 0x30;
+/// `[0] EXPLICIT`: the value of an otherName.
+const EXPLICIT: u8 = 0xa0;
 
 /// One requested name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AlternativeName {
-    /// A host name or an address.
+    /// A name that a certificate may have.
     Fit(SubjectAlternativeName),
-    /// A dNSName that is no host name, or an iPAddress that is no address.
-    Unfit { text: String, why: SanRefusal },
+    /// A name that is none of its kind, such as an iPAddress that is no address.
+    Unfit {
+        kind: NameKind,
+        text: String,
+        why: SanRefusal,
+    },
     /// A kind that is never certified, as text.
     OtherKind(String),
 }
@@ -37,12 +44,15 @@ impl AlternativeName {
     fn of(tag: u8, octets: &[u8]) -> AlternativeName {
         let other = |kind: &str, text: String| AlternativeName::OtherKind(format!("{kind}:{text}"));
         match tag {
-            0x82 => Self::dns(&text(octets)),
+            0x82 => Self::of_kind(NameKind::Dns, "DNS", text(octets)),
             0x87 => Self::address(octets),
-            0x81 => other("email", text(octets)),
-            0x86 => other("URI", text(octets)),
+            0x81 => Self::of_kind(NameKind::Email, "email", text(octets)),
+            0x86 => Self::of_kind(NameKind::Uri, "URI", text(octets)),
             0x88 => other("RID", identifier(octets)),
-            0xa0 => other("otherName", other_name(octets)),
+            0xa0 => hardware_module(octets).map_or_else(
+                || other("otherName", other_name(octets)),
+                |it| AlternativeName::Fit(SubjectAlternativeName::HardwareModule(it)),
+            ),
             0xa4 => other("dirName", directory_name(octets)),
             0xa3 => other("X400Name", hex::encode(octets)),
             0xa5 => other("EdiPartyName", hex::encode(octets)),
@@ -55,11 +65,12 @@ impl AlternativeName {
         Self::of(tag, octets).to_string()
     }
 
-    fn dns(name: &str) -> AlternativeName {
-        match SubjectAlternativeName::dns(name) {
+    fn of_kind(kind: NameKind, word: &str, text: String) -> AlternativeName {
+        match SubjectAlternativeName::from_text(kind, &text) {
             Ok(name) => AlternativeName::Fit(name),
             Err(why) => AlternativeName::Unfit {
-                text: format!("DNS:{name}"),
+                kind,
+                text: format!("{word}:{text}"),
                 why,
             },
         }
@@ -73,7 +84,8 @@ impl AlternativeName {
                     SanRefusal::AddressText(address) => format!("IP:{address}"),
                     _ => format!("IP:{}", hex::encode(octets)),
                 };
-                AlternativeName::Unfit { text, why }
+                let kind = NameKind::Ip;
+                AlternativeName::Unfit { kind, text, why }
             }
         }
     }
@@ -96,6 +108,14 @@ fn text(octets: &[u8]) -> String {
 
 fn identifier(octets: &[u8]) -> String {
     ObjectIdentifier::from_bytes(octets).map_or_else(|_| hex::encode(octets), |it| it.to_string())
+}
+
+fn hardware_module(octets: &[u8]) -> Option<HardwareModule> {
+    let [kind, value] = elements(octets).ok()?[..] else {
+        return None;
+    };
+    let is_one = kind.value == oid::HARDWARE_MODULE_NAME.as_bytes() && value.tag == EXPLICIT;
+    HardwareModule::read(value.value).filter(|_| is_one)
 }
 
 /// The type of an otherName; its value has a form of its own for each.

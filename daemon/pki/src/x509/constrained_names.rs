@@ -134,6 +134,10 @@ impl From<&SubjectAlternativeName> for GivenName {
             SubjectAlternativeName::Dns(host) => GivenName::new(HOST, host.as_bytes()),
             SubjectAlternativeName::Ip(IpAddr::V4(it)) => GivenName::new(ADDRESS, &it.octets()),
             SubjectAlternativeName::Ip(IpAddr::V6(it)) => GivenName::new(ADDRESS, &it.octets()),
+            SubjectAlternativeName::Uri(uri) => GivenName::new(URI, uri.as_bytes()),
+            SubjectAlternativeName::Email(mailbox) => GivenName::new(EMAIL, mailbox.as_bytes()),
+            // No verifier evaluates constraints of this form, and critical ones are refused.
+            SubjectAlternativeName::HardwareModule(_) => GivenName::new(ber::context(0), &[]),
         }
     }
 }

@@ -62,7 +62,7 @@ fn objection_by_usage(
     let mut purposes = profiles.iter().flat_map(|it| &it.extended_key_usage);
     let missing = purposes.find(|it| !allowed.contains(&it.oid()))?;
     Some(format!(
-        "its extended key usage limits all below it, and lacks {} ({missing:?}), which a profile \
+        "its extended key usage limits all below it, and lacks {} ({missing}), which a profile \
          has; have it issued with that, or without an extended key usage",
         missing.oid()
     ))
@@ -74,7 +74,7 @@ fn objection_by_names(authority: &Certificate, profiles: &[&Profile]) -> Option<
         Err(reason) => return Some(format!("{reason}; have it issued with others, or without")),
     };
     profiles.iter().find_map(|profile| {
-        let why = constraints.objection_to_all(&profile.subject)?;
+        let why = constraints.objection_to_all(profile.subject.fixed()?)?;
         Some(format!(
             "the subject of every leaf of a profile is refused: {why}; correct the `subject` of the \
              profile, or have the certificate issued with other constraints"

@@ -7,10 +7,10 @@ use super::key::{KeyRefusal, PublicKey};
 use super::name::NameRefusal;
 use super::pem;
 use super::pkcs10::Fields;
-use super::profile::SubjectAlternativeNames;
 use super::requested_names::RequestedNames;
 use super::san::SanRefusal;
 use super::signature::{self, SignatureRefusal};
+use super::template::TemplateRefusal;
 use super::text;
 use crate::der_bytes::Der;
 use crate::error_code::Code;
@@ -55,22 +55,24 @@ pub enum CsrRefusal {
     #[error("the requested name is refused: {0}")]
     BadName(String),
     /// The certificate of a server would have no name that a client could compare.
-    #[error("{}", no_server_name(*.0))]
-    NoServerName(SubjectAlternativeNames),
+    #[error("{}", no_server_name(*.taken))]
+    NoServerName {
+        /// The profile takes host names or addresses from the request.
+        taken: bool,
+    },
+    /// A text of the profile cannot be filled for this request.
+    #[error(transparent)]
+    Template(#[from] TemplateRefusal),
 }
 
-fn no_server_name(profile: SubjectAlternativeNames) -> &'static str {
-    match profile {
-        SubjectAlternativeNames::None => {
-            "a server's certificate needs a subject alternative name, and the profile certifies \
-             none; set subject_alternative_names = \"dns_and_ip\" in its [profile.certificate] and \
-             reload"
-        }
-        SubjectAlternativeNames::DnsAndIp => {
-            "the request has no host name and no IP address among its subject alternative names, \
-             and a server's certificate needs one; add it (openssl req: -addext \
-             \"subjectAltName=DNS:HOST\")"
-        }
+fn no_server_name(taken: bool) -> &'static str {
+    if taken {
+        "the request has no host name and no IP address among its subject alternative names, and a \
+         server's certificate needs one; add it (openssl req: -addext \
+         \"subjectAltName=DNS:HOST\")"
+    } else {
+        "a server's certificate needs a subject alternative name, and the profile certifies none; \
+         set subject_alternative_names = \"dns_and_ip\" in its [profile.certificate] and reload"
     }
 }
 
@@ -97,7 +99,8 @@ impl CsrRefusal {
             CsrRefusal::Key(KeyRefusal::WeakKey(_)) => Code::CsrWeakKey,
             CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => Code::CsrUnsupportedKey,
             CsrRefusal::BadName(_) => Code::CsrBadName,
-            CsrRefusal::NoServerName(_) => Code::CsrWithoutNames,
+            CsrRefusal::NoServerName { .. } => Code::CsrWithoutNames,
+            CsrRefusal::Template(_) => Code::TemplateRefused,
         }
     }
 }

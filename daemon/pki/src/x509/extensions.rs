@@ -5,12 +5,13 @@
 use super::issuer::{Distribution, IssuerFields};
 use super::name_constraints::KeptConstraints;
 use super::oid;
-use super::profile::{KeyUsage, Kind, Profile, SubjectAlternativeNames};
+use super::profile::{CertificatePolicy, CustomExtension, KeyUsage, Kind, Profile};
 use super::san::SubjectAlternativeName;
 use super::tbs::CertificateContent;
 use der::Encode;
-use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
+use der::asn1::{Any, Ia5String, Ia5StringRef, ObjectIdentifier, OctetString};
 use der::flagset::FlagSet;
+use x509_cert::ext::pkix::certpolicy::{PolicyInformation, PolicyQualifierInfo};
 use x509_cert::ext::pkix::crl::dp::DistributionPoint;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName, GeneralNames};
 use x509_cert::ext::pkix::{self, KeyUsages};
@@ -35,6 +36,9 @@ pub(super) fn all(
     if !profile.extended_key_usage.is_empty() {
         extensions.push(extended_key_usage(profile)?);
     }
+    if !profile.certificate_policies.is_empty() {
+        extensions.push(certificate_policies(&profile.certificate_policies)?);
+    }
     let names = names_let_through(request);
     if !names.is_empty() {
         extensions.push(subject_alternative_name(names)?);
@@ -42,6 +46,9 @@ pub(super) fn all(
     extensions.extend(request.name_constraints.map(name_constraints).transpose()?);
     extensions.extend(crl_distribution_points(issuer.distribution())?);
     extensions.extend(authority_information_access(issuer.distribution())?);
+    for custom in &profile.extensions {
+        extensions.push(further(custom)?);
+    }
     Ok(extensions)
 }
 
@@ -127,10 +134,41 @@ fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
 pub(super) fn names_let_through<'a>(
     request: &CertificateContent<'a>,
 ) -> &'a [SubjectAlternativeName] {
-    match request.profile.subject_alternative_names {
-        SubjectAlternativeNames::None => &[],
-        SubjectAlternativeNames::DnsAndIp => request.subject_alternative_names,
+    if request.profile.subject_alternative_names.is_none() {
+        &[]
+    } else {
+        request.subject_alternative_names
     }
+}
+
+/// RFC 5280 4.2.1.4: not critical, so that verifiers without policies accept the certificate.
+fn certificate_policies(policies: &[CertificatePolicy]) -> der::Result<Extension> {
+    let policies: der::Result<Vec<_>> = policies.iter().map(policy).collect();
+    let policies = pkix::certpolicy::CertificatePolicies(policies?);
+    extension(oid::CERTIFICATE_POLICIES, false, &policies)
+}
+
+fn policy(policy: &CertificatePolicy) -> der::Result<PolicyInformation> {
+    let statement = |cps: &String| {
+        let qualifier = Any::encode_from(&Ia5StringRef::new(cps)?)?;
+        let qualifier = PolicyQualifierInfo {
+            policy_qualifier_id: oid::CPS,
+            qualifier: Some(qualifier),
+        };
+        Ok::<_, der::Error>(vec![qualifier])
+    };
+    Ok(PolicyInformation {
+        policy_identifier: policy.id,
+        policy_qualifiers: policy.cps.as_ref().map(statement).transpose()?,
+    })
+}
+
+fn further(custom: &CustomExtension) -> der::Result<Extension> {
+    Ok(Extension {
+        extn_id: custom.id,
+        critical: custom.critical,
+        extn_value: OctetString::new(&custom.encoded[..])?,
+    })
 }
 
 fn subject_alternative_name(names: &[SubjectAlternativeName]) -> der::Result<Extension> {

@@ -41,6 +41,7 @@ pub mod signature;
 mod subject;
 mod subtree;
 pub mod tbs;
+pub mod template;
 mod text;
 mod weak;
 mod wire;

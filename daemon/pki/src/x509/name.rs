@@ -10,6 +10,7 @@ use crate::der_bytes::Der;
 use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
 use der::{Decode, Encode, Tag, Tagged};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
@@ -21,13 +22,9 @@ pub const VALUE_CHARACTERS_MAX: usize = 64;
 /// The attributes of a subject besides its common name, in the order of encoding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
-pub struct SubjectAttributes {
-    country: Option<String>,
-    organization: Option<String>,
-    organizational_unit: Option<String>,
-}
+pub struct SubjectAttributes(BTreeMap<AttributeKind, String>);
 
-/// A subject with exactly one common name, encoded in the order C, O, OU, CN.
+/// A subject with exactly one common name, encoded in the order C, ST, L, O, OU, serialNumber, CN.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
 pub struct DistinguishedName {
@@ -51,13 +48,19 @@ pub struct KeptName {
     label: String,
 }
 
-/// An attribute type of a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// An attribute type of a subject, in the order of encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AttributeKind {
     /// C, two letters (ISO 3166), PrintableString.
     Country,
+    /// ST, stateOrProvinceName.
+    State,
+    Locality,
     Organization,
     OrganizationalUnit,
+    /// The serial number of a device, PrintableString (IEEE 802.1AR).
+    SerialNumber,
     CommonName,
 }
 
@@ -99,6 +102,9 @@ pub enum NameRefusal {
     /// The country is not two upper-case letters.
     #[error("country must be two upper-case letters (ISO 3166), such as DE")]
     Country,
+    /// The serial number is no PrintableString.
+    #[error("serial_number may have letters, digits, spaces and ' ( ) + , - . / : = ? only")]
+    SerialNumber,
 }
 
 impl SubjectAttributes {
@@ -116,14 +122,15 @@ impl SubjectAttributes {
         encoded(self.iter())
     }
 
-    fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
-        [
-            (AttributeKind::Country, &self.country),
-            (AttributeKind::Organization, &self.organization),
-            (AttributeKind::OrganizationalUnit, &self.organizational_unit),
-        ]
-        .into_iter()
-        .filter_map(|(kind, value)| Some((kind, value.as_deref()?)))
+    /// Sets one attribute, checked. The common name is none of them.
+    pub(super) fn set(&mut self, kind: AttributeKind, value: &str) -> Result<(), NameRefusal> {
+        check_value(kind, value)?;
+        self.0.insert(kind, value.to_owned());
+        Ok(())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
+        self.0.iter().map(|(kind, value)| (*kind, value.as_str()))
     }
 }
 
@@ -140,14 +147,8 @@ impl DistinguishedName {
         let mut table = Table::default();
         for attribute in name.iter() {
             let value = directory_string(&attribute.value).ok_or(NameRefusal::NotOurs)?;
-            let place = match attribute.oid {
-                oid::COUNTRY => &mut table.country,
-                oid::ORGANIZATION => &mut table.organization,
-                oid::ORGANIZATIONAL_UNIT => &mut table.organizational_unit,
-                oid::COMMON_NAME => &mut table.common_name,
-                _ => return Err(NameRefusal::NotOurs),
-            };
-            *place = Some(value.to_owned());
+            let kind = AttributeKind::from_oid(attribute.oid).ok_or(NameRefusal::NotOurs)?;
+            table.0.insert(kind, value.to_owned());
         }
         let read = DistinguishedName::try_from(table)?;
         if *read.to_der() == *der {
@@ -230,28 +231,57 @@ impl From<DistinguishedName> for Subject {
 }
 
 impl AttributeKind {
-    fn oid(self) -> ObjectIdentifier {
+    const ALL: [AttributeKind; 7] = [
+        AttributeKind::Country,
+        AttributeKind::State,
+        AttributeKind::Locality,
+        AttributeKind::Organization,
+        AttributeKind::OrganizationalUnit,
+        AttributeKind::SerialNumber,
+        AttributeKind::CommonName,
+    ];
+
+    fn from_oid(oid: ObjectIdentifier) -> Option<AttributeKind> {
+        Self::ALL.into_iter().find(|it| it.oid() == oid)
+    }
+
+    /// Returns the attribute with this key in the configuration.
+    pub(super) fn from_key(key: &str) -> Option<AttributeKind> {
+        Self::ALL.into_iter().find(|it| it.key() == key)
+    }
+
+    pub(super) fn oid(self) -> ObjectIdentifier {
         match self {
             AttributeKind::Country => oid::COUNTRY,
+            AttributeKind::State => oid::STATE,
+            AttributeKind::Locality => oid::LOCALITY,
             AttributeKind::Organization => oid::ORGANIZATION,
             AttributeKind::OrganizationalUnit => oid::ORGANIZATIONAL_UNIT,
+            AttributeKind::SerialNumber => oid::SERIAL_NUMBER,
             AttributeKind::CommonName => oid::COMMON_NAME,
         }
     }
 
-    /// Encodes the value as UTF8String, the country as PrintableString (RFC 5280 4.1.2.4).
+    /// Encodes the value as UTF8String, country and serial number as PrintableString (RFC 5280
+    /// appendix A.1).
     fn encode(self, value: &str) -> der::Result<Any> {
         match self {
-            AttributeKind::Country => Ok(Any::from(PrintableStringRef::new(value)?)),
+            AttributeKind::Country | AttributeKind::SerialNumber => {
+                Ok(Any::from(PrintableStringRef::new(value)?))
+            }
             _ => Ok(Any::from(Utf8StringRef::new(value)?)),
         }
     }
 
-    fn key(self) -> &'static str {
+    /// Returns the key in the configuration.
+    pub(super) fn key(self) -> &'static str {
         match self {
             AttributeKind::Country => "country",
+            AttributeKind::State => "state",
+            AttributeKind::Locality => "locality",
             AttributeKind::Organization => "organization",
             AttributeKind::OrganizationalUnit => "organizational_unit",
+            AttributeKind::SerialNumber => "serial_number",
             AttributeKind::CommonName => "common_name",
         }
     }
@@ -273,40 +303,20 @@ impl fmt::Debug for DistinguishedName {
 
 /// A subject as the configuration gives it, unchecked.
 #[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    common_name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    organization: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    organizational_unit: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    country: Option<String>,
-}
-
-impl Table {
-    fn attributes(self) -> Result<SubjectAttributes, NameRefusal> {
-        let attributes = SubjectAttributes {
-            country: self.country,
-            organization: self.organization,
-            organizational_unit: self.organizational_unit,
-        };
-        for (kind, value) in attributes.iter() {
-            check_value(kind, value)?;
-        }
-        Ok(attributes)
-    }
-}
+#[serde(transparent)]
+struct Table(BTreeMap<AttributeKind, String>);
 
 impl TryFrom<Table> for SubjectAttributes {
     type Error = NameRefusal;
 
-    fn try_from(table: Table) -> Result<SubjectAttributes, NameRefusal> {
-        match table.common_name {
-            Some(_) => Err(NameRefusal::CommonNameNotAllowed),
-            None => table.attributes(),
+    fn try_from(Table(values): Table) -> Result<SubjectAttributes, NameRefusal> {
+        if values.contains_key(&AttributeKind::CommonName) {
+            return Err(NameRefusal::CommonNameNotAllowed);
         }
+        for (kind, value) in &values {
+            check_value(*kind, value)?;
+        }
+        Ok(SubjectAttributes(values))
     }
 }
 
@@ -314,28 +324,23 @@ impl TryFrom<Table> for DistinguishedName {
     type Error = NameRefusal;
 
     fn try_from(mut table: Table) -> Result<DistinguishedName, NameRefusal> {
-        let common_name = table.common_name.take().ok_or(NameRefusal::NoCommonName)?;
-        table.attributes()?.with_common_name(&common_name)
+        let common_name = table.0.remove(&AttributeKind::CommonName);
+        let common_name = common_name.ok_or(NameRefusal::NoCommonName)?;
+        SubjectAttributes::try_from(table)?.with_common_name(&common_name)
     }
 }
 
 impl From<SubjectAttributes> for Table {
     fn from(attributes: SubjectAttributes) -> Table {
-        Table {
-            common_name: None,
-            organization: attributes.organization,
-            organizational_unit: attributes.organizational_unit,
-            country: attributes.country,
-        }
+        Table(attributes.0)
     }
 }
 
 impl From<DistinguishedName> for Table {
     fn from(name: DistinguishedName) -> Table {
-        Table {
-            common_name: Some(name.common_name),
-            ..Table::from(name.attributes)
-        }
+        let mut table = Table::from(name.attributes);
+        table.0.insert(AttributeKind::CommonName, name.common_name);
+        table
     }
 }
 
@@ -390,6 +395,9 @@ pub fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> 
     if kind == AttributeKind::Country && !two_letters {
         return Err(NameRefusal::Country);
     }
+    if kind == AttributeKind::SerialNumber && PrintableStringRef::new(value).is_err() {
+        return Err(NameRefusal::SerialNumber);
+    }
     Ok(())
 }
 
@@ -439,7 +447,11 @@ mod tests {
                 "common_name = \"a\"\ncountry = \"de\"",
                 "upper-case letters",
             ),
-            ("common_name = \"a\"\nlocality = \"b\"", "unknown field"),
+            (
+                "common_name = \"a\"\nserial_number = \"b_1\"",
+                "serial_number may have",
+            ),
+            ("common_name = \"a\"\nstreet = \"b\"", "unknown variant"),
         ] {
             let error = from_toml(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");

@@ -7,6 +7,11 @@ const fn oid(dotted: &str) -> ObjectIdentifier {
     ObjectIdentifier::new_unwrap(dotted)
 }
 
+/// Reads dotted numbers, such as `1.3.6.1.4.1.32473.1`.
+pub(super) fn parse(dotted: &str) -> Option<ObjectIdentifier> {
+    ObjectIdentifier::new(dotted).ok()
+}
+
 /// Returns the name by which operators know an object, or its number if it has none.
 pub(super) fn name_of(object: ObjectIdentifier) -> String {
     DB.find_names_for_oid(object)
@@ -44,6 +49,9 @@ pub(super) const SHA512_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.13"
 // Attributes of names: RFC 5280 appendix A.
 pub(super) const COMMON_NAME: ObjectIdentifier = oid("2.5.4.3");
 pub(super) const COUNTRY: ObjectIdentifier = oid("2.5.4.6");
+pub(super) const LOCALITY: ObjectIdentifier = oid("2.5.4.7");
+pub(super) const STATE: ObjectIdentifier = oid("2.5.4.8");
+pub(super) const SERIAL_NUMBER: ObjectIdentifier = oid("2.5.4.5");
 pub(super) const ORGANIZATION: ObjectIdentifier = oid("2.5.4.10");
 pub(super) const ORGANIZATIONAL_UNIT: ObjectIdentifier = oid("2.5.4.11");
 pub(super) const EMAIL_ADDRESS: ObjectIdentifier = oid("1.2.840.113549.1.9.1");
@@ -75,10 +83,17 @@ pub(super) const CRL_REASON: ObjectIdentifier = oid("2.5.29.21");
 pub(super) const DELTA_CRL_INDICATOR: ObjectIdentifier = oid("2.5.29.27");
 pub(super) const ISSUING_DISTRIBUTION_POINT: ObjectIdentifier = oid("2.5.29.28");
 
-// Values in extensions: RFC 5280 4.2.1.12 and 4.2.2.1.
+// Values in extensions: RFC 5280 4.2.1.4, 4.2.1.12 and 4.2.2.1, RFC 4108 5, RFC 6960 4.2.2.2.1.
 pub(super) const SERVER_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.1");
 pub(super) const CLIENT_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.2");
 pub(super) const ANY_EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37.0");
+pub(super) const CODE_SIGNING: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.3");
+pub(super) const EMAIL_PROTECTION: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.4");
+pub(super) const TIME_STAMPING: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.8");
 pub(super) const OCSP_SIGNING: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.9");
+pub(super) const ANY_POLICY: ObjectIdentifier = oid("2.5.29.32.0");
+pub(super) const CPS: ObjectIdentifier = oid("1.3.6.1.5.5.7.2.1");
+pub(super) const OCSP_NO_CHECK: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1.5");
+pub(super) const HARDWARE_MODULE_NAME: ObjectIdentifier = oid("1.3.6.1.5.5.7.8.4");
 pub(super) const OCSP: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1");
 pub(super) const CA_ISSUERS: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.2");

@@ -2,14 +2,34 @@
 //!
 //! A profile is checked when it is read, so the builder never meets a contradiction. Criticality is
 //! fixed by RFC 5280 4.2.1: basicConstraints and keyUsage are always critical, the others never.
+//! Only an extension that a profile adds itself says whether it is critical.
+
+mod custom;
+mod durations;
+mod names;
+mod policies;
+mod preset;
+mod purpose;
+mod subject;
+mod table;
+mod written;
+
+pub(super) use custom::ExtensionValue;
+pub use custom::{CustomExtension, EXTENSIONS_MAX};
+pub use durations::human_seconds;
+pub use names::SubjectAlternativeNames;
+pub use policies::{CertificatePolicy, POLICIES_MAX};
+pub use preset::Preset;
+pub use purpose::{ExtendedKeyUsage, KeyUsage};
+pub use subject::{SubjectRefusal, SubjectTemplate};
 
 use super::key::KeyType;
-use super::name::SubjectAttributes;
-use super::oid;
-use der::asn1::ObjectIdentifier;
+use super::template::Place;
+use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use table::Table;
 
 /// Longest validity: 50 Julian years. A root that outlives its algorithms protects nothing.
 pub const VALIDITY_SECONDS_MAX: u64 = 50 * 31_557_600;
@@ -20,6 +40,13 @@ pub const BACKDATE_SECONDS_MAX: u64 = 86_400;
 /// A device with a slow clock needs a `notBefore` in the past.
 pub const BACKDATE_SECONDS_DEFAULT: u64 = 300;
 
+/// 9999-12-31T23:59:59Z: a certificate without an end (RFC 5280 4.1.2.5).
+pub const NO_END: UnixSeconds = UnixSeconds::new(253_402_300_799);
+
+/// Most purposes of one certificate.
+pub const PURPOSES_MAX: usize = 16;
+
+/// A day in UTC, which has no leap seconds here (POSIX).
 const DAY_SECONDS: u64 = 86_400;
 
 /// The complete shape of a certificate.
@@ -27,8 +54,9 @@ const DAY_SECONDS: u64 = 86_400;
 #[serde(try_from = "Table", into = "Table")]
 pub struct Profile {
     pub kind: Kind,
-    /// Seconds from the issuance until `notAfter`.
+    /// Seconds from the issuance until `notAfter`; the longest possible ones where `end` is fixed.
     pub validity_seconds: u64,
+    pub end: End,
     /// Seconds from `notBefore` until the issuance.
     pub backdate_seconds: u64,
     /// The key types that may be certified.
@@ -37,10 +65,27 @@ pub struct Profile {
     pub key_usage: BTreeSet<KeyUsage>,
     /// `extKeyUsage` (RFC 5280 4.2.1.12), in the order of encoding.
     pub extended_key_usage: Vec<ExtendedKeyUsage>,
+    /// `certificatePolicies` (RFC 5280 4.2.1.4), in the order of encoding.
+    pub certificate_policies: Vec<CertificatePolicy>,
     /// The attributes of the subject besides its common name.
-    pub subject: SubjectAttributes,
-    /// Whether the certificate carries the requested names.
+    pub subject: SubjectTemplate,
+    /// The names that the certificate carries besides its subject.
     pub subject_alternative_names: SubjectAlternativeNames,
+    /// Further extensions, in the order of encoding.
+    pub extensions: Vec<CustomExtension>,
+}
+
+/// How `notAfter` follows from the issuance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `validity_seconds` after it.
+    AfterValidity,
+    /// The same, to the end of that day in UTC; `notBefore` is at the beginning of its day.
+    WholeDays,
+    /// A fixed moment.
+    At(UnixSeconds),
+    /// No well-defined expiration date (RFC 5280 4.1.2.5, IEEE 802.1AR).
+    Never,
 }
 
 /// The basicConstraints of a certificate (RFC 5280 4.2.1.9).
@@ -53,56 +98,16 @@ pub enum Kind {
     },
 }
 
-/// The bits of keyUsage that a profile may set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyUsage {
-    /// Signatures other than on certificates and revocation lists.
-    DigitalSignature,
-    KeyEncipherment,
-    KeyAgreement,
-    KeyCertSign,
-    /// Signatures on revocation lists.
-    CrlSign,
-}
-
-/// The purposes that a profile may name. There is no `anyExtendedKeyUsage`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExtendedKeyUsage {
-    /// TLS client, such as a device at the provisioning service.
-    ClientAuth,
-    ServerAuth,
-    /// Delegated OCSP responder (RFC 6960 4.2.2.2).
-    OcspSigning,
-}
-
-impl ExtendedKeyUsage {
-    /// Returns the key purpose id (RFC 5280 4.2.1.12).
-    pub(super) fn oid(self) -> ObjectIdentifier {
-        match self {
-            ExtendedKeyUsage::ClientAuth => oid::CLIENT_AUTH,
-            ExtendedKeyUsage::ServerAuth => oid::SERVER_AUTH,
-            ExtendedKeyUsage::OcspSigning => oid::OCSP_SIGNING,
-        }
-    }
-}
-
-/// The use of the subject alternative names in a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubjectAlternativeNames {
-    /// The certificate has none.
-    #[default]
-    None,
-    /// The certificate has the requested dNSNames and iPAddresses.
-    DnsAndIp,
-}
-
 /// The reason why a profile contradicts itself or RFC 5280.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ProfileRefusal(&'static str);
+pub struct ProfileRefusal(Cow<'static, str>);
+
+impl From<String> for ProfileRefusal {
+    fn from(reason: String) -> ProfileRefusal {
+        ProfileRefusal(reason.into())
+    }
+}
 
 impl Profile {
     /// Returns a profile for authorities, which sign only certificates and revocation lists.
@@ -110,12 +115,9 @@ impl Profile {
         Profile {
             kind: Kind::Authority { path_length },
             validity_seconds,
-            backdate_seconds: BACKDATE_SECONDS_DEFAULT,
-            key_types: BTreeSet::from(KeyType::ALL),
             key_usage: BTreeSet::from([KeyUsage::KeyCertSign, KeyUsage::CrlSign]),
             extended_key_usage: Vec::new(),
-            subject: SubjectAttributes::default(),
-            subject_alternative_names: SubjectAlternativeNames::None,
+            ..Profile::verification()
         }
     }
 
@@ -125,12 +127,49 @@ impl Profile {
         Profile {
             kind: Kind::Leaf,
             validity_seconds: DAY_SECONDS,
+            end: End::AfterValidity,
             backdate_seconds: BACKDATE_SECONDS_DEFAULT,
             key_types: BTreeSet::from(KeyType::ALL),
             key_usage: BTreeSet::from([KeyUsage::DigitalSignature]),
             extended_key_usage: vec![ExtendedKeyUsage::ClientAuth],
-            subject: SubjectAttributes::default(),
-            subject_alternative_names: SubjectAlternativeNames::None,
+            certificate_policies: Vec::new(),
+            subject: SubjectTemplate::default(),
+            subject_alternative_names: SubjectAlternativeNames::default(),
+            extensions: Vec::new(),
+        }
+    }
+
+    /// Returns the end of a certificate that is issued at `now`.
+    pub fn not_after(&self, now: UnixSeconds) -> UnixSeconds {
+        let after = now.saturating_add_unsigned(self.validity_seconds);
+        match self.end {
+            End::AfterValidity => after,
+            // The last second of the day: it belongs to the validity (RFC 5280 4.1.2.5).
+            End::WholeDays => {
+                after.saturating_add(DAY_SECONDS.cast_signed() - 1 - second_of_day(after))
+            }
+            End::At(not_after) => not_after,
+            End::Never => NO_END,
+        }
+    }
+
+    /// Returns the beginning of a certificate that is issued at `now`.
+    pub(super) fn not_before(&self, now: UnixSeconds) -> UnixSeconds {
+        let before = now.saturating_sub_unsigned(self.backdate_seconds);
+        if self.end == End::WholeDays {
+            before.saturating_sub(second_of_day(before))
+        } else {
+            before
+        }
+    }
+
+    /// Returns the longest time from the issuance to the end, in seconds; `None` where the end is
+    /// fixed.
+    pub fn longest_seconds(&self) -> Option<u64> {
+        match self.end {
+            End::AfterValidity => Some(self.validity_seconds),
+            End::WholeDays => Some(self.validity_seconds + DAY_SECONDS),
+            End::At(_) | End::Never => None,
         }
     }
 
@@ -146,11 +185,19 @@ impl Profile {
         self.is_authority() || signs.iter().any(|usage| self.key_usage.contains(usage))
     }
 
+    /// Returns the places that are filled for each certificate.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let names = self.subject_alternative_names.places();
+        self.subject.places().chain(names)
+    }
+
     /// Checks for contradictions. A deserialized profile has passed this check.
     pub fn check(&self) -> Result<(), ProfileRefusal> {
         self.check_times()?;
         self.check_keys()?;
         self.check_purposes()?;
+        self.check_policies()?;
+        self.check_extensions()?;
         match self.kind {
             Kind::Leaf => self.check_leaf(),
             Kind::Authority { .. } => self.check_authority(),
@@ -162,6 +209,10 @@ impl Profile {
         refuse_if(
             self.validity_seconds > VALIDITY_SECONDS_MAX,
             "validity must be at most 50y",
+        )?;
+        refuse_if(
+            self.end == End::WholeDays && self.validity_seconds < DAY_SECONDS,
+            "whole_days needs a validity of at least 1d; lengthen it, or remove whole_days",
         )?;
         refuse_if(
             self.backdate_seconds > BACKDATE_SECONDS_MAX,
@@ -194,12 +245,50 @@ impl Profile {
     fn check_purposes(&self) -> Result<(), ProfileRefusal> {
         let purposes: BTreeSet<_> = self.extended_key_usage.iter().collect();
         refuse_if(
+            purposes.len() > PURPOSES_MAX,
+            "extended_key_usage has more than 16 purposes; remove some",
+        )?;
+        refuse_if(
             purposes.len() != self.extended_key_usage.len(),
             "extended_key_usage names a purpose twice",
         )?;
         refuse_if(
             purposes.contains(&ExtendedKeyUsage::OcspSigning) && purposes.len() > 1,
             "ocsp_signing stands alone: a responder's key must not authenticate anything else",
+        )?;
+        // RFC 3161 2.3: the extension is critical and has this purpose alone.
+        refuse_if(
+            purposes.contains(&ExtendedKeyUsage::TimeStamping) && purposes.len() > 1,
+            "time_stamping stands alone: verifiers of time stamps accept no other purpose beside it",
+        )
+    }
+
+    fn check_policies(&self) -> Result<(), ProfileRefusal> {
+        let policies = &self.certificate_policies;
+        let ids: BTreeSet<_> = policies.iter().map(|it| it.id).collect();
+        refuse_if(
+            policies.len() > POLICIES_MAX,
+            "certificate_policies has more than 8 policies; remove some",
+        )?;
+        refuse_if(
+            ids.len() != policies.len(),
+            "certificate_policies names a policy twice; remove one",
+        )?;
+        refuse_if(
+            !self.is_authority() && policies.iter().any(CertificatePolicy::is_any),
+            "certificate_policies: anyPolicy is for authorities; name the policies of the leaf",
+        )
+    }
+
+    fn check_extensions(&self) -> Result<(), ProfileRefusal> {
+        let ids: BTreeSet<_> = self.extensions.iter().map(|it| it.id).collect();
+        refuse_if(
+            self.extensions.len() > EXTENSIONS_MAX,
+            "there are more than 16 extensions; remove some",
+        )?;
+        refuse_if(
+            ids.len() != self.extensions.len(),
+            "an extension is there twice; remove one",
         )
     }
 
@@ -228,130 +317,20 @@ impl Profile {
             "an authority has no extended_key_usage",
         )?;
         refuse_if(
-            self.subject_alternative_names != SubjectAlternativeNames::None,
+            !self.subject_alternative_names.is_none(),
             "an authority has no subject_alternative_names",
         )
     }
 }
 
+fn second_of_day(moment: UnixSeconds) -> i64 {
+    moment.get().rem_euclid(DAY_SECONDS.cast_signed())
+}
+
 fn refuse_if(contradiction: bool, reason: &'static str) -> Result<(), ProfileRefusal> {
     if contradiction {
-        Err(ProfileRefusal(reason))
+        Err(ProfileRefusal(reason.into()))
     } else {
         Ok(())
-    }
-}
-
-/// A profile as the configuration gives it, unchecked.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    kind: TableKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    path_length: Option<u8>,
-    #[serde(with = "human_seconds")]
-    validity: u64,
-    #[serde(with = "human_seconds", default = "backdate_default")]
-    backdate: u64,
-    key_types: BTreeSet<KeyType>,
-    key_usage: BTreeSet<KeyUsage>,
-    #[serde(default)]
-    extended_key_usage: Vec<ExtendedKeyUsage>,
-    #[serde(default)]
-    subject_alternative_names: SubjectAlternativeNames,
-    #[serde(default)]
-    subject: SubjectAttributes,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TableKind {
-    Leaf,
-    Authority,
-}
-
-fn backdate_default() -> u64 {
-    BACKDATE_SECONDS_DEFAULT
-}
-
-impl TryFrom<Table> for Profile {
-    type Error = ProfileRefusal;
-
-    fn try_from(table: Table) -> Result<Profile, ProfileRefusal> {
-        let kind = match (table.kind, table.path_length) {
-            (TableKind::Leaf, None) => Kind::Leaf,
-            (TableKind::Leaf, Some(_)) => {
-                return Err(ProfileRefusal("path_length is for an authority only"));
-            }
-            (TableKind::Authority, path_length) => Kind::Authority { path_length },
-        };
-        let profile = Profile {
-            kind,
-            validity_seconds: table.validity,
-            backdate_seconds: table.backdate,
-            key_types: table.key_types,
-            key_usage: table.key_usage,
-            extended_key_usage: table.extended_key_usage,
-            subject: table.subject,
-            subject_alternative_names: table.subject_alternative_names,
-        };
-        profile.check()?;
-        Ok(profile)
-    }
-}
-
-impl From<Profile> for Table {
-    fn from(profile: Profile) -> Table {
-        let (kind, path_length) = match profile.kind {
-            Kind::Leaf => (TableKind::Leaf, None),
-            Kind::Authority { path_length } => (TableKind::Authority, path_length),
-        };
-        Table {
-            kind,
-            path_length,
-            validity: profile.validity_seconds,
-            backdate: profile.backdate_seconds,
-            key_types: profile.key_types,
-            key_usage: profile.key_usage,
-            extended_key_usage: profile.extended_key_usage,
-            subject: profile.subject,
-            subject_alternative_names: profile.subject_alternative_names,
-        }
-    }
-}
-
-/// Reads and writes whole seconds as `90d`, `12h` or `20y`, for `#[serde(with)]`.
-///
-/// A year has 365.25 days. A fraction of a second is refused.
-pub mod human_seconds {
-    use super::Duration;
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-
-    /// Writes the duration in words.
-    pub fn serialize<S: Serializer>(seconds: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        let duration = Duration::from_secs(*seconds);
-        serializer.collect_str(&humantime::format_duration(duration))
-    }
-
-    /// Reads a duration.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).map_err(D::Error::custom)
-    }
-
-    /// Reads a duration that may be absent; use it with `default`.
-    pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        deserialize(deserializer).map(Some)
-    }
-
-    /// Reads a duration such as 90d. Fails with the reason in words.
-    pub fn parse(text: &str) -> Result<u64, String> {
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("{text:?} is no duration such as 90d or 12h: {error}"))?;
-        match duration.subsec_nanos() {
-            0 => Ok(duration.as_secs()),
-            _ => Err(format!("{text:?} is no whole number of seconds")),
-        }
     }
 }

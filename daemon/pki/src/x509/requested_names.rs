@@ -6,10 +6,12 @@
 use super::alternative_name::AlternativeName;
 use super::certificate::Certificate;
 use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
+use super::name::AttributeKind;
 use super::pkcs10::{self, Fields};
 use super::profile::{ExtendedKeyUsage, Profile, SubjectAlternativeNames};
-use super::san::{NAMES_MAX, SubjectAlternativeName};
+use super::san::{NAMES_MAX, NameKind, SubjectAlternativeName};
 use super::subject::SubjectValues;
+use super::template::Values;
 use super::{oid, wire};
 use crate::der_bytes::Der;
 use der::Decode;
@@ -112,27 +114,50 @@ impl RequestedNames {
         self.common_name.as_deref()
     }
 
+    /// Returns the text of an attribute that the subject has once.
+    pub(super) fn attribute(&self, kind: AttributeKind) -> Option<&str> {
+        self.subject.text_of(kind.oid())
+    }
+
     /// Returns true if the subject is that of `certificate`.
     pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
         SubjectValues::read(certificate.subject_der()).is_ok_and(|it| it == self.subject)
     }
 
-    /// Returns the subject alternative names that a certificate by `profile` will have.
+    /// Returns the subject alternative names that a certificate by `profile` will have: those that
+    /// are taken from this request, and those that the profile makes with these values.
     pub fn certified_by(
         &self,
         profile: &Profile,
+        values: &Values<'_>,
     ) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
-        let certified = match profile.subject_alternative_names {
-            SubjectAlternativeNames::None => Vec::new(),
-            SubjectAlternativeNames::DnsAndIp => self.dns_and_ip()?,
-        };
-        if certified.is_empty() && needs_a_name(profile) {
-            return Err(CsrRefusal::NoServerName(profile.subject_alternative_names));
+        let names = &profile.subject_alternative_names;
+        let mut certified = self.taken(names)?;
+        for made in names.fill(values)? {
+            if !certified.contains(&made) {
+                certified.push(made);
+            }
+        }
+        if certified.len() > NAMES_MAX {
+            let reason = format!("more than {NAMES_MAX} subject alternative names");
+            return Err(CsrRefusal::BadName(reason));
+        }
+        if needs_a_name(profile) && !certified.iter().any(is_compared) {
+            return Err(CsrRefusal::NoServerName {
+                taken: names.takes(NameKind::Dns) || names.takes(NameKind::Ip),
+            });
         }
         Ok(certified)
     }
 
-    fn dns_and_ip(&self) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
+    /// The requested names of the kinds that a profile takes.
+    fn taken(
+        &self,
+        names: &SubjectAlternativeNames,
+    ) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
+        if !names.takes_any() {
+            return Ok(Vec::new());
+        }
         if self.ambiguous {
             let reason = "the request has two different lists of subject alternative names; make \
                           it with one";
@@ -141,14 +166,14 @@ impl RequestedNames {
         let mut certified = Vec::new();
         for name in &self.alternative {
             match name {
-                AlternativeName::Fit(name) => certified.push(name.clone()),
-                AlternativeName::Unfit { why, .. } => return Err(why.clone().into()),
-                AlternativeName::OtherKind(_) => {}
+                AlternativeName::Fit(name) if name.kind().is_some_and(|it| names.takes(it)) => {
+                    certified.push(name.clone());
+                }
+                AlternativeName::Unfit { kind, why, .. } if names.takes(*kind) => {
+                    return Err(why.clone().into());
+                }
+                _ => {}
             }
-        }
-        if certified.len() > NAMES_MAX {
-            let reason = format!("more than {NAMES_MAX} subject alternative names");
-            return Err(CsrRefusal::BadName(reason));
         }
         Ok(certified)
     }
@@ -161,21 +186,33 @@ impl RequestedNames {
             && self.has_alternative_names_of(certificate, profile)?)
     }
 
-    /// The same for the subject alternative names alone.
+    /// The same for the subject alternative names alone. Names that the profile makes need no
+    /// request, so of their kinds the request may lack some; it can never add one.
     pub fn has_alternative_names_of(
         &self,
         certificate: &Certificate,
         profile: &Profile,
     ) -> Result<bool, CsrRefusal> {
-        if profile.subject_alternative_names == SubjectAlternativeNames::None {
+        let names = &profile.subject_alternative_names;
+        let taken = self.taken(names)?;
+        if !names.takes_any() {
             return Ok(true);
         }
-        let certified = self.dns_and_ip()?;
-        let has_those = |names: RequestedNames| {
-            let has = |name| names.alternative.contains(&AlternativeName::Fit(name));
-            names.alternative.len() == certified.len() && certified.into_iter().all(has)
+        let Ok(held) = RequestedNames::of(certificate) else {
+            return Ok(false);
         };
-        Ok(RequestedNames::of(certificate).is_ok_and(has_those))
+        let has = |name: &SubjectAlternativeName| {
+            held.alternative
+                .contains(&AlternativeName::Fit(name.clone()))
+        };
+        let must_ask = |name: &&AlternativeName| match name {
+            AlternativeName::Fit(name) => name
+                .kind()
+                .is_some_and(|it| names.takes(it) && !names.makes(it)),
+            _ => false,
+        };
+        let asks = |name: &AlternativeName| self.alternative.contains(name);
+        Ok(taken.iter().all(has) && held.alternative.iter().filter(must_ask).all(asks))
     }
 
     /// Returns the requested names that `certificate` lacks, as text for an operator.
@@ -208,8 +245,13 @@ impl RequestedNames {
 /// server's certificate without any is of no use.
 fn needs_a_name(profile: &Profile) -> bool {
     let has = |usage| profile.extended_key_usage.contains(&usage);
-    let lets_names_through = profile.subject_alternative_names != SubjectAlternativeNames::None;
+    let lets_names_through = !profile.subject_alternative_names.is_none();
     has(ExtendedKeyUsage::ServerAuth) && (lets_names_through || !has(ExtendedKeyUsage::ClientAuth))
+}
+
+/// Returns whether a TLS client compares such a name with the host that it called.
+fn is_compared(name: &SubjectAlternativeName) -> bool {
+    matches!(name.kind(), Some(NameKind::Dns | NameKind::Ip))
 }
 
 /// The name without control characters, and not longer than an operator reads.

@@ -70,6 +70,15 @@ impl SubjectValues {
         }
     }
 
+    /// Returns the text of the attribute of this type, if the subject has it once.
+    pub(super) fn text_of(&self, kind: ObjectIdentifier) -> Option<&str> {
+        let mut values = self.iter().filter(|it| it.kind == kind);
+        match (values.next().map(|it| &it.value), values.next()) {
+            (Some(Value::Text(text)), None) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Returns the attributes besides the common name, in their order.
     pub(super) fn others(&self) -> impl Iterator<Item = &Attribute> {
         self.iter().filter(|it| !it.is_common_name())

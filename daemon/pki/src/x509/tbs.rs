@@ -8,7 +8,7 @@ use super::issuer::{Bounds, IssuerFields};
 use super::key::{KeyType, PublicKey, SignatureAlgorithm};
 use super::name::Subject;
 use super::name_constraints::KeptConstraints;
-use super::profile::{Kind, Profile};
+use super::profile::{End, Kind, Profile};
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::wire;
@@ -72,6 +72,15 @@ pub enum BuildRefusal {
         /// The end of the issuer, in Unix seconds.
         issuer_not_after: UnixSeconds,
     },
+    /// The profile's fixed end is over.
+    #[error(
+        "the profile's certificates end at {not_after}, which is over; set another not_after in \
+         its [profile.certificate] and reload"
+    )]
+    Ended {
+        /// The fixed end, in Unix seconds.
+        not_after: UnixSeconds,
+    },
     /// The issuer's certificate is not valid yet: a clock is wrong.
     #[error("the issuer is not valid before {issuer_not_before}; check the clock")]
     IssuerNotYetValid {
@@ -123,7 +132,7 @@ impl BuildRefusal {
             BuildRefusal::IssuersName => Code::IssuersName,
             BuildRefusal::NameConstraints(_) => Code::NameConstraints,
             BuildRefusal::NotSelfSigned => Code::NotSelfSigned,
-            BuildRefusal::Time => Code::ValidityOutOfRange,
+            BuildRefusal::Time | BuildRefusal::Ended { .. } => Code::ValidityOutOfRange,
             BuildRefusal::Encoding(_) => Code::NotEncodable,
         }
     }
@@ -149,6 +158,7 @@ pub fn build(
     check_key_type(request)?;
     check_names(issuer, request)?;
     check_name_constraints(issuer, request)?;
+    check_end(request)?;
     let validity = match issuer.bounds() {
         Some(bounds) => {
             check_path_length(bounds, request)?;
@@ -163,6 +173,13 @@ pub fn build(
         signature_algorithm: issuer.signature_algorithm(),
         validity,
     })
+}
+
+fn check_end(request: &CertificateContent<'_>) -> Result<(), BuildRefusal> {
+    match request.profile.end {
+        End::At(not_after) if not_after <= request.now => Err(BuildRefusal::Ended { not_after }),
+        _ => Ok(()),
+    }
 }
 
 fn check_key_type(request: &CertificateContent<'_>) -> Result<(), BuildRefusal> {
@@ -234,12 +251,8 @@ fn check_path_length(bounds: Bounds, request: &CertificateContent<'_>) -> Result
 fn requested_validity(request: &CertificateContent<'_>) -> (UnixSeconds, UnixSeconds) {
     let profile = request.profile;
     (
-        request
-            .now
-            .saturating_sub_unsigned(profile.backdate_seconds),
-        request
-            .now
-            .saturating_add_unsigned(profile.validity_seconds),
+        profile.not_before(request.now),
+        profile.not_after(request.now),
     )
 }
 
@@ -255,7 +268,9 @@ fn validity_within(
             issuer_not_before: bounds.not_before,
         });
     }
-    if not_after > bounds.not_after {
+    // A certificate without an end is meant to outlive its issuer: no path to it is valid then, so
+    // nothing need be said about it for ever (RFC 5280 4.1.2.5).
+    if not_after > bounds.not_after && request.profile.end != End::Never {
         return Err(BuildRefusal::OutlivesIssuer {
             not_after,
             issuer_not_after: bounds.not_after,

@@ -27,6 +27,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::key::PublicKey;
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
+use crate::x509::template::Values;
 use std::sync::Arc;
 
 /// A request for a leaf.
@@ -134,10 +135,19 @@ impl Issuer {
         let renews = renews_itself
             .then(|| self.check_renewal(permission.caller(), profile, &csr))
             .transpose()?;
+        let values = Values {
+            id: &name,
+            line: &profile.authority,
+            station: permission.caller().station(),
+            now: self.now(),
+            csr: Some(csr.names()),
+        };
         let subject_alternative_names = csr
             .names()
-            .certified_by(&profile.certificate)
+            .certified_by(&profile.certificate, &values)
             .map_err(|r| Error::invalid(r.code(), r.to_string()))?;
+        let subject = profile.certificate.subject.fill(&values);
+        let subject = subject.map_err(|it| Error::invalid(it.code(), it.to_string()))?;
         crash_point("cycle-4");
 
         // 5. The signing generation, or that of the standby while no token with its key is ready.
@@ -145,7 +155,6 @@ impl Issuer {
         self.signs_leaves(&generation)?;
         crash_point("cycle-5");
 
-        let subject = profile.certificate.subject.with_common_name(&name);
         let caller = permission.caller();
         self.certify(SigningRequest {
             source: match caller {
@@ -156,9 +165,7 @@ impl Issuer {
             purpose: Purpose::Leaf,
             profile_name: &profile.name,
             profile: &profile.certificate,
-            subject: subject
-                .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?
-                .into(),
+            subject: subject.into(),
             public_key: csr.public_key(),
             caller: caller.to_string(),
             holder: LeafHolder {

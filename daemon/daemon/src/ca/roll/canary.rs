@@ -19,7 +19,7 @@ use crate::ids::{GenerationId, RollId};
 use crate::store::{AuditEntry, OnIssued, Purpose, RollSubject};
 use crate::x509::csr::Csr;
 use crate::x509::key::KeyType;
-use crate::x509::profile::{KeyUsage, Profile, SubjectAlternativeNames};
+use crate::x509::profile::{End, KeyUsage, Profile, SubjectAlternativeNames};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -129,8 +129,8 @@ impl Rollovers {
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Leaf,
                 profile_name: "canary",
-                subject: profile
-                    .subject
+                subject: (profile.subject.fixed().cloned())
+                    .unwrap_or_default()
                     .with_common_name(&canary.registration_id)
                     .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?
                     .into(),
@@ -160,9 +160,10 @@ impl Rollovers {
         let like = like.unwrap_or_else(Profile::verification);
         Profile {
             validity_seconds: like.validity_seconds.min(validity),
+            end: End::AfterValidity,
             key_types: BTreeSet::from(KeyType::ALL),
             key_usage: BTreeSet::from([KeyUsage::DigitalSignature]),
-            subject_alternative_names: SubjectAlternativeNames::None,
+            subject_alternative_names: SubjectAlternativeNames::default(),
             ..like
         }
     }

@@ -1,15 +1,18 @@
 //! Checks that the extensions (RFC 5280 4.2) are exactly the requested ones, with the right values.
 
 use super::canonical;
+use super::encoded::extension_value;
 use super::fields::Parts;
 use super::issuer::ComparedIssuer;
 use super::values::{Asked, asked_names};
 use super::{Expectation, Finding, Findings, finding};
+use crate::x509::profile::CustomExtension;
 use x509_parser::certificate::TbsCertificate;
 
 const SUBJECT_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x0e";
 const KEY_USAGE: &[u8] = b"\x55\x1d\x0f";
 const SUBJECT_ALT_NAME: &[u8] = b"\x55\x1d\x11";
+const CERTIFICATE_POLICIES: &[u8] = b"\x55\x1d\x20";
 const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
 const NAME_CONSTRAINTS: &[u8] = b"\x55\x1d\x1e";
 const CRL_DISTRIBUTION_POINTS: &[u8] = b"\x55\x1d\x1f";
@@ -27,6 +30,15 @@ pub(super) fn check(
     check_presence(parsed, issuer, expected, findings);
     check_frame(parts, parsed)?;
     for extension in parsed.extensions() {
+        let further = &expected.profile.extensions;
+        let has_id = |it: &&CustomExtension| it.id.as_bytes() == extension.oid.as_bytes();
+        if let Some(asked) = further.iter().find(has_id) {
+            let holds = extension.value == extension_value(&asked.value);
+            findings.require(holds, "further_extension", || {
+                format!("{} is {}", extension.oid, hex::encode(extension.value))
+            });
+            continue;
+        }
         let value = canonical::read(extension.value).map_err(finding("extension_not_canonical"))?;
         let asked = Asked {
             parts,
@@ -93,17 +105,18 @@ fn check_presence(
     });
 }
 
-fn asked_extensions(
+fn asked_extensions<'a>(
     issuer: &ComparedIssuer<'_>,
-    expected: &Expectation<'_>,
-) -> Vec<(&'static [u8], bool)> {
+    expected: &Expectation<'a>,
+) -> Vec<(&'a [u8], bool)> {
     let lists = expected
         .distribution
         .is_some_and(|urls| urls.crl_url.is_some());
     let access = expected
         .distribution
         .is_some_and(|urls| urls.ocsp_url.is_some() || urls.ca_issuers_url.is_some());
-    [
+    let further = &expected.profile.extensions;
+    let always = [
         (true, SUBJECT_KEY_IDENTIFIER, false),
         (issuer.above.is_some(), AUTHORITY_KEY_IDENTIFIER, false),
         (true, BASIC_CONSTRAINTS, true),
@@ -111,6 +124,11 @@ fn asked_extensions(
         (
             !expected.profile.extended_key_usage.is_empty(),
             EXTENDED_KEY_USAGE,
+            false,
+        ),
+        (
+            !expected.profile.certificate_policies.is_empty(),
+            CERTIFICATE_POLICIES,
             false,
         ),
         (!asked_names(expected).is_empty(), SUBJECT_ALT_NAME, false),
@@ -121,8 +139,10 @@ fn asked_extensions(
         ),
         (lists, CRL_DISTRIBUTION_POINTS, false),
         (access, AUTHORITY_INFORMATION_ACCESS, false),
-    ]
-    .into_iter()
-    .filter_map(|(asked, id, critical)| asked.then_some((id, critical)))
-    .collect()
+    ];
+    always
+        .into_iter()
+        .filter_map(|(asked, id, critical)| asked.then_some((id, critical)))
+        .chain(further.iter().map(|it| (it.id.as_bytes(), it.critical)))
+        .collect()
 }

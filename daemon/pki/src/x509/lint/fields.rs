@@ -7,7 +7,7 @@ use super::issuer::ComparedIssuer;
 use super::{Expectation, ExpectedIssuer, Findings};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::name::{AttributeKind, Subject};
-use crate::x509::profile::Kind;
+use crate::x509::profile::{End, Kind};
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::time::ASN1Time;
 
@@ -21,6 +21,9 @@ const SERIAL_OCTETS_MAX: usize = 20;
 
 /// 2050-01-01T00:00:00Z: from this second on, times are GeneralizedTime (RFC 5280 4.1.2.5).
 const YEAR_2050: UnixSeconds = UnixSeconds::new(2_524_608_000);
+
+/// The last second of the year 9999, which says that there is no end (RFC 5280 4.1.2.5).
+const LAST_SECOND: &[u8] = b"99991231235959Z";
 
 /// The parts of a `TBSCertificate`: exactly these, and no unique identifiers.
 pub(super) struct Parts<'a> {
@@ -90,7 +93,7 @@ pub(super) fn check(
     findings.require(parts.issuer.whole == issuer.name, "issuer", || {
         "the issuer is not the subject of the issuer's certificate, byte for byte".to_owned()
     });
-    check_validity(parsed, issuer, expected, findings);
+    check_validity(parts, parsed, issuer, expected, findings);
     check_time_forms(parts, parsed, findings);
     check_common_name(parsed, expected, findings);
     check_subject(parts, expected, findings);
@@ -134,6 +137,7 @@ fn check_signature(parts: &Parts<'_>, issuer: &ComparedIssuer<'_>, findings: &mu
 }
 
 fn check_validity(
+    parts: &Parts<'_>,
     parsed: &TbsCertificate<'_>,
     issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'_>,
@@ -150,24 +154,47 @@ fn check_validity(
     let backdated = expected
         .now
         .saturating_sub_unsigned(expected.profile.backdate_seconds);
-    findings.require(
-        not_before == backdated.max(issuer_begins),
-        "not_before",
-        || format!("notBefore is {not_before}"),
-    );
-    let end = expected
+    let begin = match expected.profile.end {
+        End::WholeDays => midnight(backdated, 0),
+        End::AfterValidity | End::At(_) | End::Never => backdated,
+    };
+    findings.require(not_before == begin.max(issuer_begins), "not_before", || {
+        format!("notBefore is {not_before}")
+    });
+    let after = expected
         .now
         .saturating_add_unsigned(expected.profile.validity_seconds);
-    findings.require(not_after == end, "not_after", || {
+    let has_no_end = ends_with(parts.validity, LAST_SECOND);
+    let ends_as_asked = match expected.profile.end {
+        End::AfterValidity => not_after == after,
+        End::WholeDays => not_after.saturating_add(1) == midnight(after, 1),
+        End::At(end) => not_after == end && end > expected.now,
+        End::Never => has_no_end,
+    };
+    findings.require(ends_as_asked, "not_after", || {
         format!("notAfter is {not_after}")
     });
     findings.require(not_before <= expected.now, "not_yet_valid", || {
         format!("notBefore is {not_before}, after now")
     });
-    let inside = issuer_begins <= not_before && not_after <= issuer_ends;
+    // A certificate without an end outlives every issuer; paths to it end with the issuer.
+    let may_outlive = has_no_end && expected.profile.end == End::Never;
+    let inside = issuer_begins <= not_before && (not_after <= issuer_ends || may_outlive);
     findings.require(inside, "validity_outside_issuer", || {
         format!("{not_before} to {not_after} is not within {issuer_begins} to {issuer_ends}")
     });
+}
+
+/// Returns the beginning of the day of `moment` in UTC, or of the day that is `days` later.
+fn midnight(moment: UnixSeconds, days: i64) -> UnixSeconds {
+    let day = moment.get().div_euclid(24 * 60 * 60) + days;
+    UnixSeconds::new(day * 24 * 60 * 60)
+}
+
+/// Returns whether the last time of a validity has these digits.
+fn ends_with(validity: Value<'_>, digits: &[u8]) -> bool {
+    let times = canonical::children(validity).unwrap_or_default();
+    times.last().is_some_and(|it| it.contents == digits)
 }
 
 fn check_time_forms(parts: &Parts<'_>, parsed: &TbsCertificate<'_>, findings: &mut Findings) {
@@ -257,7 +284,10 @@ impl Attribute<'_> {
     fn asked(kind: AttributeKind, value: &str) -> Attribute<'_> {
         let (last_arc, string_tag) = match kind {
             AttributeKind::CommonName => (3, 0x0c),
+            AttributeKind::SerialNumber => (5, 0x13),
             AttributeKind::Country => (6, 0x13),
+            AttributeKind::Locality => (7, 0x0c),
+            AttributeKind::State => (8, 0x0c),
             AttributeKind::Organization => (10, 0x0c),
             AttributeKind::OrganizationalUnit => (11, 0x0c),
         };

@@ -6,6 +6,7 @@
 
 mod canonical;
 pub mod crl;
+mod encoded;
 mod extensions;
 mod fields;
 mod issuer;

@@ -1,22 +1,23 @@
 //! Checks the value of each extension.
 
 use super::Expectation;
-use super::canonical::{self, SEQUENCE, Value};
+use super::canonical::{self, OBJECT_IDENTIFIER, SEQUENCE, Value};
+use super::encoded;
 use super::fields::Parts;
 use super::issuer::ComparedIssuer;
 use crate::x509::issuer::Distribution;
-use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, SubjectAlternativeNames};
+use crate::x509::profile::{CertificatePolicy, ExtendedKeyUsage, KeyUsage, Kind};
 use crate::x509::san::SubjectAlternativeName;
 use aws_lc_rs::digest;
 use std::borrow::Cow;
-use std::net::IpAddr;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 
 /// The requested names that the profile allows.
 pub(super) fn asked_names<'a>(expected: &Expectation<'a>) -> &'a [SubjectAlternativeName] {
-    match expected.profile.subject_alternative_names {
-        SubjectAlternativeNames::None => &[],
-        SubjectAlternativeNames::DnsAndIp => expected.subject_alternative_names,
+    if expected.profile.subject_alternative_names.is_none() {
+        &[]
+    } else {
+        expected.subject_alternative_names
     }
 }
 
@@ -47,10 +48,14 @@ impl Asked<'_> {
             ParsedExtension::ExtendedKeyUsage(_) => {
                 (self.is_extended_key_usage(), "extended_key_usage")
             }
-            ParsedExtension::SubjectAlternativeName(found) => (
-                self.are_names(&found.general_names),
-                "subject_alternative_name",
+            ParsedExtension::CertificatePolicies(_) => (
+                self.value.contents
+                    == encoded::policies(&self.expected.profile.certificate_policies),
+                "certificate_policies",
             ),
+            ParsedExtension::SubjectAlternativeName(_) => {
+                (self.are_names(), "subject_alternative_name")
+            }
             ParsedExtension::NameConstraints(_) => (
                 self.kept_constraints() == Some(self.value.whole),
                 "name_constraints",
@@ -95,10 +100,21 @@ impl Asked<'_> {
             ParsedExtension::ExtendedKeyUsage(_) => {
                 format!("30({})", "06".repeat(profile.extended_key_usage.len())).into()
             }
+            ParsedExtension::CertificatePolicies(_) => {
+                let shape = |policy: &CertificatePolicy| match policy.cps {
+                    None => "30(06)",
+                    Some(_) => "30(0630(30(0616)))",
+                };
+                let shapes: String = profile.certificate_policies.iter().map(shape).collect();
+                format!("30({shapes})").into()
+            }
             ParsedExtension::SubjectAlternativeName(_) => {
                 let names = asked_names(self.expected).iter().map(|name| match name {
+                    SubjectAlternativeName::Email(_) => "81",
                     SubjectAlternativeName::Dns(_) => "82",
+                    SubjectAlternativeName::Uri(_) => "86",
                     SubjectAlternativeName::Ip(_) => "87",
+                    SubjectAlternativeName::HardwareModule(_) => "a0(06a0(30(0604)))",
                 });
                 format!("30({})", names.collect::<String>()).into()
             }
@@ -199,28 +215,28 @@ impl Asked<'_> {
                 let last_arc = match purpose {
                     ExtendedKeyUsage::ServerAuth => 1,
                     ExtendedKeyUsage::ClientAuth => 2,
+                    ExtendedKeyUsage::CodeSigning => 3,
+                    ExtendedKeyUsage::EmailProtection => 4,
+                    ExtendedKeyUsage::TimeStamping => 8,
                     ExtendedKeyUsage::OcspSigning => 9,
+                    ExtendedKeyUsage::Other(id) => {
+                        return encoded::element(OBJECT_IDENTIFIER, id.as_bytes());
+                    }
                 };
-                [
-                    0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, last_arc,
-                ]
+                let purpose = [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, last_arc];
+                encoded::element(OBJECT_IDENTIFIER, &purpose)
             });
         self.value.contents == asked.collect::<Vec<_>>().concat()
     }
 
-    /// Expects the requested names in their order. DNS names are compared byte for byte: a name
-    /// that differs in case was not requested.
-    fn are_names(&self, found: &[GeneralName<'_>]) -> bool {
-        let asked = asked_names(self.expected);
-        found.len() == asked.len()
-            && found.iter().zip(asked).all(|pair| match pair {
-                (GeneralName::DNSName(found), SubjectAlternativeName::Dns(asked)) => found == asked,
-                (GeneralName::IPAddress(found), SubjectAlternativeName::Ip(asked)) => match asked {
-                    IpAddr::V4(address) => *found == address.octets(),
-                    IpAddr::V6(address) => *found == address.octets(),
-                },
-                _ => false,
-            })
+    /// Expects the names in their order. DNS names are compared byte for byte: a name that differs
+    /// in case was not asked for.
+    fn are_names(&self) -> bool {
+        let asked: Vec<u8> = asked_names(self.expected)
+            .iter()
+            .flat_map(encoded::general_name)
+            .collect();
+        self.value.tag == SEQUENCE && self.value.contents == asked
     }
 
     /// Expects one URL in one point. Further points, reasons or a cRLIssuer (RFC 5280 4.2.1.13)

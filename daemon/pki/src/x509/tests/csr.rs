@@ -1,6 +1,6 @@
 //! Requests as devices send them, good and bad.
 
-use super::{SoftwareKey, sign_rsa};
+use super::{SoftwareKey, VALUES, sign_rsa};
 use crate::error_code::Code;
 use crate::x509::csr::{CSR_BYTES_MAX, Csr, CsrRefusal};
 use crate::x509::key::KeyType;
@@ -45,7 +45,7 @@ static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| der_of(&params("device-7"),
 
 fn names_let_through() -> Profile {
     Profile {
-        subject_alternative_names: SubjectAlternativeNames::DnsAndIp,
+        subject_alternative_names: SubjectAlternativeNames::dns_and_ip(),
         ..Profile::verification()
     }
 }
@@ -67,7 +67,7 @@ fn requests_of_every_kind_of_key_are_read() {
         assert_eq!(csr.public_key().key_type(), key_type);
         assert_eq!(csr.common_name(), Some("device-7"));
         assert_eq!(
-            csr.names().certified_by(&Profile::verification()),
+            csr.names().certified_by(&Profile::verification(), &VALUES),
             Ok(vec![])
         );
     }
@@ -137,7 +137,7 @@ fn names_to_let_through_are_read_and_nothing_else_is() {
         SubjectAlternativeName::Dns("gateway.example.net".to_owned()),
         SubjectAlternativeName::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     ];
-    let names = csr.names().certified_by(&names_let_through());
+    let names = csr.names().certified_by(&names_let_through(), &VALUES);
     assert_eq!(names, Ok(expected.to_vec()));
 }
 
@@ -147,7 +147,7 @@ fn names_that_mislead_are_refused() {
     let name = "*.example.net".try_into().expect("is ASCII");
     wildcard.subject_alt_names = vec![rcgen::SanType::DnsName(name)];
     let wildcard = Csr::parse(&der_of(&wildcard, &key_pair())).expect("is a request");
-    let certified = wildcard.names().certified_by(&names_let_through());
+    let certified = wildcard.names().certified_by(&names_let_through(), &VALUES);
     assert_eq!(certified.expect_err("is refused").code(), Code::CsrBadName);
     for bad in [params("a\0b"), params(""), params(&"a".repeat(65))] {
         assert_eq!(refusal(&der_of(&bad, &key_pair())).code(), Code::CsrBadName);

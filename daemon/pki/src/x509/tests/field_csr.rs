@@ -5,7 +5,7 @@ mod file;
 mod name;
 mod signature;
 
-use super::{SoftwareKey, sign_rsa};
+use super::{SoftwareKey, VALUES, sign_rsa};
 use crate::der_bytes::Der;
 use crate::error_code::Code;
 use crate::x509::certificate::Certificate;
@@ -139,7 +139,7 @@ fn dns(name: &str) -> Vec<u8> {
 fn server() -> Profile {
     Profile {
         extended_key_usage: vec![ExtendedKeyUsage::ServerAuth],
-        subject_alternative_names: SubjectAlternativeNames::DnsAndIp,
+        subject_alternative_names: SubjectAlternativeNames::dns_and_ip(),
         ..Profile::verification()
     }
 }
@@ -149,7 +149,7 @@ fn device() -> Profile {
 }
 
 fn certified(csr: &[u8], profile: &Profile) -> Result<Vec<String>, CsrRefusal> {
-    let names = Csr::parse(csr)?.names().certified_by(profile)?;
+    let names = Csr::parse(csr)?.names().certified_by(profile, &VALUES)?;
     Ok(names.iter().map(ToString::to_string).collect())
 }
 
@@ -195,7 +195,7 @@ fn requests_from_the_field_are_read() {
     ] {
         let csr = Csr::parse(&file(name)).expect(name);
         assert_eq!(csr.common_name(), Some(common_name));
-        assert_eq!(csr.names().certified_by(&device()), Ok(Vec::new()));
+        assert_eq!(csr.names().certified_by(&device(), &VALUES), Ok(Vec::new()));
     }
     refused(
         &file("a08-version1.csr"),
@@ -223,7 +223,7 @@ fn attributes_may_be_left_out_and_are_refused_by_name() {
         Draft::with_attributes(&[(RFC, &[&extensions(&[])])]),
     ] {
         let csr = Csr::parse(&draft.der()).expect("is a request");
-        assert_eq!(csr.names().certified_by(&device()), Ok(Vec::new()));
+        assert_eq!(csr.names().certified_by(&device(), &VALUES), Ok(Vec::new()));
     }
     for attributes in [
         tlv(SET, &[]),

@@ -7,12 +7,16 @@ use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
 use crate::x509::name::{Subject, SubjectAttributes};
 use crate::x509::name_constraints::KeptConstraints;
-use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
-use crate::x509::san::SubjectAlternativeName;
+use crate::x509::oid;
+use crate::x509::profile::{
+    CertificatePolicy, CustomExtension, End, ExtendedKeyUsage, KeyUsage, Kind, Profile,
+    SubjectAlternativeNames,
+};
+use crate::x509::san::{HardwareModule, NameKind, SubjectAlternativeName};
 use crate::x509::serial::SerialNumber;
 use crate::x509::tbs::{CertificateContent, ToBeSigned, build};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 
@@ -40,11 +44,47 @@ static KEYS: LazyLock<[PublicKey; 3]> = LazyLock::new(|| {
         .map(|key_type| SoftwareKey::generate(key_type).public_key())
 });
 
+const POLICIES: &str =
+    r#"["1.3.6.1.4.1.32473.1", { oid = "1.3.6.1.4.1.32473.7", cps = "https://pki.example/cps" }]"#;
+
+const EXTENSIONS: &str = r#"[
+    { oid = "1.3.6.1.4.1.32473.3", utf8_string = "Käfer" },
+    { oid = "1.3.6.1.4.1.32473.4", integer = -129, critical = true },
+    { oid = "1.3.6.1.4.1.32473.5", boolean = false },
+    { oid = "1.3.6.1.4.1.32473.6", octet_string = "00ff" },
+    { oid = "1.3.6.1.5.5.7.48.1.5", null = true },
+    { oid = "1.3.6.1.5.5.7.1.24", der = "3003020105" },
+]"#;
+
+fn policies(list: &str) -> Vec<CertificatePolicy> {
+    read(list)
+}
+
+fn extensions(list: &str) -> Vec<CustomExtension> {
+    read(list)
+}
+
+fn read<T: serde::de::DeserializeOwned>(list: &str) -> Vec<T> {
+    let table: BTreeMap<String, Vec<T>> =
+        toml::from_str(&format!("list = {list}")).expect("is a list");
+    table.into_values().next().expect("has one")
+}
+
+fn named(kind: NameKind, text: &str) -> SubjectAlternativeName {
+    SubjectAlternativeName::from_text(kind, text).expect("is a name")
+}
+
 fn order() -> Order {
     let profile = Profile {
         validity_seconds: YEAR,
-        extended_key_usage: vec![ExtendedKeyUsage::ClientAuth, ExtendedKeyUsage::ServerAuth],
-        subject_alternative_names: SubjectAlternativeNames::DnsAndIp,
+        extended_key_usage: vec![
+            ExtendedKeyUsage::ClientAuth,
+            ExtendedKeyUsage::ServerAuth,
+            ExtendedKeyUsage::Other(oid::COMMON_NAME),
+        ],
+        certificate_policies: policies(POLICIES),
+        subject_alternative_names: SubjectAlternativeNames::dns_and_ip(),
+        extensions: extensions(EXTENSIONS),
         ..Profile::verification()
     };
     Order {
@@ -54,6 +94,11 @@ fn order() -> Order {
         names: vec![
             SubjectAlternativeName::dns("gateway.example.net").expect("is a name"),
             SubjectAlternativeName::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            named(NameKind::Uri, "urn:dev:press-7"),
+            named(NameKind::Email, "line@plant.example"),
+            SubjectAlternativeName::HardwareModule(
+                HardwareModule::new(oid::COMMON_NAME, b"SN-7").expect("is one"),
+            ),
         ],
         serial: SerialNumber::from_random(UnixSeconds::new(0), [3; 12]),
         now: NOW,
@@ -124,7 +169,7 @@ fn what_is_as_asked_passes() {
 #[test]
 fn every_single_departure_is_found() {
     type Change = fn(&mut Order);
-    let changes: [(&str, Change); 21] = [
+    let changes: [(&str, Change); 34] = [
         ("extensions", |order| order.constraints = None),
         ("extensions", |order| {
             let kept = order.constraints.as_mut().expect("has some");
@@ -152,6 +197,44 @@ fn every_single_departure_is_found() {
         }),
         ("extensions", |order| {
             order.profile.extended_key_usage.clear()
+        }),
+        ("extended_key_usage", |order| {
+            order.profile.extended_key_usage[2] = ExtendedKeyUsage::Other(oid::COUNTRY);
+        }),
+        ("not_after", |order| order.profile.end = End::Never),
+        ("not_after", |order| {
+            order.profile.end = End::At(NOW + YEAR.cast_signed() - 1);
+        }),
+        ("not_after", |order| order.profile.end = End::WholeDays),
+        ("certificate_policies", |order| {
+            order.profile.certificate_policies.reverse()
+        }),
+        ("certificate_policies", |order| {
+            order.profile.certificate_policies.truncate(1);
+        }),
+        ("extensions", |order| {
+            order.profile.certificate_policies.clear()
+        }),
+        ("certificate_policies", |order| {
+            let other = POLICIES.replace("example/cps", "example/cpt");
+            order.profile.certificate_policies = policies(&other);
+        }),
+        ("extensions", |order| {
+            order.profile.extensions.pop();
+        }),
+        ("extensions", |order| {
+            let other = EXTENSIONS.replace("-129, critical = true", "-129");
+            order.profile.extensions = extensions(&other);
+        }),
+        ("further_extension", |order| {
+            order.profile.extensions = extensions(&EXTENSIONS.replace("Käfer", "Kafer"));
+        }),
+        ("further_extension", |order| {
+            order.profile.extensions = extensions(&EXTENSIONS.replace("-129", "129"));
+        }),
+        ("subject_alternative_name", |order| {
+            let module = HardwareModule::new(oid::COMMON_NAME, b"SN-8");
+            order.names[4] = SubjectAlternativeName::HardwareModule(module.expect("is one"));
         }),
         ("key_usage", |order| {
             order.profile.key_usage.insert(KeyUsage::KeyAgreement);
@@ -266,12 +349,25 @@ prop_compose! {
         path_length in proptest::option::of(proptest::option::of(0..3_u8)),
         purposes in proptest::sample::subsequence(
             vec![ExtendedKeyUsage::ServerAuth, ExtendedKeyUsage::ClientAuth], 1..=2),
-        names in 0..3_usize,
+        names in 0..6_usize,
+        policies in 0..3_usize,
+        further in 0..7_usize,
+        end in 0..4_u8,
     ) -> Order {
         let leaf = order();
         let profile = match path_length {
             Some(path_length) => Profile::authority(path_length.or(Some(1)), validity_seconds),
             None => Profile { validity_seconds, extended_key_usage: purposes, ..leaf.profile.clone() },
+        };
+        let now = NOW + age;
+        let mut profile = profile;
+        profile.certificate_policies.truncate(policies);
+        profile.extensions.truncate(further);
+        profile.end = match end {
+            0 if validity_seconds >= 86_400 => End::WholeDays,
+            1 => End::At(now + validity_seconds.cast_signed()),
+            2 => End::Never,
+            _ => End::AfterValidity,
         };
         Order {
             profile: Profile { backdate_seconds, ..profile },
@@ -279,7 +375,7 @@ prop_compose! {
             key: KEYS[key].clone(),
             serial: SerialNumber::from_random(UnixSeconds::new(0), random),
             names: leaf.names[..names.min(leaf.names.len())].to_vec(),
-            now: NOW + age,
+            now,
             ..leaf
         }
     }

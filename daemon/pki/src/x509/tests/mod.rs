@@ -23,6 +23,7 @@ use super::name::{DistinguishedName, Subject};
 use super::profile::Profile;
 use super::serial::SerialNumber;
 use super::tbs::{CertificateContent, build};
+use super::template::Values;
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -32,6 +33,15 @@ use aws_lc_rs::signature::{
 };
 
 pub(super) const NOW: UnixSeconds = UnixSeconds::new(1_767_225_600);
+
+/// The values of a request for a device.
+pub(super) const VALUES: Values<'_> = Values {
+    id: "device-7",
+    line: "line-1",
+    station: None,
+    now: NOW,
+    csr: None,
+};
 
 /// Seconds of a year, as `y` in a profile means it.
 pub(super) const YEAR: u64 = 31_557_600;

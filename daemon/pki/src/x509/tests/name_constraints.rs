@@ -4,9 +4,8 @@ use crate::x509::bundle::render_chain;
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints;
 use crate::x509::issuer::IssuerFields;
-use crate::x509::name::SubjectAttributes;
 use crate::x509::path::{Misfit, above, objection};
-use crate::x509::profile::Profile;
+use crate::x509::profile::{Profile, SubjectTemplate};
 use crate::x509::san::SubjectAlternativeName;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -464,7 +463,7 @@ fn constraints_that_cannot_be_evaluated_are_refused_with_their_reason() {
 #[test]
 fn a_profile_whose_leaves_cannot_fit_is_refused() {
     let profile = |subject: &str| Profile {
-        subject: toml::from_str::<SubjectAttributes>(subject).expect("are attributes"),
+        subject: toml::from_str::<SubjectTemplate>(subject).expect("are attributes"),
         ..Profile::verification()
     };
     let works = directory(&[(10, 0x0c, "works")]);

@@ -1,8 +1,9 @@
 //! Profiles as people write them.
 
-use super::YEAR;
+use super::{VALUES, YEAR};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::KeyType;
-use crate::x509::profile::{Kind, Profile, SubjectAlternativeNames};
+use crate::x509::profile::{End, Kind, POLICIES_MAX, Preset, Profile, SubjectAlternativeNames};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -14,6 +15,40 @@ const DEVICE: &str = r#"
     extended_key_usage = ["client_auth"]
     subject = { organization = "Example" }
 "#;
+
+/// A profile with every member.
+const FULL: &str = r#"
+    kind = "leaf"
+    validity = "90d"
+    whole_days = true
+    backdate = "1h"
+    key_types = ["p256"]
+    key_usage = ["digital_signature"]
+    extended_key_usage = ["client_auth", "1.3.6.1.5.5.7.3.21"]
+    certificate_policies = ["1.3.6.1.4.1.32473.1", { oid = "1.3.6.1.4.1.32473.2", cps = "https://pki.example/cps" }]
+    subject = { organization = "Example", organizational_unit = "{line}", serial_number = "{id}" }
+    [subject_alternative_names]
+    request = ["dns", "ip", "uri", "email"]
+    dns = ["{id}.example"]
+    ip = ["192.0.2.7"]
+    uri = ["urn:dev:{id}"]
+    email = ["line@plant.example"]
+    hardware_module = { type = "1.3.6.1.4.1.32473.3", serial = "{id}" }
+    [[extension]]
+    oid = "1.3.6.1.4.1.32473.4"
+    critical = true
+    integer = 7
+    [[extension]]
+    oid = "1.3.6.1.4.1.32473.5"
+    der = "0500"
+"#;
+
+#[test]
+fn a_profile_with_every_member_is_read_and_written() {
+    let profile = read(FULL).expect("is a profile");
+    let written = toml::to_string(&profile).expect("serializes");
+    assert_eq!(read(&written), Ok(profile), "{written}");
+}
 
 fn read(text: &str) -> Result<Profile, String> {
     toml::from_str(text).map_err(|error| error.to_string())
@@ -36,12 +71,9 @@ fn a_table_becomes_a_profile() {
     );
     assert_eq!(
         profile.subject_alternative_names,
-        SubjectAlternativeNames::None
+        SubjectAlternativeNames::default()
     );
-    let subject = profile
-        .subject
-        .with_common_name("device-7")
-        .expect("is a name");
+    let subject = profile.subject.fill(&VALUES).expect("is a name");
     assert_eq!(subject.to_string(), "CN=device-7,O=Example");
 }
 
@@ -86,6 +118,39 @@ fn contradictions_are_refused_with_their_reason() {
         ),
         (DEVICE.replace("kind", "color = 1\nkind"), "unknown field"),
         (
+            DEVICE.replace("validity = \"90d\"", ""),
+            "validity or not_after is missing",
+        ),
+        (DEVICE.replace("kind = \"leaf\"", ""), "kind is missing"),
+        (
+            DEVICE
+                .replace("kind", "whole_days = true\nkind")
+                .replace("90d", "23h"),
+            "at least 1d",
+        ),
+        (
+            DEVICE.replace("kind", "not_after = \"99991231235959Z\"\nkind"),
+            "remove one",
+        ),
+        (
+            DEVICE.replace("validity = \"90d\"", "not_after = \"tomorrow\""),
+            "\"tomorrow\" is no moment",
+        ),
+        (
+            DEVICE.replace(
+                "validity = \"90d\"",
+                "not_after = \"2027-12-31T23:59:59.5Z\"",
+            ),
+            "is no moment",
+        ),
+        (
+            DEVICE.replace(
+                "validity = \"90d\"",
+                "whole_days = true\nnot_after = \"2027-12-31T23:59:59Z\"",
+            ),
+            "whole_days goes with validity",
+        ),
+        (
             DEVICE.replace(r#"["p256", "rsa2048"]"#, "[]"),
             "at least one kind",
         ),
@@ -99,7 +164,7 @@ fn contradictions_are_refused_with_their_reason() {
         ),
         (
             DEVICE.replace(r#"["client_auth"]"#, r#"["any"]"#),
-            "unknown variant",
+            "is no purpose; use client_auth",
         ),
         (
             DEVICE.replace("\"client_auth\"", "\"client_auth\", \"client_auth\""),
@@ -148,6 +213,206 @@ fn contradictions_are_refused_with_their_reason() {
     }
 }
 
+/// Members with values of their own: each is refused with its name and how to mend it.
+#[test]
+fn members_that_verifiers_could_not_read_are_refused() {
+    let many = |one: &str, count: usize| vec![one; count].join(", ");
+    let names = |table: &str| format!("subject_alternative_names = {{ {table} }}");
+    let extension = |table: &str| format!("extension = [{{ {table} }}]");
+    let oid = "oid = \"1.3.6.1.4.1.32473.3\"";
+    for (line, reason) in [
+        (
+            "certificate_policies = [\"1.3.x\"]".to_owned(),
+            "no object identifier",
+        ),
+        (
+            "certificate_policies = [\"2.5.29.32.0\"]".to_owned(),
+            "anyPolicy is for authorities",
+        ),
+        (
+            "certificate_policies = [\"1.3.6.1.4.1.32473\", \"1.3.6.1.4.1.32473\"]".to_owned(),
+            "a policy twice",
+        ),
+        (
+            "certificate_policies = [{ oid = \"1.3.6.1.4.1.32473\", cps = \"ftp://a\" }]"
+                .to_owned(),
+            "cps of 1.3.6.1.4.1.32473 must be an address",
+        ),
+        (
+            "certificate_policies = [{ oid = \"1.3.6.1.4.1.32473\" }]".to_owned(),
+            "missing field `cps`",
+        ),
+        (
+            format!(
+                "certificate_policies = [{}]",
+                many("\"1.3.6.1.4.1.32473\"", POLICIES_MAX + 1)
+            ),
+            "more than 8 policies",
+        ),
+        (
+            "subject_alternative_names = \"dns\"".to_owned(),
+            "has no meaning; use \"none\"",
+        ),
+        (names("dns = [\"*.example\"]"), "not a host name"),
+        (names("ip = [\"192.0.2.0/24\"]"), "not an IP address"),
+        (names("uri = [\"press-7\"]"), "not a URI"),
+        (names("email = [\"press-7\"]"), "not an email address"),
+        (names("dns = [\"a\", \"a\"]"), "a name twice"),
+        (names("dns = [\"{serial}.example\"]"), "no place {serial}"),
+        (names("dns = [\"{id.example\"]"), "single brace"),
+        (names("request = [\"rid\"]"), "unknown variant"),
+        (names("hardware = 1"), "unknown field"),
+        (
+            names("hardware_module = { type = \"x\", serial = \"{id}\" }"),
+            "hardware_module: its type",
+        ),
+        (
+            names(&format!("dns = [{}]", many("\"a\"", 33))),
+            "more than 32 names",
+        ),
+        (
+            extension("oid = \"x\", null = true"),
+            "its oid is no object identifier",
+        ),
+        (
+            extension("oid = \"2.5.29.15\", null = true"),
+            "cannot be set here: use key_usage",
+        ),
+        (
+            extension("oid = \"2.5.29.31\", null = true"),
+            "use [listen] public_http",
+        ),
+        (extension(oid), "give its value once"),
+        (
+            extension(&format!("{oid}, null = true, integer = 1")),
+            "give its value once",
+        ),
+        (
+            extension(&format!("{oid}, null = false")),
+            "null can only be true",
+        ),
+        (
+            extension(&format!("{oid}, octet_string = \"0\"")),
+            "hexadecimal digits",
+        ),
+        (
+            extension(&format!("{oid}, der = \"0500ff\"")),
+            "one DER value",
+        ),
+        (
+            extension(&format!("{oid}, der = \"300305\"")),
+            "one DER value",
+        ),
+        (
+            extension(&format!("{oid}, der = \"3003050500\"")),
+            "one DER value",
+        ),
+        (
+            extension(&format!("{oid}, octet_string = \"{}\"", "00".repeat(4_096))),
+            "at most 4096 are allowed",
+        ),
+        (
+            format!(
+                "extension = [{}]",
+                many(&format!("{{ {oid}, null = true }}"), 2)
+            ),
+            "an extension is there twice",
+        ),
+        (
+            "extended_key_usage = [\"2.5.29.37.0\"]".to_owned(),
+            "anyExtendedKeyUsage",
+        ),
+        (
+            "extended_key_usage = [\"1.3.6.1.5.5.7.3.2\", \"client_auth\"]".to_owned(),
+            "a purpose twice",
+        ),
+        (
+            "extended_key_usage = [\"time_stamping\", \"client_auth\"]".to_owned(),
+            "time_stamping stands alone",
+        ),
+        (
+            "subject = { country = \"Germany\" }".to_owned(),
+            "two upper-case letters",
+        ),
+        (
+            "subject = { serial_number = \"a_1\" }".to_owned(),
+            "serial_number may have",
+        ),
+        (
+            "subject = { locality = \"{csr.common_name}\" }".to_owned(),
+            "subject: locality: there is no",
+        ),
+    ] {
+        let kept = DEVICE.lines().filter(|it| {
+            let key = line.split(' ').next().unwrap_or_default();
+            !it.trim_start().starts_with(key)
+        });
+        let text = kept.chain([line.as_str()]).collect::<Vec<_>>().join("\n");
+        let refusal = read(&text).expect_err(&line);
+        assert!(refusal.contains(reason), "{line}: {refusal}");
+    }
+}
+
+#[test]
+fn a_preset_gives_what_the_profile_leaves_out() {
+    for preset in Preset::ALL {
+        let profile = read(&format!("preset = \"{preset}\"")).expect("is complete");
+        assert_eq!(Preset::from_name(preset.name()), Some(preset));
+        let written = toml::to_string(&profile).expect("serializes");
+        assert_eq!(read(&written), Ok(profile), "{written}");
+    }
+    let idevid = read("preset = \"idevid\"").expect("is complete");
+    assert_eq!(idevid.end, End::Never);
+    let shorter = read("preset = \"idevid\"\nvalidity = \"10y\"").expect("is complete");
+    let expected = Profile {
+        validity_seconds: 10 * YEAR,
+        end: End::AfterValidity,
+        ..idevid
+    };
+    assert_eq!(shorter, expected);
+    let refusal = read("preset = \"root\"\nkind = \"leaf\"").expect_err("is refused");
+    assert!(refusal.contains("key_cert_sign"), "{refusal}");
+    assert!(read("preset = \"toaster\"").is_err());
+}
+
+#[test]
+fn the_end_of_a_certificate_is_as_written() {
+    let noon = UnixSeconds::new(1_796_040_000);
+    for (lines, not_before, not_after) in [
+        (
+            "validity = \"1d\"",
+            "2026-11-30T11:55:00Z",
+            "2026-12-01T12:00:00Z",
+        ),
+        (
+            "validity = \"1d\"\nwhole_days = true",
+            "2026-11-30T00:00:00Z",
+            "2026-12-01T23:59:59Z",
+        ),
+        (
+            "validity = \"1d\"\nwhole_days = true\nbackdate = \"13h\"",
+            "2026-11-29T00:00:00Z",
+            "2026-12-01T23:59:59Z",
+        ),
+        (
+            "not_after = \"2027-12-31T23:59:59+01:00\"",
+            "2026-11-30T11:55:00Z",
+            "2027-12-31T22:59:59Z",
+        ),
+        (
+            "not_after = \"99991231235959Z\"",
+            "2026-11-30T11:55:00Z",
+            "9999-12-31T23:59:59Z",
+        ),
+    ] {
+        let profile = read(&DEVICE.replace("validity = \"90d\"", lines)).expect(lines);
+        assert_eq!(profile.not_before(noon).to_string(), not_before, "{lines}");
+        assert_eq!(profile.not_after(noon).to_string(), not_after, "{lines}");
+        let written = toml::to_string(&profile).expect("serializes");
+        assert_eq!(read(&written), Ok(profile), "{written}");
+    }
+}
+
 #[test]
 fn built_in_profiles_do_not_contradict_themselves() {
     for path_length in [None, Some(0), Some(200)] {
@@ -162,6 +427,19 @@ proptest! {
         let profile = Profile::authority(path_length, validity);
         let text = toml::to_string(&profile).expect("serializes");
         prop_assert_eq!(read(&text), Ok(profile));
+    }
+
+    /// Whatever is written into any member, reading ends with a profile or a reason.
+    #[test]
+    fn no_text_in_a_member_makes_it_panic(
+        at in 0..FULL.len(), noise in "[\\PC]{0,12}", cut in 0..4_usize,
+    ) {
+        let from = (0..=at).rev().find(|it| FULL.is_char_boundary(*it)).unwrap_or_default();
+        let rest: String = FULL[from..].chars().skip(cut).collect();
+        if let Ok(profile) = read(&format!("{}{noise}{rest}", &FULL[..from])) {
+            let written = toml::to_string(&profile).expect("serializes");
+            prop_assert_eq!(read(&written), Ok(profile));
+        }
     }
 
     #[test]

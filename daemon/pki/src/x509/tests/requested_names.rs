@@ -48,7 +48,7 @@ fn request(params: &CertificateParams) -> Vec<u8> {
 /// The profile of requests whose names are certified.
 fn names_let_through() -> Profile {
     Profile {
-        subject_alternative_names: SubjectAlternativeNames::DnsAndIp,
+        subject_alternative_names: SubjectAlternativeNames::dns_and_ip(),
         ..Profile::verification()
     }
 }

@@ -43,13 +43,15 @@ impl Exclusions {
     /// Returns when the last leaf from the lost period has expired: by the longest validity of a
     /// device's leaf that a profile gives now, or that is on record.
     fn end_of_lost_leaves(&self, lost: LostPeriod) -> Result<UnixSeconds, Error> {
-        let mut longest = self.store.longest_leaf_seconds()?;
-        for profile in self.issuer.profiles().values() {
-            if profile.role == Role::Device {
-                longest = longest.max(profile.certificate.validity_seconds);
-            }
-        }
-        Ok(lost.until.saturating_add_unsigned(longest))
+        let longest = self.store.longest_leaf_seconds()?;
+        let on_record = lost.until.saturating_add_unsigned(longest);
+        let by_profile = self
+            .issuer
+            .profiles()
+            .values()
+            .filter(|it| it.role == Role::Device)
+            .map(|it| it.certificate.not_after(lost.until));
+        Ok(by_profile.fold(on_record, UnixSeconds::max))
     }
 
     /// Returns the places of a service, and of its hub, where devices below a group or an authority

@@ -106,7 +106,7 @@ fn a_server_needs_a_name_that_can_be_certified() {
         assert_eq!(certified(&csr, &device()), Ok(Vec::new()));
     }
     let no_names = Profile {
-        subject_alternative_names: SubjectAlternativeNames::None,
+        subject_alternative_names: SubjectAlternativeNames::default(),
         ..server()
     };
     let refusal = certified(&Draft::with_names(&[&good]).der(), &no_names);

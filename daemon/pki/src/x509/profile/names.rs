@@ -1,0 +1,224 @@
+//! The subject alternative names of a profile: those that it takes from a request, and those that
+//! it makes for each certificate.
+
+use super::written::Written;
+use crate::x509::oid;
+use crate::x509::san::{HardwareModule, NAMES_MAX, NameKind, SanRefusal, SubjectAlternativeName};
+use crate::x509::template::{Place, Template, TemplateRefusal, Values};
+use der::asn1::ObjectIdentifier;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The value of `subject_alternative_names` that takes what a TLS server needs.
+const DNS_AND_IP: &str = "dns_and_ip";
+const NONE: &str = "none";
+
+/// Where the subject alternative names of a certificate come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written<NamesTable>", into = "Written<NamesTable>")]
+pub struct SubjectAlternativeNames {
+    requested: BTreeSet<NameKind>,
+    made: Vec<MadeName>,
+}
+
+/// A name that the profile makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct MadeName {
+    form: Form,
+    text: Template,
+}
+
+/// The form of a made name (RFC 5280 4.2.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain(NameKind),
+    /// An otherName of RFC 4108 5; the type of the hardware.
+    HardwareModule(ObjectIdentifier),
+}
+
+/// The member as a table.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamesTable {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    request: Vec<NameKind>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dns: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ip: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    uri: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    email: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hardware_module: Option<HardwareTable>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HardwareTable {
+    r#type: String,
+    serial: String,
+}
+
+impl SubjectAlternativeNames {
+    /// Returns those of a TLS server: the requested host names and addresses.
+    pub fn dns_and_ip() -> SubjectAlternativeNames {
+        SubjectAlternativeNames {
+            requested: BTreeSet::from([NameKind::Dns, NameKind::Ip]),
+            made: Vec::new(),
+        }
+    }
+
+    /// Returns true if no certificate has any.
+    pub fn is_none(&self) -> bool {
+        self.requested.is_empty() && self.made.is_empty()
+    }
+
+    /// Returns true if names of this kind are taken from requests.
+    pub fn takes(&self, kind: NameKind) -> bool {
+        self.requested.contains(&kind)
+    }
+
+    /// Returns true if names are taken from requests.
+    pub fn takes_any(&self) -> bool {
+        !self.requested.is_empty()
+    }
+
+    /// Returns true if the profile makes names of this kind.
+    pub fn makes(&self, kind: NameKind) -> bool {
+        self.made.iter().any(|it| it.form == Form::Plain(kind))
+    }
+
+    /// Returns the places that are filled for each certificate.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.made.iter().flat_map(|it| it.text.places())
+    }
+
+    /// Returns the names that the profile makes for a certificate with these values.
+    pub fn fill(
+        &self,
+        values: &Values<'_>,
+    ) -> Result<Vec<SubjectAlternativeName>, TemplateRefusal> {
+        self.made.iter().map(|it| it.fill(values)).collect()
+    }
+}
+
+impl MadeName {
+    fn read(form: Form, text: &str) -> Result<MadeName, String> {
+        let of_member = |why: String| format!("subject_alternative_names: {why}");
+        let made = MadeName {
+            form,
+            text: Template::parse(text).map_err(|it| of_member(it.to_string()))?,
+        };
+        if let Some(text) = made.text.constant() {
+            made.name(text).map_err(|it| of_member(it.to_string()))?;
+        }
+        Ok(made)
+    }
+
+    fn fill(&self, values: &Values<'_>) -> Result<SubjectAlternativeName, TemplateRefusal> {
+        let text = self.text.fill(values)?;
+        self.name(&text).map_err(|why| TemplateRefusal::Filled {
+            why: why.to_string(),
+            text,
+        })
+    }
+
+    fn name(&self, text: &str) -> Result<SubjectAlternativeName, SanRefusal> {
+        match self.form {
+            Form::Plain(kind) => SubjectAlternativeName::from_text(kind, text),
+            Form::HardwareModule(kind) => {
+                let module = HardwareModule::new(kind, text.as_bytes())?;
+                Ok(SubjectAlternativeName::HardwareModule(module))
+            }
+        }
+    }
+}
+
+impl TryFrom<Written<NamesTable>> for SubjectAlternativeNames {
+    type Error = String;
+
+    fn try_from(written: Written<NamesTable>) -> Result<Self, String> {
+        let table = match written {
+            Written::Table(table) => table,
+            Written::Word(word) if word == NONE => return Ok(Self::default()),
+            Written::Word(word) if word == DNS_AND_IP => return Ok(Self::dns_and_ip()),
+            Written::Word(word) => {
+                return Err(format!(
+                    "subject_alternative_names = {word:?} has no meaning; use \"{NONE}\", \
+                     \"{DNS_AND_IP}\" or a table with request, dns, ip, uri, email or \
+                     hardware_module"
+                ));
+            }
+        };
+        let plain = [
+            (NameKind::Dns, &table.dns),
+            (NameKind::Ip, &table.ip),
+            (NameKind::Uri, &table.uri),
+            (NameKind::Email, &table.email),
+        ];
+        let mut made = Vec::new();
+        for (kind, texts) in plain {
+            for text in texts {
+                made.push(MadeName::read(Form::Plain(kind), text)?);
+            }
+        }
+        if let Some(hardware) = &table.hardware_module {
+            let kind = oid::parse(&hardware.r#type).ok_or_else(|| {
+                format!(
+                    "hardware_module: its type {:?} is no object identifier, such as \
+                     \"1.3.6.1.4.1.32473.2\"",
+                    hardware.r#type
+                )
+            })?;
+            made.push(MadeName::read(
+                Form::HardwareModule(kind),
+                &hardware.serial,
+            )?);
+        }
+        if made.len() > NAMES_MAX {
+            return Err(format!(
+                "subject_alternative_names has more than {NAMES_MAX} names; remove some"
+            ));
+        }
+        if (1..made.len()).any(|at| made[..at].contains(&made[at])) {
+            return Err("subject_alternative_names has a name twice; remove one".to_owned());
+        }
+        Ok(SubjectAlternativeNames {
+            requested: table.request.into_iter().collect(),
+            made,
+        })
+    }
+}
+
+impl From<SubjectAlternativeNames> for Written<NamesTable> {
+    fn from(names: SubjectAlternativeNames) -> Written<NamesTable> {
+        if names == SubjectAlternativeNames::default() {
+            return Written::Word(NONE.to_owned());
+        }
+        if names == SubjectAlternativeNames::dns_and_ip() {
+            return Written::Word(DNS_AND_IP.to_owned());
+        }
+        let mut table = NamesTable {
+            request: names.requested.into_iter().collect(),
+            ..NamesTable::default()
+        };
+        for MadeName { form, text } in names.made {
+            let text = text.to_string();
+            match form {
+                Form::Plain(NameKind::Dns) => table.dns.push(text),
+                Form::Plain(NameKind::Ip) => table.ip.push(text),
+                Form::Plain(NameKind::Uri) => table.uri.push(text),
+                Form::Plain(NameKind::Email) => table.email.push(text),
+                Form::HardwareModule(kind) => {
+                    table.hardware_module = Some(HardwareTable {
+                        r#type: kind.to_string(),
+                        serial: text,
+                    });
+                }
+            }
+        }
+        Written::Table(table)
+    }
+}

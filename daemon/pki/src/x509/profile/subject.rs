@@ -1,0 +1,113 @@
+//! The subject of a profile's certificates, besides its common name.
+
+use crate::error_code::Code;
+use crate::x509::name::{
+    AttributeKind, DistinguishedName, NameRefusal, SubjectAttributes, check_value,
+};
+use crate::x509::template::{Place, Template, TemplateRefusal, Values};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Attributes whose values are fixed, or filled for each certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Texts", into = "Texts")]
+pub struct SubjectTemplate {
+    fixed: SubjectAttributes,
+    filled: BTreeMap<AttributeKind, Template>,
+}
+
+type Texts = BTreeMap<AttributeKind, String>;
+
+impl SubjectTemplate {
+    /// Returns the attributes, unless some are filled for each certificate.
+    pub fn fixed(&self) -> Option<&SubjectAttributes> {
+        self.filled.is_empty().then_some(&self.fixed)
+    }
+
+    /// Returns the places that are filled for each certificate.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        self.filled.values().flat_map(Template::places)
+    }
+
+    /// Returns the subject of a certificate with these values; its common name is their id.
+    pub fn fill(&self, values: &Values<'_>) -> Result<DistinguishedName, SubjectRefusal> {
+        if self.filled.is_empty() {
+            return Ok(self.fixed.with_common_name(values.id)?);
+        }
+        let mut attributes = self.fixed.clone();
+        for (kind, template) in &self.filled {
+            let text = template.fill(values)?;
+            let refused = |why: NameRefusal| TemplateRefusal::Filled {
+                why: why.to_string(),
+                text: text.clone(),
+            };
+            attributes.set(*kind, &text).map_err(refused)?;
+        }
+        Ok(attributes.with_common_name(values.id)?)
+    }
+}
+
+/// The reason why there is no subject.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectRefusal {
+    /// The common name cannot be one.
+    #[error(transparent)]
+    Name(#[from] NameRefusal),
+    /// An attribute cannot be filled.
+    #[error(transparent)]
+    Template(#[from] TemplateRefusal),
+}
+
+impl SubjectRefusal {
+    /// Returns the stable code of the API.
+    pub fn code(&self) -> Code {
+        match self {
+            SubjectRefusal::Name(_) => Code::NameInvalid,
+            SubjectRefusal::Template(_) => Code::TemplateRefused,
+        }
+    }
+}
+
+impl TryFrom<Texts> for SubjectTemplate {
+    type Error = String;
+
+    fn try_from(texts: Texts) -> Result<Self, String> {
+        let mut subject = SubjectTemplate::default();
+        for (kind, text) in texts {
+            if kind == AttributeKind::CommonName {
+                return Err(NameRefusal::CommonNameNotAllowed.to_string());
+            }
+            // A text without braces is checked as a value, so that its limit is named.
+            if !text.contains(['{', '}']) {
+                check_value(kind, &text).map_err(|it| it.to_string())?;
+            }
+            let of_member = |why: TemplateRefusal| format!("subject: {}: {why}", kind.key());
+            let template = Template::parse(&text).map_err(of_member)?;
+            match template.constant() {
+                Some(text) => {
+                    let set = subject.fixed.set(kind, text);
+                    set.map_err(|it| it.to_string())?;
+                }
+                None => {
+                    subject.filled.insert(kind, template);
+                }
+            }
+        }
+        Ok(subject)
+    }
+}
+
+impl From<SubjectTemplate> for Texts {
+    fn from(subject: SubjectTemplate) -> Texts {
+        let escaped = |text: &str| text.replace('{', "{{").replace('}', "}}");
+        let mut texts: Texts = subject
+            .fixed
+            .iter()
+            .map(|(kind, text)| (kind, escaped(text)))
+            .collect();
+        for (kind, template) in subject.filled {
+            texts.insert(kind, template.to_string());
+        }
+        texts
+    }
+}

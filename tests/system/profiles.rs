@@ -1,0 +1,232 @@
+//! Tests certificates of every shape that a profile can have, as OpenSSL reads and verifies them.
+
+use crate::process::CommandOutput;
+use crate::request::{Holder, Request};
+use crate::test_env::{TestEnv, station_table};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A profile for devices, with these lines in its `[profile.certificate]`.
+fn profile(name: &str, lines: &str) -> String {
+    format!(
+        "\n[[profile]]\nname = \"{name}\"\nauthority = \"line-1\"\nrole = \"device\"\n\
+         [profile.certificate]\n{lines}\n"
+    )
+}
+
+/// Everything that a leaf can have.
+const EVERYTHING: &str = r#"
+preset = "device"
+extended_key_usage = ["client_auth", "code_signing", "1.3.6.1.4.1.32473.9"]
+certificate_policies = [
+    "1.3.6.1.4.1.32473.1",
+    { oid = "1.3.6.1.4.1.32473.2", cps = "https://pki.example/cps" },
+]
+subject = { country = "DE", locality = "Works {line}", serial_number = "{csr.serial_number}" }
+[profile.certificate.subject_alternative_names]
+request = ["dns", "uri"]
+dns = ["{id}.devices.example"]
+ip = ["192.0.2.7"]
+uri = ["urn:example:{line}:{station}:{id}:{year}"]
+email = ["line@plant.example"]
+hardware_module = { type = "1.3.6.1.4.1.32473.3", serial = "{id}" }
+[[profile.certificate.extension]]
+oid = "1.3.6.1.4.1.32473.4"
+utf8_string = "press"
+[[profile.certificate.extension]]
+oid = "1.3.6.1.4.1.32473.5"
+critical = true
+integer = -129
+[[profile.certificate.extension]]
+oid = "1.3.6.1.4.1.32473.6"
+der = "3003020105"
+"#;
+
+/// The configuration with these profiles, by which the test's station may ask for every device.
+fn with(env: &TestEnv, profiles: &[(&str, &str)]) -> String {
+    let names: Vec<&str> = profiles.iter().map(|it| it.0).collect();
+    let tables = profiles.iter().map(|(name, lines)| profile(name, lines));
+    env.configuration() + &tables.collect::<String>() + &station_table("station-?", &names, &["*"])
+}
+
+/// `openssl req` with this subject and these alternative names.
+fn request(env: &TestEnv, profile: &str, id: &str, subject: &str, names: &str) -> Request {
+    let [key, csr] = ["profiles.key", "profiles.csr"].map(|it| env.path(it));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-nodes", "-newkey", "ec", "-pkeyopt"]);
+    command.args(["ec_paramgen_curve:P-256", "-subj", subject]);
+    if !names.is_empty() {
+        command
+            .arg("-addext")
+            .arg(format!("subjectAltName={names}"));
+    }
+    let output = CommandOutput::of(command.arg("-keyout").arg(&key).arg("-out").arg(&csr));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    Request::of(profile, id, read(csr), read(key))
+}
+
+/// The leaf as `openssl x509 -text` prints it.
+fn printed(env: &TestEnv, leaf: &Holder) -> String {
+    let file = env.write("printed.pem", &leaf.certificate);
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-text", "-in"]).arg(file);
+    let output = CommandOutput::of(&mut command);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output.out
+}
+
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+/// `openssl verify` with these arguments, over the leaf's chain.
+fn verified(env: &TestEnv, leaf: &Holder, arguments: &[&str]) -> CommandOutput {
+    let root = env.write("root.pem", &env.authority("root"));
+    let chain = env.write("chain.pem", &leaf.chain.concat());
+    let file = env.write("leaf.pem", &leaf.certificate);
+    let mut command = Command::new("openssl");
+    command.args(["verify", "-x509_strict"]).args(arguments);
+    command
+        .arg("-CAfile")
+        .arg(root)
+        .arg("-untrusted")
+        .arg(chain);
+    CommandOutput::of(command.arg(file))
+}
+
+/// Verifies: each member is in the certificate as OpenSSL prints it; of the CSR it has the key,
+/// the attribute that the profile takes, and the names of the kinds that it takes; a CSR without
+/// the attribute, and one with an unfit name of such a kind, are refused.
+#[test]
+fn a_certificate_has_what_its_profile_says_and_nothing_else_of_the_csr() {
+    let env = TestEnv::new();
+    env.configure(&with(&env, &[("everything", EVERYTHING)]));
+    let env = env.started();
+    let station = env.station();
+    let subject = "/O=Of the CSR/serialNumber=SN-7/CN=press-7";
+    let names = "DNS:b.example,DNS:press-7.devices.example,IP:198.51.100.9,URI:urn:x:7,email:a@b";
+    let leaf = station.obtain(&request(&env, "everything", "press-7", subject, names));
+    let text = printed(&env, &leaf);
+    has(
+        &text,
+        &[
+            "Subject: C = DE, L = Works line-1, serialNumber = SN-7, CN = press-7",
+            "TLS Web Client Authentication, Code Signing, 1.3.6.1.4.1.32473.9",
+            "Policy: 1.3.6.1.4.1.32473.1",
+            "Policy: 1.3.6.1.4.1.32473.2",
+            "CPS: https://pki.example/cps",
+            "DNS:b.example, DNS:press-7.devices.example, URI:urn:x:7, IP Address:192.0.2.7, \
+             URI:urn:example:line-1:station-1:press-7:",
+            "email:line@plant.example, othername: 1.3.6.1.5.5.7.8.4",
+            "1.3.6.1.4.1.32473.4: \n                ..press",
+            "1.3.6.1.4.1.32473.5: critical",
+            "1.3.6.1.4.1.32473.6: \n                0....",
+        ],
+    );
+    for dropped in ["Of the CSR", "198.51.100.9", "email:a@b"] {
+        assert!(!text.contains(dropped), "{dropped}: {text}");
+    }
+    let strict = verified(&env, &leaf, &[]);
+    // OpenSSL knows no critical extension of ours, so it refuses, as a verifier must.
+    assert!(
+        strict.error.contains("unhandled critical extension"),
+        "{strict:?}"
+    );
+    let accepted = verified(&env, &leaf, &["-ignore_critical"]);
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+
+    let without = station.ask(&request(&env, "everything", "press-8", "/CN=press-8", ""));
+    assert_eq!((without.status, without.code()), (400, "template_refused"));
+    has(
+        &without.body.to_string(),
+        &["serial_number", "openssl req: -subj"],
+    );
+    let subject = "/serialNumber=SN-8/CN=press-8";
+    let unfit = request(&env, "everything", "press-8", subject, "URI:press");
+    assert_eq!(station.ask(&unfit).code(), "csr_bad_name");
+}
+
+/// Verifies: an identity without an end outlives its issuer (and no other leaf does); whole days
+/// and fixed ends are as OpenSSL prints them; an end that is over is refused.
+#[test]
+fn certificates_end_as_the_profile_says() {
+    let env = TestEnv::new();
+    let whole = "preset = \"ldevid\"\nvalidity = \"2d\"\nwhole_days = true";
+    let fixed = "preset = \"ldevid\"\nnot_after = \"2027-12-31T23:59:59Z\"";
+    let profiles = [
+        ("idevid", "preset = \"idevid\""),
+        ("whole", whole),
+        ("fixed", fixed),
+        ("over", &fixed.replace("2027", "2025")),
+        ("long", "preset = \"device\"\nvalidity = \"49y\""),
+    ];
+    env.configure(&with(&env, &profiles));
+    let env = env.started();
+    let station = env.station();
+    let text = |profile: &str, id: &str| {
+        let leaf = station.obtain(&Request::new(profile, id));
+        leaf.is_accepted_by_openssl(&env.authority("root"));
+        printed(&env, &leaf)
+    };
+    has(
+        &text("idevid", "press-1"),
+        &[
+            "Dec 31 23:59:59 9999 GMT",
+            "serialNumber = press-1, CN = press-1",
+        ],
+    );
+    let days = text("whole", "press-2");
+    has(&days, &[" 23:59:59 20"]);
+    has(&text("fixed", "press-3"), &["Dec 31 23:59:59 2027 GMT"]);
+    let over = station.ask(&Request::new("over", "press-4"));
+    assert_eq!((over.status, over.code()), (400, "validity_out_of_range"));
+    has(
+        &over.body.to_string(),
+        &["2025-12-31T23:59:59Z, which is over"],
+    );
+    let long = station.ask(&Request::new("long", "press-5"));
+    assert_eq!(long.code(), "outlives_issuer");
+}
+
+/// Verifies: `check` and a reload refuse each mistake with line and member, in plain words, and the
+/// daemon goes on with what it had.
+#[test]
+fn a_mistake_in_a_profile_is_named_when_the_file_is_read() {
+    let env = TestEnv::running();
+    let good = env.configuration();
+    for (lines, words) in [
+        (
+            "preset = \"toaster\"",
+            &["`toaster`", "adr-intermediate"][..],
+        ),
+        ("preset = \"root\"", &["a CA certificate"]),
+        (
+            "preset = \"device\"\nextended_key_usage = [\"any\"]",
+            &["extended_key_usage \"any\"", "client_auth"],
+        ),
+        (
+            "preset = \"device\"\nsubject_alternative_names = { dns = [\"{name}.x\"] }",
+            &["no place {name}", "{id}"],
+        ),
+        (
+            "preset = \"device\"\n[[profile.certificate.extension]]\noid = \"2.5.29.15\"\nnull = true",
+            &["2.5.29.15", "use key_usage"],
+        ),
+    ] {
+        env.configure(&(good.clone() + &profile("wrong", lines)));
+        for output in [env.check(), env.hallmark(&["reload"])] {
+            assert_eq!(output.code, Some(1), "{lines}: {output:?}");
+            let said = format!("{}{}", output.out, output.error);
+            has(&said, words);
+            for inside in ["unknown variant", "expected one of", "untagged"] {
+                assert!(!said.contains(inside), "{said}");
+            }
+        }
+    }
+    env.configure(&good);
+    env.run(&["reload"]);
+}
