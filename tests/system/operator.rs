@@ -7,8 +7,9 @@ use crate::request::Request;
 use crate::test_env::{HALLMARK, TestEnv};
 use serde_json::Value;
 use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Words that say how this program is made, and not what to do.
 const OF_THE_INSIDE: [&str; 12] = [
@@ -194,8 +195,8 @@ fn the_journal_shows_the_newest_and_names_who_was_refused() {
     ]);
     assert_eq!(env.caller(&station).get("/v1/devices").status, 401);
     let text = env.run(&["audit", "show"]);
-    let last = text.lines().last().unwrap();
-    assert!(last.contains("holder: station station-1"), "{text}");
+    let newest = text.lines().nth(1).unwrap();
+    assert!(newest.contains("holder: station station-1"), "{text}");
     let refused = |words: [&str; 3]| {
         let mut lines = text.lines();
         let found = lines.any(|line| words.iter().all(|it| line.contains(it)));
@@ -221,6 +222,62 @@ fn the_journal_shows_the_newest_and_names_who_was_refused() {
     );
     let first = env.json(&["audit", "show", "--after", "0", "--limit", "1"]);
     assert_eq!(first[0]["sequence"], 1);
+}
+
+/// The number of entries in the answer to `audit show` with these options.
+fn entries(env: &TestEnv, options: &[&str]) -> usize {
+    let found = env.json(&[&["audit", "show"], options].concat());
+    found.as_array().unwrap().len()
+}
+
+/// Verifies: `audit show` finds what concerns a device, an authority and a caller, and what is
+/// recent; a wrong time is refused with a reason.
+#[test]
+fn the_journal_is_searched() {
+    let env = TestEnv::running();
+    let station = env.station_called("station-1");
+    station.obtain(&Request::device("press-7"));
+    station.obtain(&Request::device("press-8"));
+    env.run(&["device", "block", "press-7", "--reason", "stolen"]);
+    let of_device = env.json(&["audit", "show", "--device", "PRESS-7"]);
+    let actions = of_device.as_array().unwrap().iter();
+    let actions: Vec<_> = actions.map(|it| it["action"].as_str().unwrap()).collect();
+    assert_eq!(actions[0], "certificate.issued", "{of_device:#}");
+    assert!(actions.len() > 1, "{of_device:#}");
+    let of_others = |it: &Value| it["subject"] == "press-8";
+    assert!(!of_device.as_array().unwrap().iter().any(of_others));
+    for caller in ["station-1", "station station-1"] {
+        assert_eq!(entries(&env, &["--caller", caller]), 2);
+    }
+    assert_eq!(
+        entries(&env, &["--caller", "station-1", "--device", "press-8"]),
+        1
+    );
+    assert!(entries(&env, &["--authority", "line-1"]) > 0);
+    assert_eq!(entries(&env, &["--authority", "line-9"]), 0);
+    let all = entries(&env, &[]);
+    assert_eq!(entries(&env, &["--since", "1h"]), all);
+    assert_eq!(entries(&env, &["--since", "2099-01-01"]), 0);
+    let wrong = env.hallmark(&["audit", "show", "--since", "yesterday"]);
+    assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    assert!(wrong.error.contains("yesterday"), "{wrong:?}");
+}
+
+/// Verifies: `audit show --follow` prints an entry that is made after it has begun.
+#[test]
+fn the_journal_is_followed() {
+    let env = TestEnv::running();
+    let station = env.station_called("station-1");
+    let mut command = Command::new(HALLMARK);
+    command.args(["audit", "show", "--follow", "--device", "press-7"]);
+    command.env("HALLMARK_ADMIN_SOCKET", env.path("state/admin.sock"));
+    let mut follow = command.stdout(Stdio::piped()).spawn().unwrap();
+    station.obtain(&Request::device("press-7"));
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.contains("certificate.issued"), "{line}");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
 }
 
 /// The log has one line for each certificate that is issued, refused and revoked.

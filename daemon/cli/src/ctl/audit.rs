@@ -1,30 +1,39 @@
 //! Runs `hallmark audit`: shows, verifies and exports the audit journal.
 
-use super::client::ApiClient;
-use super::command::AuditCommand;
+use super::client::{ApiClient, segment};
+use super::command::{AuditCommand, ShowAudit};
 use super::failure::Failure;
 use super::render;
 use super::show::Show;
+use serde_json::Value;
+use std::thread;
+use std::time::Duration;
+
+const COLUMNS: [&str; 6] = ["sequence", "at", "actor", "action", "subject", "detail"];
+
+/// How often `--follow` asks for new entries.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
     match command {
-        AuditCommand::Show {
-            after,
-            before,
-            limit,
-        } => {
-            let which = match (after, before) {
-                (Some(after), _) => format!("after={after}&limit={limit}"),
-                (None, Some(before)) => format!("last={limit}&before={before}"),
-                (None, None) => format!("last={limit}"),
+        AuditCommand::Show(wanted) if wanted.follow => follow(client, show, wanted),
+        AuditCommand::Show(wanted) => {
+            let which = match (wanted.after, wanted.before) {
+                (Some(after), _) => format!("after={after}&limit={}", wanted.limit),
+                (None, Some(before)) => format!("last={}&before={before}", wanted.limit),
+                (None, None) => format!("last={}", wanted.limit),
             };
-            let entries = client.get(&format!("/v1/audit?{which}"))?;
+            let entries = page(client, &which, wanted)?;
             if show.json {
                 return show.record(&entries);
             }
-            let rows = render::journal(&entries);
-            let columns = ["sequence", "at", "actor", "action", "subject", "detail"];
-            show.table(&rows, &columns)
+            let mut rows = render::journal(&entries);
+            if wanted.after.is_none()
+                && let Some(rows) = rows.as_array_mut()
+            {
+                rows.reverse();
+            }
+            show.table(&rows, &COLUMNS)
         }
         AuditCommand::Verify => {
             let verdict = client.get("/v1/audit/verification")?;
@@ -50,5 +59,38 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Re
                 }
             }
         }
+    }
+}
+
+/// Returns a page of the entries that `wanted` names.
+fn page(client: &ApiClient, which: &str, wanted: &ShowAudit) -> Result<Value, Failure> {
+    let criteria = [
+        ("device", &wanted.device),
+        ("authority", &wanted.authority),
+        ("caller", &wanted.caller),
+        ("since", &wanted.since),
+    ];
+    let named = criteria
+        .iter()
+        .filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_ref()?))));
+    client.get(&format!("/v1/audit?{which}{}", named.collect::<String>()))
+}
+
+/// Prints the newest entries and then each new one, oldest first, one line each.
+fn follow(client: &ApiClient, show: &Show, wanted: &ShowAudit) -> Result<(), Failure> {
+    let mut which = format!("last={}", wanted.limit);
+    let mut seen = 0;
+    loop {
+        let entries = page(client, &which, wanted)?;
+        for entry in entries.as_array().into_iter().flatten() {
+            seen = entry["sequence"].as_i64().unwrap_or(i64::MAX);
+            if show.json {
+                show.exact_line(entry)?;
+            } else {
+                show.line(&render::journal_line(entry))?;
+            }
+        }
+        which = format!("after={seen}&limit={}", wanted.limit);
+        thread::sleep(FOLLOW_EVERY);
     }
 }

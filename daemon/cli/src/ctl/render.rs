@@ -69,6 +69,13 @@ pub(super) fn journal(entries: &Value) -> Value {
     rows.collect()
 }
 
+/// Returns an entry of the audit journal as one line.
+pub(super) fn journal_line(entry: &Value) -> String {
+    let rows = journal(&Value::Array(vec![entry.clone()]));
+    let cells = ["sequence", "at", "actor", "action", "subject", "detail"];
+    cells.map(|name| cell(&rows[0][name])).join("  ")
+}
+
 /// Formats an object with one line per member; nested members are indented.
 pub(super) fn record(value: &Value) -> String {
     let mut page = Page::default();

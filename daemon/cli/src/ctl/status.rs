@@ -28,11 +28,11 @@ const NO_ANSWER: u8 = 3;
 const SEVERITIES: [&str; 3] = ["good", "attention", "critical"];
 
 pub(super) fn run(client: &ApiClient, show: &Show, options: &ShowStatus) -> Result<(), Failure> {
-    show.exit_code.set(Some(NO_ANSWER));
+    let is_whole = show.json || options.verbose;
+    show.exit_code.set(Some(NO_ANSWER).filter(|_| !is_whole));
     loop {
         let status = client.get("/v1/status")?;
-        if show.json || options.verbose {
-            show.exit_code.set(None);
+        if is_whole {
             show.record(&status)?;
         } else {
             show.exit_code.set(Some(exit_code(&status)));

@@ -5,11 +5,13 @@ use super::pagination::rows;
 use super::parts::Query;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
-use crate::store::{AuditRecord, AuditVerdict};
+use crate::moment::Moment;
+use crate::store::{AuditFilter, AuditRecord, AuditVerdict};
 use axum::Json;
 use serde::Deserialize;
 
-/// The entries after one, or the last ones before one; both oldest first.
+/// The entries after one, or the last ones before one; both oldest first. Of them those that the
+/// other members name.
 #[derive(Deserialize)]
 pub(super) struct Page {
     #[serde(default)]
@@ -17,6 +19,10 @@ pub(super) struct Page {
     limit: Option<u32>,
     last: Option<u32>,
     before: Option<i64>,
+    device: Option<String>,
+    authority: Option<String>,
+    caller: Option<String>,
+    since: Option<Moment>,
 }
 
 pub(super) async fn list(
@@ -24,10 +30,17 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<Vec<AuditRecord>>, Problem> {
     let entries = api.application(move |ca| {
+        let filter = AuditFilter {
+            device: page.device,
+            authority: page.authority,
+            caller: page.caller,
+            since: page.since.map(|it| it.before(ca.now())),
+        };
         let store = ca.store();
+        let before = page.before.unwrap_or(i64::MAX);
         Ok(match page.last {
-            Some(last) => store.audit_before(page.before.unwrap_or(i64::MAX), rows(Some(last)))?,
-            None => store.audit_after(page.after, rows(page.limit))?,
+            Some(last) => store.audit_before(before, rows(Some(last)), &filter)?,
+            None => store.audit_after(page.after, rows(page.limit), &filter)?,
         })
     });
     Ok(Json(entries.await?))

@@ -43,6 +43,28 @@ pub struct AuditRecord {
     pub hash: String,
 }
 
+/// Which entries of the journal are asked for. An absent member excludes none.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// The registration id of a device: entries about it, and its own requests.
+    pub device: Option<String>,
+    /// The name of an authority: entries about it, its generations and lists, or with its name.
+    pub authority: Option<String>,
+    /// The actor, with or without its role: `station line-1`, or `line-1`.
+    pub caller: Option<String>,
+    /// The earliest time.
+    pub since: Option<UnixSeconds>,
+}
+
+/// The conditions of [`AuditFilter`], with its members as parameters 3 to 6. They have no index,
+/// because that would cost every certificate an insert: the journal is read from one end.
+const FILTER: &str = "
+    (?3 IS NULL OR subject = ?3 COLLATE NOCASE OR actor = 'device ' || ?3 COLLATE NOCASE)
+    AND (?4 IS NULL OR subject = ?4 OR detail ->> 'authority' = ?4
+         OR rtrim(subject, '0123456789') = ?4 || '-')
+    AND (?5 IS NULL OR actor = ?5 OR substr(actor, instr(actor, ' ') + 1) = ?5)
+    AND (?6 IS NULL OR at >= ?6)";
+
 /// The result of checking the whole journal.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditVerdict {
@@ -62,18 +84,25 @@ impl Store {
     }
 
     /// Returns up to `limit` entries after `sequence`, oldest first.
-    pub fn audit_after(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
-        self.entries(
-            "WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
-            sequence,
-            limit,
-        )
+    pub fn audit_after(
+        &self,
+        sequence: i64,
+        limit: u32,
+        filter: &AuditFilter,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let which = format!("WHERE sequence > ?1 AND {FILTER} ORDER BY sequence LIMIT ?2");
+        self.entries(&which, sequence, limit, filter)
     }
 
     /// Returns the last entries before `sequence`, up to `limit`, oldest first.
-    pub fn audit_before(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
-        let which = "WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
-        let mut entries = self.entries(which, sequence, limit)?;
+    pub fn audit_before(
+        &self,
+        sequence: i64,
+        limit: u32,
+        filter: &AuditFilter,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let which = format!("WHERE sequence < ?1 AND {FILTER} ORDER BY sequence DESC LIMIT ?2");
+        let mut entries = self.entries(&which, sequence, limit, filter)?;
         entries.reverse();
         Ok(entries)
     }
@@ -83,11 +112,20 @@ impl Store {
         which: &str,
         sequence: i64,
         limit: u32,
+        filter: &AuditFilter,
     ) -> Result<Vec<AuditRecord>, StoreError> {
         let sql =
             format!("SELECT sequence, at, actor, action, subject, detail, hash FROM audit {which}");
+        let parameters = params![
+            sequence,
+            limit.min(PAGE_MAX),
+            filter.device,
+            filter.authority,
+            filter.caller,
+            filter.since
+        ];
         self.read(|tx| {
-            tx.query_all(&sql, params![sequence, limit.min(PAGE_MAX)], |row| {
+            tx.query_all(&sql, parameters, |row| {
                 Ok(AuditRecord {
                     sequence: row.get(0)?,
                     at: row.get(1)?,

@@ -107,7 +107,7 @@ pub use crate::unix_seconds::UnixSeconds;
 pub use abandon::FOUND_AT_START;
 pub use admission::NewEnrollment;
 pub use adoption::{AdoptedGeneration, MadeElsewhere};
-pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use audit::{AuditEntry, AuditFilter, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, NewAuthorityRoll};
 pub use block::{BlockKind, BlockRow, RestrictedEnrollment};
 pub use ca_scan::ScannedCaCertificate;

@@ -122,7 +122,10 @@ fn what_a_crash_leaves_open_is_abandoned_once_and_audited() {
     block_on(stage.store.record_intent(stage.intent("pump-8", 3))).unwrap();
     assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 2);
     assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
-    let journal = stage.store.audit_after(0, 100).unwrap();
+    let journal = stage
+        .store
+        .audit_after(0, 100, &Default::default())
+        .unwrap();
     assert_eq!(
         journal
             .iter()
@@ -176,7 +179,10 @@ fn a_withdrawn_intent_is_audited_and_listed_nowhere() {
     assert_eq!(stage.store.revocation_counts().unwrap(), counts);
     let draft = stage.store.draft_crl(stage.root, unix(0)).unwrap();
     assert!(draft.entries.is_empty(), "{draft:?}");
-    let journal = stage.store.audit_after(0, 100).unwrap();
+    let journal = stage
+        .store
+        .audit_after(0, 100, &Default::default())
+        .unwrap();
     let withdrawn = journal.iter().filter(|it| it.action == "intent.withdrawn");
     assert_eq!(withdrawn.count(), 1);
     assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
@@ -574,7 +580,10 @@ fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
         "other"
     );
     assert_eq!(stage.store.registered_profiles().unwrap(), ["other"]);
-    let journal = stage.store.audit_after(0, 100).unwrap();
+    let journal = stage
+        .store
+        .audit_after(0, 100, &Default::default())
+        .unwrap();
     let moves: Vec<_> = journal
         .iter()
         .filter(|it| it.action == "device.moved")

@@ -189,21 +189,40 @@ pub enum ClockCommand {
     Accept,
 }
 
+/// `hallmark audit show`
+#[derive(Debug, Args)]
+pub struct ShowAudit {
+    /// The oldest entries after this sequence number instead, the oldest first.
+    #[arg(long)]
+    pub after: Option<i64>,
+    /// The newest entries before this sequence number.
+    #[arg(long, conflicts_with = "after")]
+    pub before: Option<i64>,
+    /// How many entries, 1 to 1000.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// Entries about this device, and its own requests.
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+    /// Entries about this authority, its generations and its lists.
+    #[arg(long, value_name = "NAME")]
+    pub authority: Option<String>,
+    /// Requests of this caller, named with or without its role.
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
+    /// Since this date (2026-11-30), time (2026-11-30T12:00:00Z), or time ago (7d).
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Then show each new entry as it comes, until interrupted; the newest is last.
+    #[arg(long, conflicts_with_all = ["after", "before"])]
+    pub follow: bool,
+}
+
 /// `hallmark audit`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Show the newest entries, the newest at the end.
-    Show {
-        /// The oldest entries after this sequence number instead.
-        #[arg(long)]
-        after: Option<i64>,
-        /// The newest entries before this sequence number.
-        #[arg(long, conflicts_with = "after")]
-        before: Option<i64>,
-        /// How many entries, 1 to 1000.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-    },
+    /// Show the newest entries, the newest first.
+    Show(ShowAudit),
     /// Verify the hash chain of all entries.
     Verify,
     /// Print the whole journal, one JSON object per line.

@@ -94,7 +94,11 @@ impl Scene {
 
     /// How many lists of this authority's first generation were signed.
     fn signed(&self, authority: &str) -> usize {
-        let journal = self.ca.store().audit_after(0, 1_000).unwrap();
+        let journal = self
+            .ca
+            .store()
+            .audit_after(0, 1_000, &Default::default())
+            .unwrap();
         let name = format!("{authority}-1");
         let signed = journal.iter().filter(|it| it.action == "crl.signed");
         signed.filter(|it| it.subject == name).count()
@@ -129,7 +133,11 @@ impl Scene {
 
     /// How many lists were recorded.
     fn recorded(&self) -> usize {
-        let journal = self.ca.store().audit_after(0, 1_000).unwrap();
+        let journal = self
+            .ca
+            .store()
+            .audit_after(0, 1_000, &Default::default())
+            .unwrap();
         let recorded = journal.iter().filter(|it| it.action == "crl.recorded");
         recorded.count()
     }

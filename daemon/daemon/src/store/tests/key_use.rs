@@ -23,7 +23,11 @@ impl Stage {
     }
 
     fn recorded_uses(&self) -> Vec<serde_json::Value> {
-        let journal = self.store.audit_after(0, 100).unwrap().into_iter();
+        let journal = self
+            .store
+            .audit_after(0, 100, &Default::default())
+            .unwrap()
+            .into_iter();
         let used = journal.filter(|it| it.action == "key.used");
         used.map(|it| it.detail).collect()
     }

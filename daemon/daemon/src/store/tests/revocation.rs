@@ -114,7 +114,10 @@ fn a_hold_may_become_final_and_what_is_final_stays() {
     }
     let verdict = stage.store.verify_audit().unwrap();
     assert_eq!(verdict.broken_at, None);
-    let entries = stage.store.audit_after(0, 1_000).unwrap();
+    let entries = stage
+        .store
+        .audit_after(0, 1_000, &Default::default())
+        .unwrap();
     let changes = entries
         .iter()
         .filter(|entry| entry.action == "certificate.revoked");

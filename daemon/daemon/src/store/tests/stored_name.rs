@@ -144,7 +144,10 @@ fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
     stage.as_a_newer_version(
         "DROP INDEX audit_role; UPDATE audit SET detail = '{' WHERE sequence = 1",
     );
-    unreadable(stage.store.audit_after(0, 10), "not JSON");
+    unreadable(
+        stage.store.audit_after(0, 10, &Default::default()),
+        "not JSON",
+    );
 }
 
 /// A read that fails is reported as what it is, not as a conflict with another command.
