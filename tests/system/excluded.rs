@@ -13,8 +13,8 @@ use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
 use serde_json::{Value, json};
 
-const BLOCK_LINE: [&str; 5] = ["authority", "block", "line-1", "--generation", "1"];
-const UNBLOCK_LINE: [&str; 5] = ["authority", "unblock", "line-1", "--generation", "1"];
+pub(crate) const BLOCK_LINE: [&str; 5] = ["authority", "block", "line-1", "--generation", "1"];
+pub(crate) const UNBLOCK_LINE: [&str; 5] = ["authority", "unblock", "line-1", "--generation", "1"];
 const COMPROMISE_LINE: [&str; 6] = [
     "roll",
     "start",
@@ -25,7 +25,7 @@ const COMPROMISE_LINE: [&str; 6] = [
 ];
 
 /// Asserts that DPS refuses the device.
-fn is_out(env: &TestEnv, device: &Holder) {
+pub(crate) fn is_out(env: &TestEnv, device: &Holder) {
     let end = register(&env.emulator, device);
     assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
 }
@@ -344,7 +344,7 @@ fn a_service_that_has_left_the_configuration_is_open() {
 }
 
 /// The line has a group by reference below the group of the root; scans are frequent.
-fn line_by_reference() -> (TestEnv, Holder) {
+pub(crate) fn line_by_reference() -> (TestEnv, Holder) {
     let env = TestEnv::new();
     let configuration = env
         .configuration()
@@ -363,7 +363,7 @@ fn line_by_reference() -> (TestEnv, Holder) {
 }
 
 /// Waits until a disabled group of its own excludes the line.
-fn has_blocking_group(env: &TestEnv) {
+pub(crate) fn has_blocking_group(env: &TestEnv) {
     until("the line has a blocking group", || {
         let own = env.emulator.group("line-1-blocked-1")?;
         (own["provisioningStatus"] == "disabled").then_some(())

@@ -115,6 +115,7 @@ mod authority_roll;
 mod backup;
 mod batch;
 mod block;
+mod blocked_groups;
 mod ca_drift;
 mod caller;
 mod canary;

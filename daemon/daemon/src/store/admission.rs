@@ -12,7 +12,8 @@ use super::exclusion::KnownGroup;
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::{
-    Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion, repeated_deletion,
+    Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion, generation,
+    repeated_deletion,
 };
 use crate::enrollment::exclusion::{AccessPath, BlockingGroup, Group, of_new_group};
 use crate::enrollment::slots::Slots;
@@ -128,7 +129,7 @@ pub(super) fn exclude_below(
     let hierarchy = exclusion::hierarchy(tx)?;
     let rows = exclusion::known_groups(tx)?;
     let groups: Vec<Group<'_>> = rows.iter().map(KnownGroup::known).collect();
-    let excluded = revoked_generations(tx, at)?;
+    let excluded = excluded_generations(tx, &row.provisioning, at)?;
     let mut plan = Vec::new();
     if let Some(new) = groups.iter().find(|it| it.id == group) {
         plan = of_new_group(new, &hierarchy, &excluded, &groups);
@@ -150,14 +151,14 @@ pub(super) fn exclude_below(
     enrollment::set_after(tx, group, after)
 }
 
-/// Adds the blocking groups that a service lacks for revoked generations: another program has
+/// Adds the blocking groups that a service lacks for excluded generations: another program has
 /// deleted the CA certificate by which a group excluded one, so a group above would admit it.
 pub(super) fn exclude_again(
     tx: &Tx<'_>,
     provisioning: &str,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let excluded = revoked_generations(tx, at)?;
+    let excluded = excluded_generations(tx, provisioning, at)?;
     if excluded.is_empty() {
         return Ok(());
     }
@@ -203,7 +204,10 @@ fn add_blocking(
 
 fn block_of(tx: &Tx<'_>, group: &BlockingGroup) -> Result<Option<BlockId>, StoreError> {
     let kind = BlockKind::Generation;
-    block::active(tx, kind, &group.authority, Some(group.number))
+    match block::active(tx, kind, &group.authority, Some(group.number))? {
+        Some(block) => Ok(Some(block)),
+        None => block::of_group_with(tx, &group.provisioning, &group.authority),
+    }
 }
 
 /// Adds an enrollment beside a new group for an excluded device that the group would admit. After a
@@ -287,6 +291,29 @@ pub(super) fn revoked_generations(
     )?;
     Ok(ids.into_iter().collect())
 }
+/// Returns the generations that are excluded at a service: those that are revoked or on hold, and
+/// those of the authority of a blocked group there.
+fn excluded_generations(
+    tx: &Tx<'_>,
+    provisioning: &str,
+    now: UnixSeconds,
+) -> Result<BTreeSet<GenerationId>, StoreError> {
+    let mut excluded = revoked_generations(tx, now)?;
+    let blocked = tx.query_all(
+        "SELECT g.id FROM generation g JOIN enrollment e ON e.authority = g.authority
+         JOIN block b ON b.kind = 'group' AND b.name = e.name AND b.lifted_at IS NULL
+         WHERE e.kind = 'group' AND e.provisioning = ?1",
+        params![provisioning],
+        |row| row.get(0),
+    )?;
+    let blocked: BTreeSet<GenerationId> = blocked.into_iter().collect();
+    if !blocked.is_empty() {
+        let signed = generation::signed(tx, now)?;
+        excluded.extend(blocked.intersection(&signed));
+    }
+    Ok(excluded)
+}
+
 
 fn initial_slots(tx: &Tx<'_>, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {

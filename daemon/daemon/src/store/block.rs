@@ -198,6 +198,21 @@ pub(super) fn active(
     )
 }
 
+/// Returns the block in force of a group of this authority at a service.
+pub(super) fn of_group_with(
+    tx: &Tx<'_>,
+    provisioning: &str,
+    authority: &str,
+) -> Result<Option<BlockId>, StoreError> {
+    tx.query_optional(
+        "SELECT b.id FROM block b JOIN enrollment e ON e.kind = 'group' AND e.name = b.name
+         WHERE b.kind = 'group' AND b.lifted_at IS NULL
+           AND e.provisioning = ?1 AND e.authority = ?2 LIMIT 1",
+        params![provisioning, authority],
+        |row| row.get(0),
+    )
+}
+
 /// Returns whether a block of this device is in force.
 pub(super) fn is_blocked(tx: &Tx<'_>, device: &str) -> Result<bool, StoreError> {
     Ok(active(tx, BlockKind::Device, device, None)?.is_some())

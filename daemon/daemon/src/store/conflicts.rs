@@ -10,7 +10,7 @@ use super::authority_roll::{groups_of, open_authority_roll};
 use super::block::{BlockKind, is_blocked};
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
-use super::exclusion::Excluded;
+use super::exclusion::{Excluded, KnownGroup};
 use super::roll::open_roll;
 use super::{StoreError, access_path, block, compromise, exclusion, individual};
 use crate::enrollment::exclusion::Restriction;
@@ -314,6 +314,33 @@ pub(super) fn block_of_group(
             block::active(tx, BlockKind::Generation, &authority, Some(number))
         }
         None => Ok(None),
+    }
+}
+
+/// Returns a block in force that needs this blocking group: no other group of the service excludes
+/// its certificate.
+pub(super) fn block_of_blocking_group(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+) -> Result<Option<BlockId>, StoreError> {
+    let hierarchy = exclusion::hierarchy(tx)?;
+    let held = row.slots.held();
+    let Some(generation) = hierarchy.iter().find(|it| held.contains(&it.certificate)) else {
+        return Ok(None);
+    };
+    let others = exclusion::known_groups(tx)?;
+    let mut others = others.iter().map(KnownGroup::known);
+    if others.any(|it| {
+        let is_here = it.id != row.id && it.provisioning == row.provisioning;
+        is_here && it.excludes(generation.certificate)
+    }) {
+        return Ok(None);
+    }
+    let kind = BlockKind::Generation;
+    let authority = &generation.authority;
+    match block::active(tx, kind, authority, Some(generation.number))? {
+        Some(block) => Ok(Some(block)),
+        None => block::of_group_with(tx, &row.provisioning, authority),
     }
 }
 

@@ -262,7 +262,7 @@ fn plan(
     let (_, name, _) = new.subject.key();
     Ok(match generation {
         Some(it) => exclusion::of_generation(it, hierarchy, new.end(), known),
-        None => exclusion::of_group(name, hierarchy, known),
+        None => exclusion::of_group(name, hierarchy, &generation::signed(tx, at)?, known),
     })
 }
 

@@ -8,6 +8,7 @@ use crate::der_bytes::Der;
 use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::key::KeyType;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// The state of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -164,6 +165,14 @@ impl Store {
 }
 
 impl Store {
+    /// Returns the generations that have not expired, and by which devices may have leaves.
+    pub fn signed_generations(
+        &self,
+        now: UnixSeconds,
+    ) -> Result<BTreeSet<GenerationId>, StoreError> {
+        self.read(|tx| signed(tx, now))
+    }
+
     /// Returns the generation by which an authority signs.
     pub fn serving_generation(&self, authority: &str) -> Result<Option<GenerationId>, StoreError> {
         self.read(|tx| {
@@ -174,6 +183,21 @@ impl Store {
             )
         })
     }
+}
+
+/// Returns the generations that have not expired, and by which devices may have leaves: each that
+/// serves, and each with a leaf or another generation below it.
+pub(super) fn signed(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<GenerationId>, StoreError> {
+    let ids = tx.query_all(
+        "SELECT g.id FROM generation g JOIN intent i ON i.id = g.certificate
+         WHERE i.not_after >= ?1 AND (g.state = 'serving'
+             OR EXISTS (SELECT 1 FROM generation it WHERE it.parent = g.id)
+             OR EXISTS (SELECT 1 FROM intent l WHERE l.purpose = 'leaf' AND l.issuer = g.id
+                          AND l.not_after >= ?1 AND l.role = 'device'))",
+        params![now],
+        |row| row.get(0),
+    )?;
+    Ok(ids.into_iter().collect())
 }
 
 /// Returns true if its authority signs by this generation.

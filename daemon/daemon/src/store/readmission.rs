@@ -92,6 +92,9 @@ fn revert(
             return Ok(());
         }
         Undo::Remove(id) => {
+            if let Some(other) = conflicts::block_of_blocking_group(tx, &row)? {
+                return block::hand_over(tx, other, undo);
+            }
             // It came after the group that let go of its certificate; now that group comes after
             // it.
             enrollment::set_after(tx, *id, None)?;

@@ -158,8 +158,15 @@ pub fn of_device(paths: Vec<AccessPath>, slots: &[SlotName]) -> Vec<Restriction>
 
 /// Plans the exclusion of all devices of the groups with this id, whichever their services. The
 /// groups of authorities below, and the enrollments of devices beside such a group, are disabled
-/// with it: they take precedence over it.
-pub fn of_group(name: &str, hierarchy: &[Generation], known: Enrollments<'_>) -> Vec<Restriction> {
+/// with it: they take precedence over it. A generation of its authority that it does not hold at
+/// the service gets a blocking group, or a group above would admit the devices: `signed` are the
+/// generations that may have devices.
+pub fn of_group(
+    name: &str,
+    hierarchy: &[Generation],
+    signed: &BTreeSet<GenerationId>,
+    known: Enrollments<'_>,
+) -> Vec<Restriction> {
     let named = known
         .groups
         .iter()
@@ -181,6 +188,8 @@ pub fn of_group(name: &str, hierarchy: &[Generation], known: Enrollments<'_>) ->
             plan.push(Restriction::Disable(individual.id));
         }
     }
+    let blocking = named.flat_map(|it| it.blocking_beside(hierarchy, signed, known.groups));
+    plan.extend(blocking.map(Restriction::Hold));
     plan
 }
 
@@ -337,10 +346,49 @@ impl Generation {
 impl Group<'_> {
     /// Returns whether this group, disabled, excludes what the certificate signed: DPS finds it for
     /// each chain with the certificate, and goes on finding it.
-    fn excludes(&self, certificate: Thumbprint) -> bool {
+    pub fn excludes(&self, certificate: Thumbprint) -> bool {
         let is_found =
             self.slots.held().contains(&certificate) && !self.unverified.contains(&certificate);
         is_found && !self.is_leaving
+    }
+
+    /// Returns the blocking groups that this group needs beside it while it is disabled: for each
+    /// of these generations of its authority that no group of the service excludes, and that a
+    /// group of an authority above would admit. This group stays while it is blocked, also if it is
+    /// being removed.
+    fn blocking_beside(
+        &self,
+        hierarchy: &[Generation],
+        signed: &BTreeSet<GenerationId>,
+        groups: &[Group<'_>],
+    ) -> Vec<BlockingGroup> {
+        let staying = Group {
+            is_leaving: false,
+            ..*self
+        };
+        let others = || {
+            groups
+                .iter()
+                .filter(|it| it.provisioning == self.provisioning && it.id != self.id)
+        };
+        let own = hierarchy
+            .iter()
+            .filter(|it| Some(it.authority.as_str()) == self.authority && signed.contains(&it.id));
+        let open = own.filter(|it| {
+            let mut above = authorities_above(it, hierarchy);
+            above.remove(it.authority.as_str());
+            let is_above = |group: &Group<'_>| {
+                !group.is_blocking && group.authority.is_some_and(|name| above.contains(name))
+            };
+            let is_held = staying.excludes(it.certificate)
+                || others().any(|group| group.excludes(it.certificate));
+            !is_held && others().any(is_above)
+        });
+        let blocking = open.map(|it| BlockingGroup {
+            after: leaving_holder(others(), it.certificate),
+            ..it.blocking_group(self.provisioning)
+        });
+        blocking.collect()
     }
 
     /// Returns whether the authority of this group is above that of another one at the service.

@@ -183,8 +183,9 @@ impl Exclusions {
         Ok(places.into())
     }
 
-    /// Returns the services that follow in every enrollment and admit a blocked generation all the
-    /// same: another program has deleted the CA certificate by which a group excluded it.
+    /// Returns the services that follow in every enrollment and admit a blocked generation, or the
+    /// devices of a blocked group, all the same: another program has deleted the CA certificate by
+    /// which a group excluded it.
     fn admitted_places(
         &self,
         block: &BlockRow,
@@ -192,18 +193,44 @@ impl Exclusions {
         services: &BTreeSet<String>,
     ) -> Result<Vec<Place>, Error> {
         let mut places = Vec::new();
-        let Some(number) = block.generation else {
-            return Ok(places);
-        };
-        let generation = self.generation_named(&block.name, number)?;
         for service in services {
             let is_its = |it: &&Place| it.service_name() == Some(service.as_str());
             let mut its = restricted.iter().filter(is_its);
-            if its.all(|it| it.state == PlaceState::Done) {
-                places.extend(self.admitted_place(service, generation.id, &block.name)?);
+            if its.any(|it| it.state != PlaceState::Done) {
+                continue;
+            }
+            for generation in self.blocked_generations(block, service)? {
+                let authority = &generation.authority;
+                places.extend(self.admitted_place(service, generation.id, authority)?);
             }
         }
         Ok(places)
+    }
+
+    /// Returns the generations whose devices a service must not admit: the blocked one, or those of
+    /// the authority of the blocked group there.
+    fn blocked_generations(
+        &self,
+        block: &BlockRow,
+        service: &str,
+    ) -> Result<Vec<Arc<Generation>>, Error> {
+        if let Some(number) = block.generation {
+            return Ok(vec![self.generation_named(&block.name, number)?]);
+        }
+        let here: Vec<_> = groups_of(block)
+            .filter(|it| it.provisioning == service)
+            .collect();
+        if here.is_empty() {
+            return Ok(Vec::new());
+        }
+        let signed = self.store.signed_generations(self.issuer.now())?;
+        let hierarchy = self.issuer.hierarchy();
+        let own = hierarchy.iter().filter(|it| {
+            let is_its =
+                |group: &&RestrictedEnrollment| group.authority.as_ref() == Some(&it.authority);
+            signed.contains(&it.id) && here.iter().any(is_its)
+        });
+        Ok(own.cloned().collect())
     }
 
     fn crl_places_of_block(

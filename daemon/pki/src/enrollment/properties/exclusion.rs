@@ -166,6 +166,17 @@ impl World {
         of_generation(&self.hierarchy[excluded], &self.hierarchy, end, known)
     }
 
+    /// Groups are named like their authorities here.
+    fn plan_of_group(&self, name: &str) -> Vec<Restriction> {
+        let groups: Vec<Group<'_>> = self.entries.iter().map(known).collect();
+        let known = Enrollments {
+            groups: &groups,
+            individuals: &[],
+        };
+        let signed = self.hierarchy.iter().map(|it| it.id).collect();
+        of_group(name, &self.hierarchy, &signed, known)
+    }
+
     /// Adds a group of an authority, with what excludes the generations below that are excluded
     /// already. A group of an excluded authority is refused, and so is a second one.
     fn add_later(&mut self, pick: usize, excluded: &BTreeSet<GenerationId>) {
@@ -363,6 +374,37 @@ proptest! {
         }
     }
 
+    /// Also where a service lacks the CA certificates of a group by reference, and where a group
+    /// does not hold every generation.
+    #[test]
+    fn a_block_of_a_group_excludes_every_generation_of_its_authority(
+        world in world(), pick in 0usize..10,
+    ) {
+        let mut world = world;
+        if world.entries.is_empty() {
+            return Ok(());
+        }
+        let named = world.entries[pick % world.entries.len()].clone();
+        let before = world.clone();
+        let plan = world.plan_of_group(&named.authority);
+        world.apply(&plan);
+        for entry in world.entries.iter_mut().filter(|it| it.authority == named.authority) {
+            entry.is_leaving = false;
+        }
+        let own = before.hierarchy.iter().filter(|it| it.authority == named.authority);
+        let excluded = own.flat_map(|it| before.below(it.id.get() as usize));
+        for it in excluded.collect::<BTreeSet<_>>() {
+            prop_assert!(!world.admits(named.service, it, &[]), "{}: {:?}", it, plan);
+        }
+        for service in SERVICES {
+            for it in (0..world.hierarchy.len() as i64).map(GenerationId::new) {
+                let newly = world.admits(service, it, &[]) && !before.admits(service, it, &[]);
+                prop_assert!(!newly, "{} was admitted by {:?}", it, plan);
+            }
+        }
+        prop_assert!(world.is_held_once(), "{:?}", world.entries);
+    }
+
     #[test]
     fn a_compromise_excludes_every_generation_that_gets_a_successor(
         world in world(), excluded in 0usize..10,
@@ -446,7 +488,7 @@ fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
         individuals: &[],
     };
     let plan = [1, 2].map(|id| Restriction::Disable(EnrollmentId::new(id)));
-    assert_eq!(of_group("Line", &[], known), plan);
+    assert_eq!(of_group("Line", &[], &BTreeSet::new(), known), plan);
 }
 
 /// A device was compromised once and registers by an enrollment beside its group. One with an
@@ -493,5 +535,5 @@ fn a_group_is_excluded_with_the_enrollments_beside_it() {
         individuals: &individuals,
     };
     let plan = [1, 7, 8].map(|id| Restriction::Disable(EnrollmentId::new(id)));
-    assert_eq!(of_group("all", &hierarchy, known), plan);
+    assert_eq!(of_group("all", &hierarchy, &BTreeSet::new(), known), plan);
 }
