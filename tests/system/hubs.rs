@@ -9,11 +9,11 @@ use dps_emulator::{Kind, MethodAnswer};
 use serde_json::{Map, Value, json};
 
 const ONE: &str = "one.azure-devices.net";
-const TWO: &str = "two.azure-devices.net";
+pub(crate) const TWO: &str = "two.azure-devices.net";
 
 /// Two linked hubs, of which the daemon knows `ONE`, and a device of a group in each; `individual`
 /// gives each device an enrollment of its own instead.
-fn a_device_in_each(individual: bool) -> (TestEnv, Holder, Holder) {
+pub(crate) fn a_device_in_each(individual: bool) -> (TestEnv, Holder, Holder) {
     let env = TestEnv::with_hubs(&[ONE, TWO]).started();
     env.add_group("line-1", "line-1");
     let station = env.station();

@@ -154,6 +154,7 @@ mod key_types;
 mod keys;
 mod leaf_faults;
 mod load;
+mod lost_places;
 mod modes;
 mod open_places;
 mod operations_authority;

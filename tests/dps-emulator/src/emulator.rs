@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
 use crate::entra::EntraClient;
+use crate::etag::IfMatch;
 use crate::faults::{Fault, TooManyFaults};
 use crate::hub::presence::MethodAnswer;
 use crate::journal::{Count, LoggedRequest};
@@ -20,6 +21,7 @@ use crate::options::{Options, Switches};
 use crate::plane::{ARM_HOST, DEVICE_HOST, ENTRA_HOST};
 use crate::running::{Addresses, Running};
 use crate::sas::Policy;
+use crate::service::registrations;
 use crate::tls::Identity;
 use crate::{arm, views};
 
@@ -235,6 +237,11 @@ impl Emulator {
     /// A registration record.
     pub fn registration(&self, id: &str) -> Option<Value> {
         views::registration(&self.cloud, id)
+    }
+
+    /// Delete a registration record as another client would. Returns whether it was there.
+    pub fn delete_registration(&self, id: &str) -> bool {
+        registrations::remove(&self.cloud, id, &IfMatch::Any).is_ok()
     }
 
     /// All CA certificates, as the resource manager shows them.

@@ -9,7 +9,7 @@ use super::engine::{Tx, params};
 use super::hub_task::{self, HubCause, HubProgress, NewHubTask};
 use super::{Store, StoreError, UnixSeconds};
 
-/// How many identities of one hub are listed by name.
+/// How many identities of one hub, or devices without a place, are listed by name.
 const NAMES_MAX: u32 = 5;
 
 /// The end of a deletion.
@@ -26,6 +26,9 @@ pub enum Deletion {
         /// The device's id there.
         device_id: String,
     },
+    /// No configured hub has an identity of the device, and nothing names the hub and the id that
+    /// it may have.
+    Unknown,
 }
 
 impl Deletion {
@@ -35,6 +38,7 @@ impl Deletion {
             Deletion::Gone => ("gone", None, None),
             Deletion::Kept => ("kept", None, None),
             Deletion::Elsewhere { hub, device_id } => ("elsewhere", Some(hub), Some(device_id)),
+            Deletion::Unknown => ("unknown", None, None),
         }
     }
 }
@@ -49,20 +53,56 @@ pub struct Elsewhere {
     pub device_ids: Vec<String>,
 }
 
+/// Devices whose identities may be where nothing names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WithoutPlace {
+    pub count: i64,
+    /// The first of them.
+    pub devices: Vec<String>,
+}
+
 /// The progress of the deletions for one or more causes at one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HubDeletions {
-    /// Devices, each once, without those that are only elsewhere.
+    /// Devices, each once, without those that are only elsewhere or without a place.
     pub progress: HubProgress,
     /// Devices whose identity stays, because it carries a good leaf.
     pub kept: i64,
     /// Identities in hubs that are not configured.
     pub elsewhere: Vec<Elsewhere>,
+    pub without_place: WithoutPlace,
     /// The reason of the last failure of an open task.
     pub last_error: Option<String>,
 }
 
+/// An open deletion for a compromised device at a service that has no roll of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingIdentity {
+    pub provisioning: String,
+    pub device: String,
+    pub since: UnixSeconds,
+    pub last_error: Option<String>,
+}
+
 impl Store {
+    /// Returns the open deletions for compromised devices at services without a roll, oldest first,
+    /// at most `limit`.
+    pub fn pending_identities(&self, limit: u32) -> Result<Vec<PendingIdentity>, StoreError> {
+        let sql = "SELECT provisioning, device, queued_at, last_error FROM hub_task
+             WHERE cause = 'device' AND action = 'delete' AND done_at IS NULL
+             ORDER BY id LIMIT ?1";
+        self.read(|tx| {
+            tx.query_all(sql, params![limit], |row| {
+                Ok(PendingIdentity {
+                    provisioning: row.get(0)?,
+                    device: row.get(1)?,
+                    since: row.get(2)?,
+                    last_error: row.get(3)?,
+                })
+            })
+        })
+    }
+
     /// Returns the progress of the deletions for `causes`, which are all rolls or all blocks, at
     /// one service.
     pub fn hub_deletions(
@@ -166,12 +206,14 @@ impl Chosen<'_> {
     fn deletions(&self, tx: &Tx<'_>) -> Result<HubDeletions, StoreError> {
         let mut deletions = self.counts(tx)?;
         deletions.elsewhere = self.elsewhere(tx)?;
+        deletions.without_place = self.without_place(tx)?;
         Ok(deletions)
     }
 
     fn counts(&self, tx: &Tx<'_>) -> Result<HubDeletions, StoreError> {
         let sql = format!(
-            "SELECT count(DISTINCT device) FILTER (WHERE outcome IS DISTINCT FROM 'elsewhere'),
+            "SELECT count(DISTINCT device) FILTER (
+                        WHERE coalesce(outcome, '') NOT IN ('elsewhere', 'unknown')),
                     count(DISTINCT device) FILTER (WHERE done_at IS NULL),
                     count(DISTINCT device) FILTER (WHERE done_at IS NULL AND attempts > 0),
                     count(DISTINCT device) FILTER (WHERE outcome = 'kept'),
@@ -191,8 +233,29 @@ impl Chosen<'_> {
                 },
                 kept: row.get(3)?,
                 elsewhere: Vec::new(),
+                without_place: WithoutPlace::default(),
                 last_error: row.get(4)?,
             })
+        })
+    }
+
+    fn without_place(&self, tx: &Tx<'_>) -> Result<WithoutPlace, StoreError> {
+        let Self {
+            ids,
+            kind,
+            provisioning: service,
+            device,
+        } = *self;
+        let count = format!("SELECT count(DISTINCT device) {TASKS} AND outcome = 'unknown'");
+        let parameters = params![ids, kind, service, device];
+        let count = tx.query_one(&count, parameters, |row| row.get(0))?;
+        let names = format!(
+            "SELECT DISTINCT device {TASKS} AND outcome = 'unknown' ORDER BY device LIMIT ?5"
+        );
+        let parameters = params![ids, kind, service, device, NAMES_MAX];
+        Ok(WithoutPlace {
+            count,
+            devices: tx.query_all(&names, parameters, |row| row.get(0))?,
         })
     }
 

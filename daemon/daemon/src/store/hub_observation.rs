@@ -88,7 +88,8 @@ impl Store {
     ) -> Result<Option<HubPlace>, StoreError> {
         self.read(|tx| {
             tx.query_optional(
-                "SELECT hub, hub_device FROM hub_place WHERE provisioning = ?1 AND device = ?2",
+                "SELECT hub, hub_device FROM hub_place
+                 WHERE provisioning = ?1 AND device = ?2 AND hub IS NOT NULL",
                 params![provisioning, device],
                 |row| {
                     Ok(HubPlace {
@@ -97,6 +98,27 @@ impl Store {
                     })
                 },
             )
+        })
+    }
+
+    /// Records that the device may have an identity that nothing at the service names, unless its
+    /// place is on record.
+    pub fn record_lost_place(&self, provisioning: &str, device: &str) -> Result<(), StoreError> {
+        let provisioning = provisioning.to_owned();
+        let device = device.to_owned();
+        self.write(move |tx| {
+            let sql = "INSERT INTO hub_place (provisioning, device) VALUES (?1, ?2)
+                 ON CONFLICT (provisioning, device) DO NOTHING";
+            tx.execute(sql, params![provisioning, device]).map(drop)
+        })
+    }
+
+    /// Returns whether the device may have an identity that nothing names.
+    pub fn is_place_lost(&self, provisioning: &str, device: &str) -> Result<bool, StoreError> {
+        self.read(|tx| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM hub_place
+                 WHERE provisioning = ?1 AND device = ?2 AND hub IS NULL)";
+            tx.query_one(sql, params![provisioning, device], |row| row.get(0))
         })
     }
 
@@ -170,8 +192,25 @@ const SELECT: &str = "SELECT provisioning, device, certificate, registration, si
 
 /// Keeps the place that an individual enrollment was last observed to name, before an observation
 /// without a place replaces that: another program has deleted the enrollment or its registration
-/// record. A place on record stays.
-pub(super) fn keep_place(tx: &Tx<'_>, enrollment: EnrollmentId) -> Result<(), StoreError> {
+/// record. A place on record stays. Without a place, an enrollment that another program has deleted
+/// since, or replaced by one that the service made at another time (`created`), may have named one:
+/// that is on record from then on. An exclusion's own enrollment names none while it is disabled.
+pub(super) fn keep_place(
+    tx: &Tx<'_>,
+    enrollment: EnrollmentId,
+    created: Option<&str>,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO hub_place (provisioning, device)
+         SELECT provisioning, name FROM enrollment WHERE id = ?1 AND kind = 'individual'
+           AND observed IS NOT NULL
+           AND coalesce(observed ->> '$.registrationState.assignedHub', '') = ''
+           AND observed ->> '$.createdDateTimeUtc' IS DISTINCT FROM ?2
+           AND history ->> '$.attempt' IS DISTINCT FROM 'delete'
+           AND NOT (overlay_of IS NOT NULL AND status = 'disabled')
+         ON CONFLICT (provisioning, device) DO NOTHING",
+        params![enrollment, created],
+    )?;
     tx.execute(
         "INSERT INTO hub_place (provisioning, device, hub, hub_device)
          SELECT provisioning, name, lower(observed ->> '$.registrationState.assignedHub'),
@@ -179,7 +218,8 @@ pub(super) fn keep_place(tx: &Tx<'_>, enrollment: EnrollmentId) -> Result<(), St
          FROM enrollment WHERE id = ?1 AND kind = 'individual'
            AND observed ->> '$.registrationState.assignedHub' <> ''
            AND observed ->> '$.registrationState.deviceId' <> ''
-         ON CONFLICT (provisioning, device) DO NOTHING",
+         ON CONFLICT (provisioning, device) DO UPDATE SET
+             hub = excluded.hub, hub_device = excluded.hub_device WHERE hub_place.hub IS NULL",
         params![enrollment],
     )?;
     Ok(())

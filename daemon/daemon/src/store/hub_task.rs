@@ -220,7 +220,7 @@ pub struct HubProgress {
     /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.
     pub done: i64,
     /// Calls that ended without an answer of the device: not needed any more, or abandoned. And
-    /// deletions of identities in a hub that is not configured.
+    /// deletions of identities in a hub that is not configured, or that nothing names.
     pub unanswered: i64,
     /// Devices that were reached by any hub.
     pub notified: i64,
@@ -430,10 +430,11 @@ impl Store {
             "SELECT count(*),
                     count(*) FILTER (WHERE t.done_at IS NOT NULL
                                        AND (t.action = 'delete' AND t.hub IS NULL
+                                              AND t.outcome IS DISTINCT FROM 'unknown'
                                             OR t.reached = 1)),
                     count(*) FILTER (WHERE t.done_at IS NOT NULL
                                        AND (t.action = 'call' AND t.reached IS DISTINCT FROM 1
-                                            OR t.hub IS NOT NULL)),
+                                            OR t.hub IS NOT NULL OR t.outcome = 'unknown')),
                     count(DISTINCT t.device) FILTER (WHERE t.reached = 1),
                     count(DISTINCT t.device) FILTER (WHERE {UNREACHED}),
                     count(*) FILTER (WHERE t.done_at IS NULL AND t.attempts > 0

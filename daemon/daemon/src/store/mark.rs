@@ -62,15 +62,29 @@ pub enum Observation {
 }
 
 impl Observation {
-    /// Returns whether the service shows with the enrollment in which hub the device is.
-    fn names_place(&self) -> bool {
-        let record = match self {
+    /// Returns the record of the enrollment, if the service has one.
+    fn record(&self) -> Option<&Value> {
+        match self {
             Observation::InPlace { record, .. } => Some(record),
             Observation::Drifted { record, .. } => record.as_ref(),
             Observation::Gone | Observation::Verified => None,
-        };
-        let hub = record.and_then(|it| it.pointer("/registrationState/assignedHub"));
+        }
+    }
+
+    /// Returns whether the service shows with the enrollment in which hub the device is.
+    fn names_place(&self) -> bool {
+        let hub = self
+            .record()
+            .and_then(|it| it.pointer("/registrationState/assignedHub"));
         hub.and_then(Value::as_str).is_some_and(|it| !it.is_empty())
+    }
+
+    /// Returns when the service made the enrollment, in its words; an empty text if there is none.
+    fn created(&self) -> Option<&str> {
+        match self.record() {
+            Some(record) => record["createdDateTimeUtc"].as_str(),
+            None => Some(""),
+        }
     }
 }
 
@@ -286,7 +300,7 @@ fn observe(
     if let MarkSubject::Enrollment(id) = subject
         && !observation.names_place()
     {
-        hub_observation::keep_place(tx, id)?;
+        hub_observation::keep_place(tx, id, observation.created())?;
     }
     match (subject, observation) {
         (MarkSubject::Enrollment(id), Observation::InPlace { history, record }) => tx.execute(

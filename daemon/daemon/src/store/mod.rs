@@ -129,7 +129,7 @@ pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestR
 pub use group_registrations::{GroupToList, GroupsListed};
 pub use health::WriteFault;
 pub use hold::{BlockedDevice, HoldChunk};
-pub use hub_deletion::{Deletion, Elsewhere, HubDeletions};
+pub use hub_deletion::{Deletion, Elsewhere, HubDeletions, PendingIdentity, WithoutPlace};
 pub use hub_job::{HubCall, HubJobRow};
 pub use hub_observation::HubObservation;
 pub use hub_task::{

@@ -85,7 +85,8 @@ impl Store {
     }
 
     /// Returns the services with open deletions for one of these causes, all of one kind, or with
-    /// identities in a hub that is not configured; with `device`, those of this device alone.
+    /// identities in a hub that is not configured or that nothing names; with `device`, those of
+    /// this device alone.
     pub fn services_with_deletions(
         &self,
         causes: &[HubCause],
@@ -98,7 +99,8 @@ impl Store {
         let ids = serde_json::json!(ids).to_string();
         let sql = concat!(
             "SELECT DISTINCT provisioning FROM hub_task
-             WHERE action = 'delete' AND (done_at IS NULL OR hub IS NOT NULL) AND cause_id IN ",
+             WHERE action = 'delete'
+               AND (done_at IS NULL OR hub IS NOT NULL OR outcome = 'unknown') AND cause_id IN ",
             values_of_1!(),
             " AND cause = ?2 AND (?3 IS NULL OR device = ?3)"
         );

@@ -654,7 +654,8 @@ CREATE TABLE hub_task (
     answer       TEXT,
     reached      INTEGER CONSTRAINT hub_task_reached_valid CHECK (reached IN (0, 1)),
     outcome      TEXT
-                 CONSTRAINT hub_task_outcome_valid CHECK (outcome IN ('gone', 'kept', 'elsewhere')),
+                 CONSTRAINT hub_task_outcome_valid
+                 CHECK (outcome IN ('gone', 'kept', 'elsewhere', 'unknown')),
     hub          TEXT,
     hub_device   TEXT,
     CONSTRAINT hub_task_once UNIQUE (cause, cause_id, device, action, provisioning),
@@ -706,12 +707,14 @@ CREATE TABLE hub_observation (
 CREATE INDEX hub_observation_device ON hub_observation (device, certificate);
 
 -- The identity that the registration record of a device last named. The service may delete that
--- record, with the enrollment for example, and the identity stays.
+-- record, with the enrollment for example, and the identity stays. Both are null for a device whose
+-- individual enrollment or registration record went before it was seen to name a hub.
 CREATE TABLE hub_place (
     provisioning TEXT NOT NULL,
     device       TEXT NOT NULL COLLATE NOCASE,
-    hub          TEXT NOT NULL,
-    hub_device   TEXT NOT NULL,
+    hub          TEXT,
+    hub_device   TEXT,
+    CONSTRAINT hub_place_is_whole CHECK ((hub IS NULL) = (hub_device IS NULL)),
     PRIMARY KEY (provisioning, device)
 ) STRICT, WITHOUT ROWID;
 

@@ -31,7 +31,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::certificate::join;
 use crate::x509::key::KeyType;
 use pollster::block_on;
-use serde_json::json;
+use serde_json::{Value, json};
 use stage::{Stage, block_of, entry, root_generation, unix};
 
 #[test]
@@ -335,6 +335,57 @@ fn the_place_of_a_deleted_enrollment_stays_on_record() {
     assert_eq!(observe(Observation::Gone), Some(kept));
     let found = stage.store.find_enrollment(enrollment.id).unwrap();
     assert!(found.is_none());
+}
+
+/// Another program deletes an enrollment, or replaces it, before it was seen to name a hub.
+/// Verifies: the place counts as lost, until a hub is named; not for a removal by the daemon.
+#[test]
+fn the_place_of_an_enrollment_that_went_unseen_is_lost() {
+    let record = |created: &str, state: Value| {
+        let history = Box::default();
+        let record = json!({ "createdDateTimeUtc": created, "registrationState": state });
+        Observation::InPlace { history, record }
+    };
+    let unassigned = || json!({ "status": "unassigned" });
+    let (first, second) = ("2026-11-30T10:00:00Z", "2026-11-30T11:00:00Z");
+    let drifted = || Observation::Drifted {
+        record: None,
+        drift: json!({}),
+    };
+    for (seen, is_lost) in [
+        (
+            vec![record(first, unassigned()), record(first, unassigned())],
+            false,
+        ),
+        (
+            vec![record(first, unassigned()), record(second, unassigned())],
+            true,
+        ),
+        (vec![record(first, unassigned()), drifted()], true),
+        (vec![drifted(), record(second, unassigned())], false),
+    ] {
+        let stage = Stage::new();
+        stage.enroll("pump-7");
+        for (observation, serial) in seen.into_iter().zip(2..) {
+            stage.issue("pump-7", serial);
+            let marks = stage.store.due_marks("dps", unix(2_000), 10, true);
+            let mark = marks.unwrap().remove(0);
+            let store = &stage.store;
+            store
+                .complete_mark(&mark, observation, unix(2_000))
+                .unwrap();
+        }
+        assert_eq!(stage.store.is_place_lost("dps", "PUMP-7").unwrap(), is_lost);
+        let place = HubPlace {
+            hub: "one.azure-devices.net".into(),
+            device_id: "pump-7".into(),
+        };
+        stage
+            .store
+            .record_hub_place("dps", "pump-7", place)
+            .unwrap();
+        assert!(!stage.store.is_place_lost("dps", "pump-7").unwrap());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod bulk;
 mod query;
 pub(crate) mod records;
-mod registrations;
+pub(crate) mod registrations;
 
 use std::time::Instant;
 

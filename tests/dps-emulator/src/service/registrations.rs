@@ -26,6 +26,11 @@ pub(super) fn get(cloud: &Cloud, id: &str) -> Result<Reply, Refusal> {
 pub(super) fn delete(cloud: &Cloud, id: &str, call: &Call) -> Result<Reply, Refusal> {
     let if_match = IfMatch::lenient(call.header("if-match"))
         .map_err(|error| Refusal::bad_request(error.to_string()))?;
+    remove(cloud, id, &if_match)?;
+    Ok(Reply::empty())
+}
+
+pub(crate) fn remove(cloud: &Cloud, id: &str, if_match: &IfMatch) -> Result<(), Refusal> {
     let now = cloud.now();
     cloud.change(|world| {
         let key = ids::key(id);
@@ -42,6 +47,6 @@ pub(super) fn delete(cloud: &Cloud, id: &str, call: &Call) -> Result<Reply, Refu
             let fresh = Registration::unassigned(&record.id, entry, now);
             world.registrations.insert(key, fresh);
         }
-        Ok(Reply::empty())
+        Ok(())
     })
 }

@@ -73,7 +73,7 @@ impl Reconciler {
             }
             Plan::Delete { etag } => {
                 if let Id::Individual(id) = &id {
-                    self.keep_place(id, observed).await?;
+                    self.keep_place(id, &row, observed).await?;
                 }
                 self.record_attempt(&row, history.sending(None), false)
                     .await?;

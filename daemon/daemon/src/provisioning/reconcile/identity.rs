@@ -14,7 +14,8 @@ use crate::enrollment::record::Record;
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
 use crate::provisioning::registration::RegistrationRecord;
-use crate::store::{Deletion, HubAnswer, HubCause};
+use crate::store::{Deletion, EnrollmentKind, EnrollmentRow, HubAnswer, HubCause};
+use serde_json::Value;
 
 /// A device whose identity is deleted, and why.
 #[derive(Clone)]
@@ -85,10 +86,47 @@ impl Reconciler {
                 .await?;
             fates.push((place, fate));
         }
+        let is_named = named.is_some() || last.is_some();
         let elsewhere = named
             .or(last)
             .filter(|it| self.clients.hubs.find(&it.hub).is_none());
-        Ok(answer(elsewhere, &fates))
+        if is_named {
+            return Ok(answer(elsewhere, &fates));
+        }
+        let found = |(place, fate): &(HubPlace, Fate)| {
+            matches!(fate, Fate::Deleted | Fate::Good).then(|| place.clone())
+        };
+        if let Some(place) = fates.iter().find_map(found) {
+            // A repeated deletion finds nothing there, and must not call the place unknown.
+            self.last_place(device, Some(&place)).await?;
+        } else if deleted.cause.is_some() && self.may_have_lost(device, &record).await? {
+            return Ok(without_place(&fates));
+        }
+        Ok(answer(None, &fates))
+    }
+
+    /// Returns whether the service may have assigned the device to a hub that nothing names now:
+    /// its individual enrollment, or the registration record with it, went before it was observed
+    /// to name one. `record` names no hub.
+    async fn may_have_lost(
+        &self,
+        device: &str,
+        record: &RegistrationRecord,
+    ) -> Result<bool, Failure> {
+        let service = self.name.clone();
+        let asked = device.to_owned();
+        let read = self.blocking(move |ca| {
+            let store = ca.store();
+            let mut rows = store.enrollments_named(&asked)?;
+            rows.retain(|it| it.kind == EnrollmentKind::Individual && it.provisioning == service);
+            Ok((store.is_place_lost(&service, &asked)?, rows.pop()))
+        });
+        let (is_lost, row) = read.await?;
+        let may_have_assigned = |row: &EnrollmentRow| {
+            let observed = row.observed.as_ref();
+            observed.is_some_and(|it| may_have_assigned(row, it, record))
+        };
+        Ok(is_lost || row.as_ref().is_some_and(may_have_assigned))
     }
 
     /// Records the place that the registration record names; without one, returns the place that it
@@ -116,6 +154,7 @@ impl Reconciler {
     pub(super) async fn keep_place(
         &self,
         device: &RegistrationId,
+        row: &EnrollmentRow,
         observed: Option<&Record>,
     ) -> Result<(), Failure> {
         let shown = observed.and_then(RegistrationRecord::of_enrollment);
@@ -123,8 +162,17 @@ impl Reconciler {
             Some(record) => Some(record),
             None => self.clients.dps.registration(device).await?,
         };
-        if let Some(place) = record.and_then(|it| it.place()) {
+        let record = record.unwrap_or_default();
+        if let Some(place) = record.place() {
             self.last_place(device.as_str(), Some(&place)).await?;
+        } else if observed
+            .map(|it| Value::Object(it.fields().clone()))
+            .is_some_and(|it| may_have_assigned(row, &it, &record))
+        {
+            let service = self.name.clone();
+            let device = device.as_str().to_owned();
+            self.blocking(move |ca| Ok(ca.store().record_lost_place(&service, &device)?))
+                .await?;
         }
         Ok(())
     }
@@ -269,6 +317,15 @@ impl Reconciler {
     }
 }
 
+/// Returns whether the service may have assigned the device of an individual enrollment, `observed`
+/// there, although its registration record names no hub. The service makes that record with the
+/// enrollment, so a younger one, or none, follows one that another program has deleted. An
+/// exclusion's own enrollment assigns no device while it is disabled.
+fn may_have_assigned(row: &EnrollmentRow, observed: &Value, record: &RegistrationRecord) -> bool {
+    let excludes_alone = row.overlay_of.is_some() && !row.enabled;
+    !excludes_alone && !record.is_first_of(observed)
+}
+
 fn deletion(was_there: bool) -> Fate {
     if was_there {
         Fate::Deleted
@@ -297,6 +354,13 @@ fn answer(elsewhere: Option<HubPlace>, fates: &[(HubPlace, Fate)]) -> HubAnswer 
         Deletion::Gone
     };
     HubAnswer::deletion(words.join("; "), deletion)
+}
+
+/// The answer for a device that no configured hub has, and whose place nothing names.
+fn without_place(fates: &[(HubPlace, Fate)]) -> HubAnswer {
+    let mut words = vec!["no registration names its hub".to_owned()];
+    words.extend(fates.iter().map(|(place, fate)| said(place, fate)));
+    HubAnswer::deletion(words.join("; "), Deletion::Unknown)
 }
 
 fn said(HubPlace { hub, device_id }: &HubPlace, fate: &Fate) -> String {

@@ -7,7 +7,9 @@ use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
-use crate::store::{Elsewhere, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow};
+use crate::store::{
+    Elsewhere, EnrollmentRow, HubCause, HubDeletions, HubProgress, RollRow, WithoutPlace,
+};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -104,8 +106,13 @@ fn kept_place(service: &str, device: &str) -> Place {
 
 fn deletion_places(service: &str, deletions: &HubDeletions, rate: u32) -> Vec<Place> {
     let mut places = Vec::new();
-    if deletions.progress.total > 0 || deletions.elsewhere.is_empty() {
+    let without_place = &deletions.without_place;
+    let is_known = deletions.elsewhere.is_empty() && without_place.count == 0;
+    if deletions.progress.total > 0 || is_known {
         places.push(configured_place(service, deletions, rate));
+    }
+    if without_place.count > 0 {
+        places.push(place_of_unnamed(service, without_place));
     }
     let elsewhere = deletions.elsewhere.iter();
     places.extend(elsewhere.map(|it| place_elsewhere(service, it)));
@@ -131,20 +138,37 @@ fn configured_place(service: &str, deletions: &HubDeletions, rate: u32) -> Place
     Place::hub(service, code, parameters, answer)
 }
 
+fn place_of_unnamed(service: &str, unnamed: &WithoutPlace) -> Place {
+    let WithoutPlace { count, devices } = unnamed;
+    let named = named_of(devices, *count);
+    let answer = format!(
+        "the registration was deleted before it was seen to name a hub, and no configured hub has \
+         an identity of this id: look for it at every hub of {service}, also under other device \
+         ids, and delete it there: {named}"
+    );
+    let parameters = json!({ "total": count, "devices": devices });
+    Place::hub(service, PlaceCode::IdentitiesUnknown, parameters, answer)
+}
+
+/// The first names, and how many more there are.
+fn named_of(names: &[String], count: i64) -> String {
+    let named = names.join(", ");
+    match count - names.len() as i64 {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 fn place_elsewhere(service: &str, elsewhere: &Elsewhere) -> Place {
     let Elsewhere {
         hub,
         count,
         device_ids,
     } = elsewhere;
-    let named = device_ids.join(", ");
-    let more = match count - device_ids.len() as i64 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let named = named_of(device_ids, *count);
     let answer = format!(
         "the registration last named this hub, and no [[provisioning.hub]] does: add it and reload, \
-         and the daemon deletes the identity, or delete it there yourself: {named}{more}"
+         and the daemon deletes the identity, or delete it there yourself: {named}"
     );
     let parameters = json!({ "hub": hub, "total": count, "device_ids": device_ids });
     Place::hub_named(hub, service, parameters, answer)
