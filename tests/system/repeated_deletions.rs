@@ -323,3 +323,34 @@ fn an_exclusion_that_was_undone_deletes_again() {
         assert!(env.emulator.hub_identity(&device.id).is_none(), "{name}");
     }
 }
+
+/// A device is compromised that has no enrollment at one of its services, and the hub there does
+/// not answer. Verifies: that is an alarm, with the service and the device, until the hub has no
+/// identity.
+#[test]
+fn a_hub_that_does_not_answer_at_a_service_without_a_roll_is_an_alarm() {
+    let two = Two::with_groups(&["dps"]);
+    let env = &two.env;
+    let away = Fault::on("identity.get", Action::status(503)).times(1_000);
+    two.other.inject(away).unwrap();
+    let body = json!({ "registration_id": "press-1", "reason": "compromise" });
+    env.post("/v1/rolls", &body);
+    let pending = || {
+        let status = env.json(&["status"]);
+        let alarms = status["alarm_details"].as_array().unwrap().iter();
+        let pending = alarms.filter(|it| it["code"] == "exclusion_pending");
+        let parameters = pending.map(|it| it["parameters"].clone());
+        parameters.collect::<Vec<_>>()
+    };
+    let alarm = until("it is an alarm with the reason", || {
+        let pending = pending();
+        let [alarm] = &pending[..] else { return None };
+        (!alarm["reason"].is_null()).then(|| alarm.clone())
+    });
+    assert_eq!(alarm["subject"], "press-1", "{alarm}");
+    assert_eq!(alarm["provisioning"], "old", "{alarm}");
+    two.other.clear_faults();
+    until("it is no alarm any more", || {
+        pending().is_empty().then_some(())
+    });
+}

@@ -6,20 +6,24 @@
 use super::Exclusions;
 use crate::ca::Error;
 use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
-use crate::store::{BlockRow, RollRow};
+use crate::store::{BlockRow, PendingIdentity, RollRow};
 use serde_json::json;
 
-/// The most alarms for compromises, and for blocks. The others follow when these have ended.
+/// The most alarms for compromises, for blocks, and for identities. The others follow when these
+/// have ended.
 const ALARMS_MAX: u32 = 20;
 
 impl Exclusions {
-    /// Returns an alarm for each compromise and each block that waits for a place.
+    /// Returns an alarm for each compromise and each block that waits for a place, and for each
+    /// identity of a compromised device that no roll deletes.
     pub(in crate::ca) fn exclusion_alarms(&self) -> Vec<Alarm> {
         let pending = || -> Result<Vec<Alarm>, Error> {
             let rolls = self.store.pending_compromises(ALARMS_MAX)?;
             let blocks = self.store.pending_blocks(ALARMS_MAX)?;
+            let identities = self.store.pending_identities(ALARMS_MAX)?;
             let alarms = rolls.iter().map(of_compromise);
-            Ok(alarms.chain(blocks.iter().map(of_block)).collect())
+            let alarms = alarms.chain(blocks.iter().map(of_block));
+            Ok(alarms.chain(identities.iter().map(of_identity)).collect())
         };
         pending().unwrap_or_else(|error| vec![unreadable("exclusions cannot be read", &error)])
     }
@@ -34,6 +38,23 @@ fn of_compromise(roll: &RollRow) -> Alarm {
          show {id}` names the places"
     );
     let parameters = json!({ "roll": id, "subject": subject, "since": since });
+    Alarm::new(AlarmCode::ExclusionPending, parameters, text)
+}
+
+/// The identity of a compromised device at a service that has no roll of it.
+fn of_identity(task: &PendingIdentity) -> Alarm {
+    let service = &task.provisioning;
+    let subject = &task.device;
+    let since = task.since.to_string();
+    let why = task.last_error.as_deref().unwrap_or("not answered yet");
+    let text = format!(
+        "the identity of the compromised device {subject} is not deleted at the hub of {service} \
+         since {since}: {why}; it is tried again by itself, and `hallmark roll start {subject} \
+         --reason compromise` repeats the compromise and names the places"
+    );
+    let parameters = json!({
+        "subject": subject, "provisioning": service, "since": since, "reason": task.last_error,
+    });
     Alarm::new(AlarmCode::ExclusionPending, parameters, text)
 }
 
