@@ -1,9 +1,11 @@
 //! Tests the open places of the compromise of an authority: the changes of another client, and
 //! what DPS rejects.
 
-use crate::authority_roll::{comes_to, shown, start};
-use crate::device::register;
+use crate::authority_roll::{ca_certificates, comes_to, roll_below, shown, start, under_the_root};
+use crate::device::{is_assigned, register};
+use crate::excluded::is_out;
 use crate::process::until;
+use crate::provisioned::individually;
 use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault, Kind};
 use serde_json::{Value, json};
@@ -87,4 +89,169 @@ fn a_rejected_deletion_of_a_ca_certificate_is_open() {
     assert!(!parked["parameters"]["reason"].is_null(), "{parked}");
     env.run(&["push", "retry", "root-1"]);
     until("it is deleted", || place().is_none().then_some(()));
+}
+
+/// The places of a receipt that are not done.
+fn not_done(answer: &Value) -> Vec<&Value> {
+    let places = answer["receipt"]["places"].as_array().unwrap().iter();
+    places.filter(|it| it["state"] != "done").collect()
+}
+
+/// DPS rejects the change of a device's enrollment. Verifies: the compromise of its authority waits
+/// for it, and names it as open with the reason and the remedy; after the remedy the device is out,
+/// and the receipt is complete.
+#[test]
+fn a_rejected_change_of_an_individual_enrollment_is_open() {
+    let (env, devices) = individually(&["press-7", "press-8"]);
+    let rejected = Fault::on("individual.put", Action::status(400)).times(1_000);
+    env.emulator.inject(rejected).unwrap();
+    let roll = start(&env, "line-1", "compromise", &[]);
+    let parked = until("both are parked", || {
+        let shown = shown(&env, &roll);
+        let open = not_done(&shown).into_iter().cloned();
+        let parked: Vec<_> = open
+            .filter(|it| it["code"] == "enrollment_parked")
+            .collect();
+        (parked.len() == 2).then_some(parked)
+    });
+    for (place, device) in parked.iter().zip(&devices) {
+        assert_eq!(place["state"], "open", "{place}");
+        assert_eq!(place["parameters"]["name"], *device.id, "{place}");
+        assert!(!place["parameters"]["reason"].is_null(), "{place}");
+        let remedy = format!("hallmark push retry {}", device.id);
+        assert!(
+            place["answer"].as_str().unwrap().contains(&remedy),
+            "{place}"
+        );
+    }
+    assert_eq!(shown(&env, &roll)["state"], "excluding");
+    assert!(env.emulator.requests_of("identity.delete").is_empty());
+    is_assigned(&env.emulator, &devices[0]);
+    env.emulator.clear_faults();
+    for device in &devices {
+        env.run(&["push", "retry", &device.id]);
+    }
+    until("the receipt is complete", || {
+        (shown(&env, &roll)["receipt"]["complete"] == true).then_some(())
+    });
+    for device in &devices {
+        is_out(&env, device);
+        assert!(env.emulator.hub_identity(&device.id).is_none());
+    }
+}
+
+/// A plant is compromised by its old generation while the line below it drains, and DPS rejects the
+/// deletion of the CA certificate of the line's old generation, which gets no successor. Verifies:
+/// its place is open until it is deleted.
+#[test]
+fn the_ca_certificate_of_a_draining_generation_below_is_open() {
+    let env = TestEnv::new();
+    env.configure(
+        &env.configuration()
+            .replace("[\"root\"]", "[\"root\", \"line-1\"]"),
+    );
+    let env = env.started();
+    env.add_group("line", "line-1");
+    env.wait_in_sync();
+    let plant = start(&env, "plant", "expiry", &[]);
+    comes_to(&env, &plant, "draining");
+    comes_to(&env, &roll_below(&env, "line-1"), "draining");
+    let rejected = Fault::on("authority.delete", Action::status(400)).times(1_000);
+    env.emulator.inject(rejected).unwrap();
+    let roll = start(&env, "plant", "compromise", &["--generation", "1"]);
+    let shown_parked = until("it is parked", || {
+        let shown = shown(&env, &roll);
+        let codes: Vec<_> = not_done(&shown)
+            .iter()
+            .map(|it| it["code"].clone())
+            .collect();
+        codes
+            .contains(&json!("ca_certificate_parked"))
+            .then_some(shown)
+    });
+    let place = not_done(&shown_parked);
+    let place = place
+        .iter()
+        .find(|it| it["code"] == "ca_certificate_parked");
+    assert_eq!(place.unwrap()["parameters"]["ca_certificate"], "line-1-1");
+    assert_eq!(
+        shown_parked["receipt"]["complete"], false,
+        "{shown_parked:#}"
+    );
+    env.emulator.clear_faults();
+    env.run(&["push", "retry", "line-1-1"]);
+    until("the receipt is complete", || {
+        (shown(&env, &roll)["receipt"]["complete"] == true).then_some(())
+    });
+    assert_eq!(ca_certificates(&env), ["line-1-2", "root-1"]);
+}
+
+/// A line is compromised by its old generation while it drains, and the service has no room for the
+/// blocking group, so the group of the root admits the device. Verifies: the command and the
+/// receipt say so, and nothing is called excluded; with room, all is.
+#[test]
+fn a_draining_generation_without_room_for_its_blocking_group_is_open() {
+    let mut env = TestEnv::new();
+    let configuration = env.configuration();
+    env.configure(&configuration.replace("verified = [", "groups_max = 3\nverified = ["));
+    let device = under_the_root(&mut env);
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let expiry = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &expiry, "draining");
+    let theirs =
+        json!({ "enrollmentGroupId": "theirs", "attestation": { "type": "symmetricKey" } });
+    let theirs = theirs.as_object().unwrap().clone();
+    env.emulator
+        .create_record(Kind::Group, "theirs", theirs)
+        .unwrap();
+    // The service counts groups with X.509 alone.
+    env.emulator.switch(|it| it.quotas.groups = Some(2));
+    env.run(&["reload"]);
+    let counted = "service_load WHERE groups = 3";
+    until("it is counted", || (env.count(counted) == 1).then_some(()));
+
+    let report = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--generation",
+        "1",
+    ];
+    let report = [&["--json"], &report[..], &["--reason", "compromise"]].concat();
+    let output = env.hallmark(&report);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let failure: Value = serde_json::from_str(&output.out).unwrap();
+    let answer = &failure["answer"];
+    assert_eq!(answer["problems"][0]["code"], "service_limit", "{failure}");
+    let roll = answer["rolls"][0]["id"].to_string();
+    let open = until("the blocking group is parked", || {
+        let shown = shown(&env, &roll);
+        let parked = not_done(&shown).iter().any(|it| {
+            it["code"] == "enrollment_parked" && it["parameters"]["name"] == "line-1-blocked-1"
+        });
+        parked.then_some(shown)
+    });
+    let places = open["receipt"]["places"].as_array().unwrap();
+    let claims = |code: &str| {
+        places
+            .iter()
+            .any(|it| it["code"] == code && it["state"] == "done")
+    };
+    assert!(
+        !claims("authority_excluded") && !claims("identities_deleted"),
+        "{open:#}"
+    );
+    assert_eq!(open["state"], "excluding", "{open:#}");
+
+    env.emulator.delete_record(Kind::Group, "theirs").unwrap();
+    env.emulator.switch(|it| it.quotas.groups = None);
+    env.run(&["reload"]);
+    env.run(&["push", "retry", "line-1-blocked-1"]);
+    until("the receipt is complete", || {
+        (shown(&env, &roll)["receipt"]["complete"] == true).then_some(())
+    });
+    is_out(&env, &device);
+    assert!(env.emulator.hub_identity("press-1").is_none());
 }

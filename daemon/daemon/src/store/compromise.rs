@@ -171,9 +171,9 @@ fn repeat_leaf(
     roll::roll_by_id(tx, open.id)
 }
 
-/// Begins the rolls of these generations' authorities, and removes their CA certificates from every
-/// service. `detail` is for the first one; the others, below it, have no options. Each records the
-/// generations whose identities the rolls below it delete.
+/// Begins the rolls of these generations' authorities, and removes the CA certificates of the first
+/// one and of all below it from every service. `detail` is for the first one; the others, below it,
+/// have no options. Each records the generations whose identities the rolls below it delete.
 pub(super) fn begin_authorities(
     tx: &Tx<'_>,
     generations: &[&Generation],
@@ -200,7 +200,14 @@ pub(super) fn begin_authorities(
             detail["cleared_below"] = json!(cleared_below);
         }
         begun.push((it.id, begin_authority(tx, it, parent, &detail, entry)?));
-        possession::remove(tx, it.id, entry.at)?;
+    }
+    // Also of generations below that get no successor, because a good one serves in their place.
+    for it in generations
+        .first()
+        .map(|it| below(it.id, hierarchy))
+        .unwrap_or_default()
+    {
+        possession::remove(tx, it, entry.at)?;
     }
     audit::append(tx, entry)?;
     let rolls = begun

@@ -278,15 +278,15 @@ impl<'a> Scope<'a> {
     fn new(excluded: &'a Generation, hierarchy: &'a [Generation], end: End) -> Self {
         let below = below(excluded.id, hierarchy);
         let certificates = hierarchy.iter().filter(|it| below.contains(&it.id));
-        let replaced = match end {
-            End::Revert => Vec::new(),
-            End::Successor => to_replace(excluded, hierarchy),
-        };
+        let certificates: BTreeSet<Thumbprint> = certificates.map(|it| it.certificate).collect();
         Self {
             excluded,
-            certificates: certificates.map(|it| it.certificate).collect(),
             below,
-            deleted: replaced.iter().map(|it| it.certificate).collect(),
+            deleted: match end {
+                End::Revert => BTreeSet::new(),
+                End::Successor => certificates.clone(),
+            },
+            certificates,
             above: authorities_above(excluded, hierarchy),
         }
     }

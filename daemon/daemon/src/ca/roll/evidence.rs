@@ -119,9 +119,13 @@ impl Rollovers {
         let mut certificates = self.store.ca_certificates()?;
         // Nothing is deleted at a service that is not configured.
         certificates.retain(|it| self.services.names.contains(&it.provisioning));
+        // In a compromise also those of generations below that do not roll for it: a group by
+        // reference may hold nothing else.
+        let mut leaving = self.to_replace(roll)?;
+        leaving.push(*old_generation);
         let held = certificates
             .iter()
-            .filter(|it| it.generation == *old_generation);
+            .filter(|it| leaving.contains(&it.generation));
         let verified = |service: &String| {
             certificates.iter().any(|it| {
                 Some(it.generation) == next.map(|next| next.id)
@@ -139,14 +143,14 @@ impl Rollovers {
         let policy = &self.authority_policy;
         let approved =
             |step| !policy.approve.contains(&step) || detail.approved.contains_key(&step);
-        let (leaving, groups): (Vec<_>, Vec<_>) = self
+        let (leaving_groups, groups): (Vec<_>, Vec<_>) = self
             .store
             .groups_of(name)?
             .into_iter()
             .partition(|it| it.leaving);
         let compromised = compromised(&hierarchy, roll, name);
         let mut others_open = self.individuals_open(roll, now)?;
-        others_open.extend(self.leaving_open(&leaving, &compromised));
+        others_open.extend(self.leaving_open(&leaving_groups, &compromised));
         others_open.extend(self.groups_below_open(roll, name)?);
         let hub = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
         Ok(Evidence {

@@ -415,7 +415,9 @@ proptest! {
         let plan = world.plan(excluded, End::Successor);
         world.apply(&plan);
         let replaced = to_replace(&before.hierarchy[excluded], &before.hierarchy);
-        let deleted: Vec<Thumbprint> = replaced.iter().map(|it| it.certificate).collect();
+        let below = before.below(excluded).into_iter();
+        let deleted = below.map(|it| before.hierarchy[it.get() as usize].certificate);
+        let deleted: Vec<Thumbprint> = deleted.collect();
         for service in SERVICES {
             for it in before.below(excluded) {
                 prop_assert!(!world.admits(service, it, &deleted), "{}: {:?}", it, plan);

@@ -181,12 +181,9 @@ impl Exclusions {
                 add(&mut late, place);
             }
         }
+        let below = self.below(rolls);
         for held in self.store.ca_certificates()? {
-            let is_compromised = |roll: &RollRow| {
-                matches!(roll.subject, RollSubject::Authority { old_generation, .. }
-                         if old_generation == held.generation)
-            };
-            if held.removed && rolls.iter().any(is_compromised) {
+            if held.removed && below.contains(&held.generation) {
                 add(&mut late, self.ca_certificate_place(&held));
             }
         }
