@@ -37,16 +37,19 @@ fn compare(store: &Connection, emulator: &Emulator, answer: &Value) -> Result<()
     }
     holds_after_restore(store, emulator, answer)?;
     let all_done = || places.into_iter().flatten().all(|it| it["state"] == "done");
-    if answer["receipt"]["complete"] == true && !all_done() {
+    if answer["receipt"]["complete"] != true {
+        return Ok(());
+    }
+    if !all_done() {
         return Err("it is complete, and a place is not done".into());
     }
-    Ok(())
+    refuses_blocked(store, emulator, answer)
 }
 
 /// After a restore, compares with what the store cannot know. A receipt about devices below a group
-/// or an authority is complete only if the service has no enabled enrollment without a record. A
-/// device that is called excluded at the hub has no identity there by its name, except by a leaf on
-/// record that is good.
+/// or an authority is complete only if the service has no enabled enrollment without a record, and
+/// that of a device only if it has none that decides about the device. A device that is called
+/// excluded at the hub has no identity there by its name, except by a leaf on record that is good.
 fn holds_after_restore(
     store: &Connection,
     emulator: &Emulator,
@@ -61,10 +64,10 @@ fn holds_after_restore(
         Some(_) => None,
         None => rolls.first().and_then(|it| it["registration_id"].as_str()),
     };
+    if answer["receipt"]["complete"] == true && answer["lifted_at"].is_null() {
+        has_no_unknown_enrollment(store, emulator, device)?;
+    }
     let Some(device) = device else {
-        if answer["receipt"]["complete"] == true {
-            return has_no_unknown_enrollment(store, emulator);
-        }
         return Ok(());
     };
     let says_deleted = answer["receipt"]["places"]
@@ -87,13 +90,27 @@ fn holds_after_restore(
     is_good.then_some(()).ok_or_else(wrong)
 }
 
-fn has_no_unknown_enrollment(store: &Connection, emulator: &Emulator) -> Result<(), String> {
+/// Compares with all enrollments, or with those that decide about one device: its own, or every
+/// group if it has none.
+fn has_no_unknown_enrollment(
+    store: &Connection,
+    emulator: &Emulator,
+    device: Option<&str>,
+) -> Result<(), String> {
+    let has_own = device.is_some_and(|it| emulator.individual(it).is_some());
     for (kind, id) in [
         (Kind::Individual, "registrationId"),
         (Kind::Group, "enrollmentGroupId"),
     ] {
         for record in emulator.records(kind) {
             let name = record[id].as_str().unwrap();
+            let decides = |device: &str| match kind {
+                Kind::Individual => name.eq_ignore_ascii_case(device),
+                Kind::Group => !has_own,
+            };
+            if device.is_some_and(|it| !decides(it)) {
+                continue;
+            }
             // A removal that is asked for makes nothing known, and the service has the record
             // still.
             let known = "SELECT EXISTS (SELECT 1 FROM enrollment WHERE name = ?1 AND leaving = 0)";
@@ -160,9 +177,39 @@ fn is_compromised(store: &Connection, thumbprint: &str) -> bool {
         .unwrap()
 }
 
+/// Compares a block in force of a generation or a group: the service refuses what the generation,
+/// or the serving one of the group's authority, has signed.
+fn refuses_blocked(store: &Connection, emulator: &Emulator, answer: &Value) -> Result<(), String> {
+    let blocked = match answer["kind"].as_str() {
+        _ if !answer["lifted_at"].is_null() => return Ok(()),
+        Some("generation") => {
+            "SELECT g.id FROM generation g JOIN block b ON b.name = g.authority \
+             AND b.generation = g.number WHERE b.id = ?1"
+        }
+        Some("group") => {
+            "SELECT g.id FROM generation g JOIN enrollment e ON e.authority = g.authority \
+             JOIN block b ON b.name = e.name WHERE b.id = ?1 AND e.kind = 'group' \
+             AND e.provisioning = 'dps' AND e.overlay_of IS NULL AND g.state = 'serving'"
+        }
+        _ => return Ok(()),
+    };
+    refuses_chain(
+        emulator,
+        &chain_upwards(store, blocked, answer["id"].as_i64().unwrap()),
+    )
+}
+
+fn refuses_authority(store: &Connection, emulator: &Emulator, roll: &Value) -> Result<(), String> {
+    let compromised = "SELECT old_generation FROM roll WHERE id = ?1 AND authority IS NOT NULL";
+    refuses_chain(
+        emulator,
+        &chain_upwards(store, compromised, roll["id"].as_i64().unwrap()),
+    )
+}
+
 /// Compares with DPS: the first group that holds a certificate of the chain is disabled, or there
 /// is none.
-fn refuses_authority(store: &Connection, emulator: &Emulator, roll: &Value) -> Result<(), String> {
+fn refuses_chain(emulator: &Emulator, chain: &[Link]) -> Result<(), String> {
     let groups = emulator.records(Kind::Group);
     let authorities = emulator.authorities();
     let is_there = |name: &str| {
@@ -173,15 +220,15 @@ fn refuses_authority(store: &Connection, emulator: &Emulator, roll: &Value) -> R
                 .is_some_and(|it| it.eq_ignore_ascii_case(name))
         })
     };
-    for (thumbprint, name) in chain_upwards(store, roll["id"].as_i64().unwrap()) {
+    for (thumbprint, name) in chain {
         let holds = |group: &&Value| {
             ["primary", "secondary"].into_iter().any(|slot| {
                 let named = &group["attestation"]["x509"]["caReferences"][slot];
                 let named = named
                     .as_str()
-                    .is_some_and(|it| it.eq_ignore_ascii_case(&name));
+                    .is_some_and(|it| it.eq_ignore_ascii_case(name));
                 let held = held(group, slot).map(|it| it.to_uppercase());
-                held.as_ref() == Some(&thumbprint) || named && is_there(&name)
+                held.as_ref() == Some(thumbprint) || named && is_there(name)
             })
         };
         if let Some(group) = groups.iter().find(holds) {
@@ -194,17 +241,19 @@ fn refuses_authority(store: &Connection, emulator: &Emulator, roll: &Value) -> R
     Ok(())
 }
 
-/// The compromised certificate of a roll, and those above it.
-fn chain_upwards(store: &Connection, roll: i64) -> Vec<Link> {
-    let sql = "WITH RECURSIVE above (id, level) AS ( \
-                   SELECT old_generation, 0 FROM roll WHERE id = ?1 AND authority IS NOT NULL \
+/// The certificate of the generation that `excluded` finds by its parameter, and those above it.
+fn chain_upwards(store: &Connection, excluded: &str, parameter: i64) -> Vec<Link> {
+    let sql = format!(
+        "WITH RECURSIVE excluded (id) AS ({excluded}), above (id, level) AS ( \
+                   SELECT id, 0 FROM excluded \
                    UNION SELECT g.parent, level + 1 FROM generation g \
                    JOIN above ON g.id = above.id WHERE g.parent IS NOT NULL) \
                SELECT hex(c.sha256), g.authority || '-' || g.number FROM above \
                JOIN generation g ON g.id = above.id JOIN certificate c ON c.intent = g.certificate \
-               ORDER BY level";
-    let mut statement = store.prepare(sql).unwrap();
-    let links = statement.query_map([roll], |row| Ok((row.get(0)?, row.get(1)?)));
+               ORDER BY level"
+    );
+    let mut statement = store.prepare(&sql).unwrap();
+    let links = statement.query_map([parameter], |row| Ok((row.get(0)?, row.get(1)?)));
     links.unwrap().collect::<Result<_, _>>().unwrap()
 }
 

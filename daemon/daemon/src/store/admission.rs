@@ -250,8 +250,7 @@ const COMPROMISED: &str = "SELECT i.subject FROM intent i JOIN certificate c ON 
          WHERE c.revoked_at IS NOT NULL AND c.revocation_reason = ?2
            AND i.role = 'device' AND i.not_after >= ?1 AND (?3 IS NULL OR i.subject = ?3)
      UNION SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
-         WHERE r.reason = 'compromise' AND r.started_at >= (SELECT min(restored_at) FROM restore)
-           AND (?3 IS NULL OR e.name = ?3)";
+         WHERE r.after_restore = 1 AND (?3 IS NULL OR e.name = ?3)";
 
 /// Returns the devices that are blocked or compromised.
 pub(super) fn excluded_devices(
@@ -291,6 +290,7 @@ pub(super) fn revoked_generations(
     )?;
     Ok(ids.into_iter().collect())
 }
+
 /// Returns the generations that are excluded at a service: those that are revoked or on hold, and
 /// those of the authority of a blocked group there.
 fn excluded_generations(
@@ -313,7 +313,6 @@ fn excluded_generations(
     }
     Ok(excluded)
 }
-
 
 fn initial_slots(tx: &Tx<'_>, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {

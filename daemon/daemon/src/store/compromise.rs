@@ -161,6 +161,7 @@ fn repeat_leaf(
     entry: &AuditEntry,
 ) -> Result<RollRow, StoreError> {
     roll::set_state(tx, open.id, RollState::Excluding, entry.at)?;
+    roll::report_again(tx, open.id)?;
     delete_identity(tx, new, HubCause::Roll(open.id), row, entry.at)?;
     let repeated = AuditEntry {
         action: "roll.repeated",

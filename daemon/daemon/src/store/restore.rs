@@ -169,8 +169,7 @@ pub(super) fn has_lost_compromise(tx: &Tx<'_>, device: &str) -> Result<bool, Sto
     tx.query_one(
         "SELECT EXISTS (
              SELECT 1 FROM roll r JOIN enrollment e ON e.id = r.enrollment
-             WHERE e.kind = 'individual' AND e.name = ?1 AND r.reason = 'compromise'
-               AND r.started_at >= (SELECT min(restored_at) FROM restore))",
+             WHERE e.kind = 'individual' AND e.name = ?1 AND r.after_restore = 1)",
         params![device],
         |row| row.get(0),
     )

@@ -235,8 +235,9 @@ pub(super) fn insert(
     tx.insert(
         "INSERT INTO roll (reason, enrollment, authority, old_generation, state,
              old_certificate, new_certificate, detail, parent, started_by, started_at,
-             changed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11) RETURNING id",
+             changed_at, after_restore)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11,
+             ?1 = 'compromise' AND EXISTS (SELECT 1 FROM restore)) RETURNING id",
         params![
             new.reason.name(),
             enrollment,
@@ -251,6 +252,13 @@ pub(super) fn insert(
             entry.at
         ],
     )
+}
+
+/// Records that a compromise was reported again; after a restore that is a report after it.
+pub(super) fn report_again(tx: &Tx<'_>, roll: RollId) -> Result<(), StoreError> {
+    let sql = "UPDATE roll SET after_restore = 1
+         WHERE id = ?1 AND EXISTS (SELECT 1 FROM restore)";
+    tx.execute(sql, params![roll]).map(drop)
 }
 
 /// Sets the state of a roll.

@@ -592,6 +592,10 @@ CREATE TABLE roll (
     started_by      TEXT    NOT NULL,
     started_at      INTEGER NOT NULL,
     changed_at      INTEGER NOT NULL,
+    -- 1 for a compromise that was reported after a restore, or again then. A time does not show it:
+    -- both may be in one second.
+    after_restore   INTEGER NOT NULL DEFAULT 0
+                    CONSTRAINT roll_after_restore_valid CHECK (after_restore IN (0, 1)),
     CONSTRAINT roll_has_one_subject CHECK ((enrollment IS NULL) <> (authority IS NULL)),
     CONSTRAINT roll_of_authority_has_generation
         CHECK ((authority IS NULL) = (old_generation IS NULL)),
