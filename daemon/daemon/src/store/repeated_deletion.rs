@@ -254,11 +254,11 @@ fn repeat(
     Ok(())
 }
 
-/// Returns the compromises of authorities that have left the exclusion behind, and whose
-/// certificate has not expired. The others queue their deletions at the end of the exclusion.
+/// Returns the compromises of authorities whose certificate has not expired. While a roll excludes,
+/// it has yet to queue its deletions, and may have read the hubs before.
 fn authority_rolls(tx: &Tx<'_>, at: UnixSeconds) -> Result<Vec<RollRow>, StoreError> {
     let condition = "WHERE r.authority IS NOT NULL AND r.reason = 'compromise'
-           AND r.state NOT IN ('excluding', 'aborted') AND r.old_generation IN (
+           AND r.state <> 'aborted' AND r.old_generation IN (
              SELECT g.id FROM generation g JOIN intent i ON i.id = g.certificate
              WHERE i.not_after >= ?1)
          ORDER BY r.id";

@@ -304,3 +304,56 @@ fn no_group_slips_in_beside_the_block_of_its_generation() {
     let refused = group("late").unwrap_err().to_string();
     assert!(refused.contains("is revoked"), "{refused}");
 }
+
+/// A hub is recorded while the compromise of an authority still excludes, and the application may
+/// have read the hubs before. Verifies: it deletes the identities of the devices below.
+#[test]
+fn a_hub_that_comes_during_the_exclusion_of_an_authority_is_cleared() {
+    let stage = Stage::new();
+    stage.line(Slots::Empty.serve(stage.root_certificate()).unwrap());
+    stage.issue("press-7", 2);
+    let cause = Cause::Compromise {
+        slots: SlotName::BOTH.into(),
+        detail: json!({}),
+    };
+    let exclusion = Exclusion {
+        cause,
+        ..block_of(root_generation())
+    };
+    let recorded = stage.store.exclude(exclusion, entry("roll.started"));
+    let roll = recorded.unwrap().rolls.remove(0);
+    assert_eq!(roll.state, RollState::Excluding);
+    let hubs = ["dps", "new"].map(str::to_owned);
+    assert!(stage.store.record_hubs(hubs.into(), unix(1_001)).unwrap());
+    let tasks = stage.store.hub_tasks(HubCause::Roll(roll.id), 10).unwrap();
+    let at_new = tasks.iter().filter(|it| it.provisioning == "new");
+    let devices: Vec<_> = at_new.map(|it| it.device.as_str()).collect();
+    assert_eq!(devices, ["press-7"]);
+}
+
+/// A device is compromised before a restore, and another one after it, all in one second. Verifies:
+/// only the second compromise outlives every date; the first does when it is reported again.
+#[test]
+fn a_compromise_after_a_restore_is_known_by_its_order() {
+    let stage = Stage::new();
+    for (device, serial) in [("press-7", 2), ("press-8", 3)] {
+        stage.enroll(device);
+        stage.issue(device, serial);
+    }
+    let report = |device| {
+        let compromise = compromise_of(device, &SlotName::BOTH);
+        stage
+            .store
+            .exclude(compromise, entry("roll.started"))
+            .unwrap();
+    };
+    let is_lost = |device| stage.store.has_lost_compromise(device).unwrap();
+    report("press-7");
+    let restored = "INSERT INTO restore (lost_since, restored_at) VALUES (500, ?1)";
+    let at = entry("roll.started").at.get();
+    stage.raw().execute(restored, [at]).unwrap();
+    report("press-8");
+    assert!(!is_lost("press-7") && is_lost("press-8"));
+    report("press-7");
+    assert!(is_lost("press-7"));
+}
