@@ -162,6 +162,8 @@ fn state(row: &CaCertificateRow) -> &'static str {
     match &row.mark {
         Some(mark) if mark.parked => "parked",
         None if row.drift.is_some() => "drifted",
+        // It has a mark since the scan that has found it.
+        _ if row.drift == Some(CaCertificateDrift::Returned) => "drifted",
         _ if row.removed => "being removed",
         Some(_) => "pending",
         None => "verified",

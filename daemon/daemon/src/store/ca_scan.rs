@@ -72,7 +72,12 @@ fn compare(
     }
     let drift = ca_drift::drift(&certificate, &row.proof, observed);
     let is_in_place = !row.removed && row.drift.is_none() && drift.is_none();
-    if row.gone || is_in_place || observed == row.observed.as_ref() {
+    // Nothing else would be decided: only the ETag differs.
+    let is_known = match &row.drift {
+        Some(CaCertificateDrift::Returned) => is_ours,
+        known => known.is_some() && *known == drift,
+    };
+    if row.gone || is_in_place || is_known || observed == row.observed.as_ref() {
         observe(tx, row.id, observed, at)?;
         if is_in_place {
             let sql = "UPDATE ca_certificate SET restored = 0 WHERE id = ?1";
