@@ -3,12 +3,14 @@
 //! The certificates read here were issued by us or by an authority that we trust. Reading is no
 //! path validation (RFC 5280 6): nothing here authenticates a peer.
 
+use super::certificate_fields::{CertificateFields, SignedFields, unreadable};
+use super::extension::Extension;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::name_constraints::{KeptConstraints, NameConstraints};
-use super::read_extensions::{ReadExtensions, unreadable};
+use super::read_extensions::ReadExtensions;
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
-use super::subject::SubjectValues;
+use super::subject::{self, SubjectValues};
 use super::{ber, foreign_key, oid, pem, wire};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
@@ -18,9 +20,6 @@ use der::{Decode, Encode, Tag, Tagged};
 use spki::AlgorithmIdentifierRef;
 use std::fmt;
 use std::ops::Range;
-use x509_cert::certificate::Version;
-use x509_cert::ext::Extension;
-use x509_cert::name::Name;
 
 /// Longest certificate that is accepted.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
@@ -38,12 +37,14 @@ pub struct Certificate {
     signature: Vec<u8>,
     serial: SerialNumber,
     issuer_der: Der,
-    subject: Name,
+    /// As text (RFC 4514).
+    subject: String,
     subject_der: Der,
     not_before: UnixSeconds,
     not_after: UnixSeconds,
     spki_der: Der,
-    version: Version,
+    /// 1 to 3.
+    version: u8,
     extensions: ReadExtensions,
 }
 
@@ -126,39 +127,34 @@ impl Certificate {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateRefusal::TooLarge { bytes: der.len() });
         }
-        Certificate::read(der).map_err(|refusal| match refusal {
-            CertificateRefusal::Malformed(_) => CertificateRefusal::Malformed(unreadable(der)),
-            other => other,
-        })
-    }
-
-    fn read(der: &[u8]) -> Result<Certificate, CertificateRefusal> {
-        let outer = wire::Signed::from_der(der)?;
-        let tbs_der = outer.to_be_signed.to_der()?;
-        let tbs = wire::TbsCertificate::from_der(&tbs_der)?;
-        if tbs.signature != outer.signature_algorithm {
+        let fields = CertificateFields::read(der).map_err(CertificateRefusal::Malformed)?;
+        let signed = fields.signed_fields;
+        if signed.algorithm != fields.outer_algorithm {
             return Err(CertificateRefusal::TwoAlgorithms);
         }
-        if tbs.extensions.is_some() && tbs.version != Version::V3 {
-            return Err(CertificateRefusal::Version(tbs.version as u8 + 1));
+        if signed.extensions.is_some() && signed.version != 3 {
+            return Err(CertificateRefusal::Version(signed.version));
         }
-        let subject_der = tbs.subject.to_der()?;
-        let subject = Name::from_der(&subject_der)?;
+        let malformed = |field: &str| CertificateRefusal::Malformed(unreadable(field));
+        let extensions = signed.extensions.unwrap_or_default();
+        let subject = subject::text(signed.subject).ok_or_else(|| malformed("subject"))?;
         Ok(Certificate {
             der: der.into(),
             sha256: digest_of(&digest::SHA256, der),
-            tbs: tbs_range(der, tbs_der.len())?,
-            algorithm_der: tbs.signature.to_der()?.into(),
-            signature: signature_octets(&outer.signature)?,
-            serial: read_serial(tbs.serial_number)?,
-            issuer_der: tbs.issuer.to_der()?.into(),
-            subject_der: subject_der.into(),
-            not_before: unix_seconds(tbs.validity.not_before),
-            not_after: unix_seconds(tbs.validity.not_after),
-            spki_der: tbs.subject_public_key_info.to_der()?.into(),
-            version: tbs.version,
-            extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default(), &subject)
-                .map_err(|field| CertificateRefusal::Malformed(field.to_owned()))?,
+            tbs: tbs_range(der, fields.signed.len())?,
+            algorithm_der: signed.algorithm.into(),
+            signature: fields
+                .signature
+                .ok_or_else(|| malformed("signature"))?
+                .to_vec(),
+            serial: SerialNumber::from_elsewhere(signed.serial)?,
+            issuer_der: signed.issuer.into(),
+            subject_der: signed.subject.into(),
+            not_before: signed.not_before,
+            not_after: signed.not_after,
+            spki_der: signed.spki.into(),
+            version: signed.version,
+            extensions: ReadExtensions::read(&extensions, &subject).map_err(malformed)?,
             subject,
         })
     }
@@ -185,7 +181,7 @@ impl Certificate {
 
     /// Returns the issuer as text (RFC 4514).
     pub fn issuer(&self) -> String {
-        Name::from_der(&self.issuer_der).map_or_else(|_| "unreadable".into(), |it| it.to_string())
+        subject::text(&self.issuer_der).unwrap_or_else(|| "unreadable".to_owned())
     }
 
     /// Returns the issuer as DER, byte for byte.
@@ -200,7 +196,7 @@ impl Certificate {
 
     /// Returns the subject as text (RFC 4514).
     pub fn subject(&self) -> String {
-        self.subject.to_string()
+        self.subject.clone()
     }
 
     /// Returns the common name of the subject, if there is exactly one and it is text.
@@ -274,17 +270,21 @@ impl Certificate {
 
     /// Returns the extension of the name constraints, for the next certificate of its authority.
     pub fn kept_constraints(&self) -> Option<KeptConstraints> {
-        let extension = self.extension(oid::NAME_CONSTRAINTS).ok().flatten()?;
+        let extension = self.extension(oid::NAME_CONSTRAINTS)?;
         Some(KeptConstraints {
-            value: extension.extn_value.as_bytes().into(),
+            value: extension.value.into(),
             critical: extension.critical,
         })
     }
 
-    pub(super) fn extension(&self, id: ObjectIdentifier) -> der::Result<Option<Extension>> {
-        let tbs = wire::TbsCertificate::from_der(self.tbs_bytes())?;
-        let extensions = tbs.extensions.unwrap_or_default();
-        Ok(extensions.into_iter().find(|it| it.extn_id == id))
+    pub(super) fn extension(&self, id: ObjectIdentifier) -> Option<Extension<'_>> {
+        self.all_extensions().into_iter().find(|it| it.is(id))
+    }
+
+    /// Returns its extensions, undecoded.
+    pub(super) fn all_extensions(&self) -> Vec<Extension<'_>> {
+        let fields = SignedFields::read(self.tbs_bytes());
+        fields.ok().and_then(|it| it.extensions).unwrap_or_default()
     }
 
     /// Returns true if the key may sign certificates.
@@ -305,7 +305,7 @@ impl Certificate {
 
     /// Returns true if it is of version 1 or 2, which have no extensions.
     pub fn has_no_extensions_by_its_version(&self) -> bool {
-        self.version != Version::V3
+        self.version != 3
     }
 
     /// Returns true if issuer and subject are the same name.
@@ -364,16 +364,6 @@ pub(super) fn signature_octets(bits: &BitStringRef<'_>) -> Result<Vec<u8>, Certi
     bits.as_bytes()
         .map(<[u8]>::to_vec)
         .ok_or_else(|| CertificateRefusal::Malformed("the signature has unused bits".to_owned()))
-}
-
-fn read_serial(integer: AnyRef<'_>) -> Result<SerialNumber, CertificateRefusal> {
-    integer.tag().assert_eq(Tag::Integer)?;
-    Ok(SerialNumber::from_elsewhere(integer.value())?)
-}
-
-fn unix_seconds(time: x509_cert::time::Time) -> UnixSeconds {
-    // At most the year 9999.
-    UnixSeconds::new(time.to_unix_duration().as_secs().cast_signed())
 }
 
 impl From<der::Error> for CertificateRefusal {

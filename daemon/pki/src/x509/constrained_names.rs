@@ -34,9 +34,8 @@ impl ConstrainedNames {
     pub fn of_authority(certificate: &Certificate) -> Result<ConstrainedNames, String> {
         let mut names = ConstrainedNames::of_subject(certificate.subject_der())?;
         let unreadable = |_| "its alternative names cannot be read".to_owned();
-        let extension = certificate.extension(oid::SUBJECT_ALT_NAME);
-        if let Some(extension) = extension.map_err(unreadable)? {
-            for list in elements(extension.extn_value.as_bytes()).map_err(unreadable)? {
+        if let Some(extension) = certificate.extension(oid::SUBJECT_ALT_NAME) {
+            for list in elements(extension.value).map_err(unreadable)? {
                 let alternative = elements(list.value).map_err(unreadable)?;
                 names.0.extend(alternative.into_iter().map(GivenName::from));
             }

@@ -1,11 +1,13 @@
 //! Finds extensions of an authority's certificate that would make verifiers refuse its leaves.
 
+use super::ber::SEQUENCE;
 use super::certificate::{Certificate, CertificateRefusal};
+use super::certificate_fields::unreadable;
+use super::extension::Extension;
+use super::oid;
 use super::profile::Profile;
-use super::{oid, wire};
-use der::Decode;
+use super::wire::{Element, elements};
 use der::asn1::ObjectIdentifier;
-use x509_cert::ext::{Extension, pkix};
 
 /// Critical extensions that our certificates obey, or that demand nothing of them.
 const OBEYED: &[ObjectIdentifier] = &[
@@ -28,39 +30,64 @@ pub fn objection(
     authority: &Certificate,
     profiles: &[&Profile],
 ) -> Result<Option<String>, CertificateRefusal> {
-    let tbs = wire::TbsCertificate::from_der(authority.tbs_bytes())?;
-    let extensions = tbs.extensions.unwrap_or_default();
-    let unobeyed = extensions.iter().find(|it| {
-        it.extn_id == oid::POLICY_CONSTRAINTS || (it.critical && !OBEYED.contains(&it.extn_id))
-    });
-    if let Some(Extension { extn_id: id, .. }) = unobeyed {
-        let is_policy = *id == oid::POLICY_CONSTRAINTS;
+    let extensions = authority.all_extensions();
+    let is_obeyed = |it: &Extension<'_>| OBEYED.iter().any(|known| it.is(*known));
+    let unobeyed = extensions
+        .iter()
+        .find(|it| it.is(oid::POLICY_CONSTRAINTS) || (it.critical && !is_obeyed(it)));
+    if let Some(extension) = unobeyed {
+        let is_policy = extension.is(oid::POLICY_CONSTRAINTS);
         let name = if is_policy {
             "policyConstraints"
         } else {
             "critical"
         };
         return Ok(Some(format!(
-            "its extension {id} ({name}) is none that Hallmark obeys in what it issues; have it \
-             issued without"
+            "its extension {} ({name}) is none that Hallmark obeys in what it issues; have it \
+             issued without",
+            extension.name()
         )));
     }
-    let usage: Option<pkix::ExtendedKeyUsage> =
-        wire::extension(&extensions, oid::EXTENDED_KEY_USAGE)?;
+    let usage = purposes(&extensions)
+        .map_err(|()| CertificateRefusal::Malformed(unreadable("extended key usage")))?;
     let by_names = || objection_by_names(authority, profiles);
     Ok(objection_by_usage(usage, profiles).or_else(by_names))
 }
 
-fn objection_by_usage(
-    usage: Option<pkix::ExtendedKeyUsage>,
-    profiles: &[&Profile],
-) -> Option<String> {
-    let pkix::ExtendedKeyUsage(allowed) = usage?;
-    if allowed.contains(&oid::ANY_EXTENDED_KEY_USAGE) {
+/// Returns the contents of the identifiers in the extended key usage (RFC 5280 4.2.1.12), if there
+/// is one. Two of them are an error (RFC 5280 4.2).
+fn purposes<'a>(extensions: &[Extension<'a>]) -> Result<Option<Vec<&'a [u8]>>, ()> {
+    let mut usages = extensions
+        .iter()
+        .filter(|it| it.is(oid::EXTENDED_KEY_USAGE));
+    let usage = match (usages.next(), usages.next()) {
+        (None, _) => return Ok(None),
+        (Some(usage), None) => elements(usage.value).map_err(drop)?,
+        (Some(_), Some(_)) => return Err(()),
+    };
+    match usage[..] {
+        [
+            Element {
+                tag: SEQUENCE,
+                value,
+                ..
+            },
+        ] => {
+            let purposes = elements(value).map_err(drop)?;
+            Ok(Some(purposes.into_iter().map(|it| it.value).collect()))
+        }
+        _ => Err(()),
+    }
+}
+
+fn objection_by_usage(allowed: Option<Vec<&[u8]>>, profiles: &[&Profile]) -> Option<String> {
+    let allowed = allowed?;
+    let allows = |id: ObjectIdentifier| allowed.contains(&id.as_bytes());
+    if allows(oid::ANY_EXTENDED_KEY_USAGE) {
         return None;
     }
     let mut purposes = profiles.iter().flat_map(|it| &it.extended_key_usage);
-    let missing = purposes.find(|it| !allowed.contains(&it.oid()))?;
+    let missing = purposes.find(|it| !allows(it.oid()))?;
     Some(format!(
         "its extended key usage limits all below it, and lacks {} ({missing}), which a profile \
          has; have it issued with that, or without an extended key usage",

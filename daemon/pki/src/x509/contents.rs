@@ -130,8 +130,8 @@ impl Found {
     }
 }
 
-/// `Certificate` (RFC 5280 4.1): the signed part has a version, or the six fields of version 1,
-/// with a validity of two times.
+/// `Certificate` (RFC 5280 4.1): the signed part begins with a version, or has the six fields of
+/// version 1, with a validity of two times.
 fn is_certificate(element: Element<'_>) -> bool {
     let mut parts = element.children();
     let (Some(signed), Some(algorithm), Some(signature), None) =
@@ -140,10 +140,13 @@ fn is_certificate(element: Element<'_>) -> bool {
         return false;
     };
     let tags = [element.tag, signed.tag, algorithm.tag, signature.tag];
+    let has_version = || signed.first_child().is_some_and(|it| it.tag == context(0));
     let validity = signed.children().filter(|it| it.tag == SEQUENCE).nth(2);
-    tags == [SEQUENCE, SEQUENCE, SEQUENCE, BIT_STRING]
-        && signed.child(INTEGER).is_some()
-        && validity.is_some_and(|it| it.first_child().is_some_and(Element::is_time))
+    let is_of_version_1 = || {
+        signed.child(INTEGER).is_some()
+            && validity.is_some_and(|it| it.first_child().is_some_and(Element::is_time))
+    };
+    tags == [SEQUENCE, SEQUENCE, SEQUENCE, BIT_STRING] && (has_version() || is_of_version_1())
 }
 
 /// The certificates of `SignedData` (RFC 5652 5.1), or of Netscape's sequence of certificates.

@@ -45,6 +45,9 @@ pub enum CsrRefusal {
          the key pair to be certified"
     )]
     BadSignature,
+    /// The signature has another form than requests have.
+    #[error("the request's signature {0}")]
+    SignatureForm(&'static str),
     /// The request is signed with an algorithm that is broken or unknown.
     #[error("the request is signed with {0}")]
     UnsupportedAlgorithm(String),
@@ -94,7 +97,7 @@ impl CsrRefusal {
             CsrRefusal::NotCanonical | CsrRefusal::Key(KeyRefusal::NotCanonical) => {
                 Code::CsrNotCanonical
             }
-            CsrRefusal::BadSignature => Code::CsrBadSignature,
+            CsrRefusal::BadSignature | CsrRefusal::SignatureForm(_) => Code::CsrBadSignature,
             CsrRefusal::UnsupportedAlgorithm(_) => Code::CsrUnsupportedAlgorithm,
             CsrRefusal::Key(KeyRefusal::WeakKey(_)) => Code::CsrWeakKey,
             CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => Code::CsrUnsupportedKey,
@@ -143,10 +146,17 @@ impl Csr {
 pub(super) fn unarmored(bytes: &[u8]) -> Result<Der, CsrRefusal> {
     let inner = without_armor(bytes)?;
     if is_der(&inner) {
-        Ok(inner)
-    } else {
-        without_armor(&inner)
+        return Ok(inner);
     }
+    // Remarks around PEM may be in any encoding.
+    let may_hold_one =
+        |text: &str| text.contains("-----BEGIN ") || !text.contains(char::REPLACEMENT_CHARACTER);
+    if text::decode(&inner).is_some_and(|it| may_hold_one(&it)) {
+        return without_armor(&inner);
+    }
+    Err(CsrRefusal::Malformed(
+        "its base64 holds no request; send the whole file as it was made".to_owned(),
+    ))
 }
 
 fn without_armor(bytes: &[u8]) -> Result<Der, CsrRefusal> {
@@ -154,7 +164,7 @@ fn without_armor(bytes: &[u8]) -> Result<Der, CsrRefusal> {
     if is_der(bytes) {
         return Ok(bytes.into());
     }
-    let text = text::decode(bytes).ok_or_else(|| {
+    let text = text::decode(without_nul(bytes)).ok_or_else(|| {
         CsrRefusal::Malformed(
             "it is neither DER nor text; send one PKCS #10 request as PEM, base64 or DER".into(),
         )
@@ -180,6 +190,17 @@ fn without_armor(bytes: &[u8]) -> Result<Der, CsrRefusal> {
     }
 }
 
+/// Programs in C send a string with its end, or the whole buffer that it is in. Two octets make a
+/// character of UTF-16, whose high octet may be 0.
+fn without_nul(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|octet| *octet != 0);
+    match end.map(|end| bytes.split_at(end + 1)) {
+        Some((text, [_, _, ..])) => text,
+        Some((text, [_])) if !text.contains(&0) => text,
+        _ => bytes,
+    }
+}
+
 /// Returns the key of a request, with its possession proven. Names are not read: an authority's may
 /// be of any kind.
 pub(super) fn proven_key(der: &[u8]) -> Result<PublicKey, CsrRefusal> {
@@ -196,6 +217,15 @@ fn read_proven(der: &[u8]) -> Result<(Fields<'_>, PublicKey), CsrRefusal> {
 fn from_base64(text: &str) -> Result<Der, CsrRefusal> {
     if text.trim().is_empty() {
         return Err(CsrRefusal::Malformed("it is empty".to_owned()));
+    }
+    // No request in base64 lacks all other letters.
+    if text
+        .bytes()
+        .all(|it| it.is_ascii_hexdigit() || it.is_ascii_whitespace())
+    {
+        return Err(CsrRefusal::Malformed(
+            "it is written in hexadecimal digits; send it as PEM, base64 or DER".to_owned(),
+        ));
     }
     // The alphabet of RFC 4648 5, which some programs use, and that of 4.
     let standard = text.replace('-', "+").replace('_', "/");
@@ -236,6 +266,7 @@ fn verify_possession(fields: &Fields<'_>, public_key: &PublicKey) -> Result<(), 
     signature::verify(public_key, fields.algorithm, fields.signed, signature).map_err(|refusal| {
         match refusal {
             SignatureRefusal::UnsupportedAlgorithm(why) => CsrRefusal::UnsupportedAlgorithm(why),
+            SignatureRefusal::Form(why) => CsrRefusal::SignatureForm(why),
             SignatureRefusal::Mismatch => CsrRefusal::BadSignature,
         }
     })

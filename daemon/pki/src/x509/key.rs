@@ -9,7 +9,7 @@ use crate::der_bytes::Der;
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self as verification, ParsedPublicKey, VerificationAlgorithm};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
-use der::{Decode, Encode, Sequence};
+use der::{Decode, Encode, ErrorKind, Sequence, Tag};
 use serde::{Deserialize, Serialize};
 use spki::SubjectPublicKeyInfoRef;
 use std::fmt;
@@ -155,7 +155,11 @@ pub enum KeyRefusal {
     #[error("the public key is malformed: {0}")]
     Malformed(String),
     /// The encoding is not canonical DER.
-    #[error("the public key is not canonical DER; encode it again with a conforming library")]
+    #[error(
+        "the public key is not encoded as RFC 5280 prescribes, so other programs may read another key \
+         in it; make the request with a current library, for example with `openssl req -new -key \
+         KEY`"
+    )]
     NotCanonical,
     /// The key is too small, has a dangerous exponent, or its private key can be computed.
     #[error("the public key is too weak: {0}")]
@@ -262,8 +266,13 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-fn malformed(_: der::Error) -> KeyRefusal {
-    KeyRefusal::Malformed("it is damaged".to_owned())
+fn malformed(error: der::Error) -> KeyRefusal {
+    match error.kind() {
+        ErrorKind::IndefiniteLength | ErrorKind::Overlength | ErrorKind::Noncanonical { .. } => {
+            KeyRefusal::NotCanonical
+        }
+        _ => KeyRefusal::Malformed("it is damaged".to_owned()),
+    }
 }
 
 fn whole_octets<'a>(bits: &BitStringRef<'a>) -> Result<&'a [u8], KeyRefusal> {
@@ -292,8 +301,8 @@ fn ec_key_type(parameters: Option<AnyRef<'_>>, point: &[u8]) -> Result<KeyType, 
     };
     match point.first() {
         Some(0x04) if point.len() == point_length => Ok(key_type),
-        Some(0x02 | 0x03) => Err(KeyRefusal::UnsupportedKey(
-            "compressed EC point; openssl ec: -conv_form uncompressed".to_owned(),
+        Some(0x02 | 0x03 | 0x06 | 0x07) => Err(KeyRefusal::UnsupportedKey(
+            "compressed or hybrid EC point; openssl ec: -conv_form uncompressed".to_owned(),
         )),
         _ => Err(KeyRefusal::Malformed(
             "not an uncompressed EC point".to_owned(),
@@ -317,7 +326,14 @@ fn rsa_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, K
                 .to_owned(),
         ));
     }
-    let rsa = RsaPublicKey::from_der(key).map_err(malformed)?;
+    let rsa = RsaPublicKey::from_der(key).map_err(|error| match error.kind() {
+        ErrorKind::Value { tag: Tag::Integer } => KeyRefusal::Malformed(
+            "the modulus or the exponent is a negative number, by a fault of the program that wrote \
+             it; make the request with a current library"
+                .to_owned(),
+        ),
+        _ => malformed(error),
+    })?;
     if rsa.to_der().map_err(malformed)? != key {
         return Err(KeyRefusal::NotCanonical);
     }
@@ -368,10 +384,17 @@ fn bit_length(octets: &[u8]) -> usize {
 
 fn ed25519_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, KeyRefusal> {
     // RFC 8410 3: the parameters MUST be absent.
-    let point = <&[u8; 32]>::try_from(key)
-        .ok()
-        .filter(|_| parameters.is_none());
-    let point = point.ok_or_else(|| KeyRefusal::Malformed("not an Ed25519 key".to_owned()))?;
+    if parameters.is_some() {
+        return Err(KeyRefusal::Malformed(
+            "it has parameters, which an Ed25519 key does not have (RFC 8410, 3); make the request \
+             with a current library"
+                .to_owned(),
+        ));
+    }
+    let point = <&[u8; 32]>::try_from(key).map_err(|_| {
+        let length = key.len();
+        KeyRefusal::Malformed(format!("an Ed25519 key has 32 bytes, not {length}"))
+    })?;
     if weak::has_small_order(point) {
         let reason = format!("an Ed25519 point of small order; {NEW_KEY}");
         return Err(KeyRefusal::WeakKey(reason));

@@ -6,6 +6,7 @@
 //! that was made elsewhere, with attributes and string types that are not built here.
 
 use super::oid;
+use super::subject::{self, SubjectValues};
 use crate::der_bytes::Der;
 use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
 use der::{Decode, Encode, Tag, Tagged};
@@ -187,16 +188,15 @@ impl Subject {
         if let Ok(built) = DistinguishedName::from_der(der) {
             return Ok(Subject::Built(built));
         }
-        let name = Name::from_der(der).map_err(|_| NameRefusal::NotOurs)?;
-        if name.iter_rdn().next().is_none() {
+        let values = SubjectValues::read(der).map_err(|_| NameRefusal::NotOurs)?;
+        if values.is_empty() {
             return Err(NameRefusal::Empty);
         }
-        let common_name = super::subject::SubjectValues::read(der)
-            .ok()
-            .and_then(|it| it.common_name().ok().flatten());
+        let common_name = values.common_name().ok().flatten();
+        let label = common_name.or_else(|| subject::text(der));
         Ok(Subject::Kept(KeptName {
             der: der.into(),
-            label: common_name.unwrap_or_else(|| name.to_string()),
+            label: label.ok_or(NameRefusal::NotOurs)?,
         }))
     }
 

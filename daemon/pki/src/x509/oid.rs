@@ -2,6 +2,7 @@
 
 use der::asn1::ObjectIdentifier;
 use der::oid::db::DB;
+use num_bigint::BigUint;
 
 const fn oid(dotted: &str) -> ObjectIdentifier {
     ObjectIdentifier::new_unwrap(dotted)
@@ -12,11 +13,64 @@ pub(super) fn parse(dotted: &str) -> Option<ObjectIdentifier> {
     ObjectIdentifier::new(dotted).ok()
 }
 
+/// Longest contents of an identifier that are written in numbers, in octets.
+const SHOWN_OCTETS_MAX: usize = 128;
+
+/// Names of what no certificate here may have, which the data base of `der` lacks.
+const FOREIGN_NAMES: [(ObjectIdentifier, &str); 3] = [
+    (oid("1.2.840.10045.4.1"), "ecdsa-with-SHA1"),
+    (oid("1.3.132.0.10"), "secp256k1"),
+    (oid("1.3.132.1.12"), "id-ecDH"),
+];
+
 /// Returns the name by which operators know an object, or its number if it has none.
 pub(super) fn name_of(object: ObjectIdentifier) -> String {
-    DB.find_names_for_oid(object)
+    name_of_octets(object.as_bytes())
+}
+
+/// Returns the same of an identifier's contents. Its numbers may be of any size: those of a UUID
+/// have 128 bits (X.667).
+pub(super) fn name_of_octets(contents: &[u8]) -> String {
+    known_name(contents).map_or_else(|| numbers(contents), str::to_owned)
+}
+
+/// Returns the name of an object, if it has one.
+pub(super) fn known_name(contents: &[u8]) -> Option<&'static str> {
+    let object = ObjectIdentifier::from_bytes(contents).ok()?;
+    let foreign = FOREIGN_NAMES.iter().find(|(known, _)| *known == object);
+    let known = DB.find_names_for_oid(object);
+    known
         .min_by_key(|name| name.len())
-        .map_or_else(|| object.to_string(), str::to_owned)
+        .or(foreign.map(|it| it.1))
+}
+
+/// Returns true if these are the contents of an identifier (X.690 8.19): each number ends.
+pub(super) fn is_identifier(contents: &[u8]) -> bool {
+    contents.last().is_some_and(|octet| *octet < 0x80)
+}
+
+/// Writes the contents of an identifier in numbers and dots (X.690 8.19).
+fn numbers(contents: &[u8]) -> String {
+    if contents.len() > SHOWN_OCTETS_MAX {
+        return format!("{}…", hex::encode(&contents[..SHOWN_OCTETS_MAX]));
+    }
+    let mut numbers = Vec::new();
+    let mut number = BigUint::ZERO;
+    for octet in contents {
+        number = (number << 7_u8) + (octet & 0x7f);
+        if *octet < 0x80 {
+            numbers.push(std::mem::take(&mut number));
+        }
+    }
+    // The first one holds two.
+    let Some((both, rest)) = numbers.split_first() else {
+        return hex::encode(contents);
+    };
+    let first = (both / 40_u8).min(BigUint::from(2_u8));
+    let second = both - &first * 40_u8;
+    let all = [&first, &second].into_iter().chain(rest);
+    let all: Vec<String> = all.map(ToString::to_string).collect();
+    all.join(".")
 }
 
 // Keys: RFC 3279, RFC 5480, RFC 8410.
@@ -97,3 +151,31 @@ pub(super) const OCSP_NO_CHECK: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1.5");
 pub(super) const HARDWARE_MODULE_NAME: ObjectIdentifier = oid("1.3.6.1.5.5.7.8.4");
 pub(super) const OCSP: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1");
 pub(super) const CA_ISSUERS: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.2");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_size_are_written() {
+        for (contents, shown) in [
+            ("2a0304", "1.2.3.4"),
+            ("7f", "2.47"),
+            ("06092a", "0.6.9.42"),
+            // UUID, X.667 A.4 of f81d4fae-7dec-11d0-a765-00a0c91e6bf6.
+            (
+                "6983f09da7ebcfdee0c7a1a7b2c0948cc8f9d776",
+                "2.25.329800735698586629295641978511506172918",
+            ),
+            ("2b06010401a4e5c0ad6a", "1.3.6.1.4.1.9876543210"),
+        ] {
+            let contents = hex::decode(contents).expect("is hex");
+            assert!(is_identifier(&contents));
+            assert_eq!(numbers(&contents), shown);
+        }
+        assert_eq!(name_of_octets(COMMON_NAME.as_bytes()), "cn");
+        assert_eq!(name_of(oid("1.2.840.10045.4.1")), "ecdsa-with-SHA1");
+        assert!(numbers(&[0x81; 200]).len() < 300);
+        assert!(!is_identifier(&[0x81]) && !is_identifier(&[]));
+    }
+}

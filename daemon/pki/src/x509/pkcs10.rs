@@ -4,15 +4,17 @@
 //! field, because the sender cannot see how a request is encoded.
 
 use super::csr::CsrRefusal;
-use super::oid;
+use super::extension::Extension;
+use super::other_file::OtherFile;
 use super::subject::SubjectValues;
 use super::wire::{Element, elements};
+use super::{ber, oid};
 use der::asn1::{BitStringRef, ObjectIdentifier};
 use der::{Decode, ErrorKind, Length, Reader, SliceReader};
 use spki::AlgorithmIdentifierRef;
-use x509_cert::ext::Extension;
 
 const INTEGER: u8 = 0x02;
+const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 /// `[0]`, the attributes of a request and the version of a certificate.
@@ -29,8 +31,8 @@ pub(super) struct Fields<'a> {
     pub(super) signed: &'a [u8],
     pub(super) subject: SubjectValues,
     pub(super) spki: &'a [u8],
-    /// The extensions of every attribute, in their order.
-    pub(super) extensions: Vec<Extension>,
+    /// The requested extensions of every attribute, in their order.
+    pub(super) extensions: Vec<Extension<'a>>,
     pub(super) algorithm: AlgorithmIdentifierRef<'a>,
     /// `None` if it does not fill its octets, as every signature does.
     pub(super) signature: Option<&'a [u8]>,
@@ -42,21 +44,21 @@ impl<'a> Fields<'a> {
         let damaged = |field: &'static str| move |error: der::Error| refusal(&error, field);
         let parts = elements(whole(der)?).map_err(damaged("form"))?;
         let [info, algorithm, signature] = parts[..] else {
-            return Err(not_a_request());
+            return Err(not_a_request(der));
         };
         if info.tag != SEQUENCE {
-            return Err(not_a_request());
+            return Err(not_a_request(der));
         }
         let info_fields = elements(info.value).map_err(damaged("form"))?;
         let (subject, spki, attributes) = match info_fields[..] {
             // A certificate begins with `[0]`.
-            [] | [Element { tag: FIRST, .. }, ..] => return Err(not_a_request()),
+            [] | [Element { tag: FIRST, .. }, ..] => return Err(not_a_request(der)),
             [version, ref rest @ ..] => {
                 check_version(version)?;
                 match *rest {
                     [subject, spki] => (subject, spki, None),
                     [subject, spki, attributes] => (subject, spki, Some(attributes)),
-                    _ => return Err(not_a_request()),
+                    _ => return Err(not_a_request(der)),
                 }
             }
         };
@@ -77,7 +79,7 @@ impl<'a> Fields<'a> {
 /// behind it.
 fn whole(der: &[u8]) -> Result<&[u8], CsrRefusal> {
     if der.first() != Some(&SEQUENCE) {
-        return Err(not_a_request());
+        return Err(not_a_request(der));
     }
     let mut reader = SliceReader::new(der).map_err(|error| refusal(&error, "form"))?;
     let length = reader
@@ -118,7 +120,7 @@ fn check_version(version: Element<'_>) -> Result<(), CsrRefusal> {
 
 /// Returns the requested extensions of all attributes. RFC 2985 5.4.2 has one attribute with one
 /// value; which of several holds is for the reader of an extension to decide.
-fn extensions(attributes: Element<'_>) -> Result<Vec<Extension>, CsrRefusal> {
+fn extensions(attributes: Element<'_>) -> Result<Vec<Extension<'_>>, CsrRefusal> {
     let damaged = |error: der::Error| refusal(&error, "attributes");
     let no_attributes = || CsrRefusal::damaged("attributes");
     if attributes.tag != FIRST {
@@ -131,12 +133,15 @@ fn extensions(attributes: Element<'_>) -> Result<Vec<Extension>, CsrRefusal> {
         else {
             return Err(no_attributes());
         };
-        let kind = ObjectIdentifier::from_der(kind.whole).map_err(damaged)?;
-        if !EXTENSION_REQUESTS.contains(&kind) {
+        if kind.tag != OBJECT_IDENTIFIER {
+            return Err(no_attributes());
+        }
+        let is_request = |it: &ObjectIdentifier| it.as_bytes() == kind.value;
+        if !EXTENSION_REQUESTS.iter().any(is_request) {
             continue;
         }
         for value in elements(values.value).map_err(damaged)? {
-            let extensions: Vec<Extension> = Decode::from_der(value.whole)
+            let extensions = Extension::read_list(value.whole)
                 .map_err(|error| refusal(&error, "requested extensions"))?;
             found.extend(extensions);
         }
@@ -155,8 +160,27 @@ pub(super) fn refusal(error: &der::Error, field: &'static str) -> CsrRefusal {
     }
 }
 
-fn not_a_request() -> CsrRefusal {
-    CsrRefusal::Malformed(
-        "it is no PKCS #10 certification request; make one with `openssl req -new -key KEY`".into(),
-    )
+/// Names what the sender has sent instead. A private key must not be sent again.
+fn not_a_request(der: &[u8]) -> CsrRefusal {
+    let element = ber::Element::first(der).map(|(element, _)| element);
+    let is_signed_data = |it: ber::Element<'_>| {
+        let kind = it.first_child();
+        kind.is_some_and(|it| it.is_identifier() && it.contents == oid::SIGNED_DATA.as_bytes())
+    };
+    let reason = match element.map(|it| (OtherFile::of_der(it), is_signed_data(it))) {
+        Some((OtherFile::PrivateKey, _)) => {
+            "it is a private key, which must stay where it is; keep it secret, and send the request \
+             that is made with it"
+        }
+        Some((OtherFile::PublicKey, _)) => {
+            "it is a public key alone; send a request, which proves that its sender has the private \
+             key"
+        }
+        Some((_, true)) => {
+            "it is a CMC request (PKCS #7); send one of PKCS #10 (certreq: RequestType = PKCS10 in \
+             the INF file)"
+        }
+        _ => "it is no PKCS #10 certification request; make one with `openssl req -new -key KEY`",
+    };
+    CsrRefusal::Malformed(reason.to_owned())
 }

@@ -5,13 +5,10 @@
 //! and only what is read counts.
 
 use super::ber::{BIT_STRING, Element, INTEGER, OCTET_STRING, SEQUENCE, context};
+use super::extension::Extension;
 use super::name_constraints::NameConstraints;
 use super::oid;
-use der::Decode;
 use der::asn1::ObjectIdentifier;
-use x509_cert::ext::Extension;
-use x509_cert::name::Name;
-use x509_cert::time::Validity;
 
 const BOOLEAN: u8 = 0x01;
 /// `keyIdentifier` and `authorityCertSerialNumber` (RFC 5280 4.2.1.1).
@@ -60,8 +57,8 @@ impl ReadExtensions {
     /// Reads those of the certificate of `subject`. Fails with the name of an extension that cannot
     /// be read, or is there twice.
     pub(super) fn read(
-        extensions: &[Extension],
-        subject: &Name,
+        extensions: &[Extension<'_>],
+        subject: &str,
     ) -> Result<ReadExtensions, &'static str> {
         let subject_key = value_of(extensions, oid::SUBJECT_KEY_IDENTIFIER, OCTET_STRING)
             .map_err(|()| "subject key identifier")?;
@@ -74,28 +71,27 @@ impl ReadExtensions {
             .map_err(|()| "name constraints")?;
         let critical = extensions
             .iter()
-            .any(|it| it.extn_id == oid::NAME_CONSTRAINTS && it.critical);
+            .any(|it| it.is(oid::NAME_CONSTRAINTS) && it.critical);
         Ok(ReadExtensions {
             subject_key_identifier: subject_key.map(|it| it.contents.to_vec()),
             authority_key: authority_key.map(AuthorityKey::read).unwrap_or_default(),
             basic_constraints: constraints.map(BasicConstraints::read),
             key_usage: usage.map(KeyUsage::read),
-            name_constraints: names
-                .map(|it| NameConstraints::read(it.whole, critical, &subject.to_string())),
+            name_constraints: names.map(|it| NameConstraints::read(it.whole, critical, subject)),
         })
     }
 }
 
 /// Returns the value of extension `id`. Two of them are an error (RFC 5280 4.2).
-fn value_of(
-    extensions: &[Extension],
+fn value_of<'a>(
+    extensions: &[Extension<'a>],
     id: ObjectIdentifier,
     tag: u8,
-) -> Result<Option<Element<'_>>, ()> {
-    let mut with_id = extensions.iter().filter(|it| it.extn_id == id);
+) -> Result<Option<Element<'a>>, ()> {
+    let mut with_id = extensions.iter().filter(|it| it.is(id));
     match (with_id.next(), with_id.next()) {
         (None, _) => Ok(None),
-        (Some(extension), None) => match Element::first(extension.extn_value.as_bytes()) {
+        (Some(extension), None) => match Element::first(extension.value) {
             Some((value, [])) if value.tag == tag => Ok(Some(value)),
             _ => Err(()),
         },
@@ -143,44 +139,5 @@ impl KeyUsage {
             key_cert_sign: bits & KEY_CERT_SIGN != 0,
             crl_sign: bits & CRL_SIGN != 0,
         }
-    }
-}
-
-/// Says which field of a certificate cannot be read.
-pub(super) fn unreadable(der: &[u8]) -> String {
-    let field = unreadable_field(der).unwrap_or("signature");
-    format!(
-        "its {field} is not encoded as RFC 5280 prescribes; `openssl x509 -in FILE -noout -text` may \
-         show it, and only its issuer can mend that, with another certificate"
-    )
-}
-
-fn unreadable_field(der: &[u8]) -> Option<&'static str> {
-    let Some((certificate, [])) = Element::first(der) else {
-        return Some("end");
-    };
-    let signed = certificate.first_child()?;
-    let mut fields = signed.children().filter(|it| it.tag != context(0));
-    let serial = fields.next().filter(|it| it.tag == INTEGER);
-    let _algorithm = fields.next();
-    let issuer = fields.next().filter(|it| Name::from_der(it.whole).is_ok());
-    let validity = fields.next();
-    let validity = validity
-        .filter(|it| Validity::<x509_cert::certificate::Rfc5280>::from_der(it.whole).is_ok());
-    let subject = fields.next().filter(|it| Name::from_der(it.whole).is_ok());
-    for (name, field) in [
-        ("serial number", serial),
-        ("issuer", issuer),
-        ("validity", validity),
-        ("subject", subject),
-    ] {
-        if field.is_none() {
-            return Some(name);
-        }
-    }
-    let extensions = signed.child(context(3))?;
-    match Vec::<Extension>::from_der(extensions.contents) {
-        Ok(extensions) => ReadExtensions::read(&extensions, &Name::default()).err(),
-        Err(_) => Some("list of extensions"),
     }
 }

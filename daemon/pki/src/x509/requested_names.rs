@@ -6,16 +6,15 @@
 use super::alternative_name::AlternativeName;
 use super::certificate::Certificate;
 use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
+use super::extension::Extension;
 use super::name::AttributeKind;
+use super::oid;
 use super::pkcs10::{self, Fields};
 use super::profile::{ExtendedKeyUsage, Profile, SubjectAlternativeNames};
 use super::san::{NAMES_MAX, NameKind, SubjectAlternativeName};
 use super::subject::SubjectValues;
 use super::template::Values;
-use super::{oid, wire};
 use crate::der_bytes::Der;
-use der::Decode;
-use x509_cert::ext::Extension;
 
 /// Most names that are listed as left out.
 const LISTED_MAX: usize = 32;
@@ -59,7 +58,7 @@ impl UnprovenCsr {
 impl RequestedNames {
     pub(super) fn read(
         subject: SubjectValues,
-        extensions: &[Extension],
+        extensions: &[Extension<'_>],
     ) -> Result<RequestedNames, CsrRefusal> {
         let common_name = subject.common_name()?;
         Self::with_common_name(subject, common_name, extensions)
@@ -69,12 +68,12 @@ impl RequestedNames {
     fn with_common_name(
         subject: SubjectValues,
         common_name: Option<String>,
-        extensions: &[Extension],
+        extensions: &[Extension<'_>],
     ) -> der::Result<RequestedNames> {
         let mut lists: Vec<&[u8]> = extensions
             .iter()
-            .filter(|extension| extension.extn_id == oid::SUBJECT_ALT_NAME)
-            .map(|extension| extension.extn_value.as_bytes())
+            .filter(|extension| extension.is(oid::SUBJECT_ALT_NAME))
+            .map(|extension| extension.value)
             .collect();
         lists.dedup();
         let mut alternative = Vec::new();
@@ -104,9 +103,8 @@ impl RequestedNames {
     /// The names of a certificate.
     fn of(certificate: &Certificate) -> der::Result<RequestedNames> {
         let subject = SubjectValues::read(certificate.subject_der())?;
-        let tbs = wire::TbsCertificate::from_der(certificate.tbs_bytes())?;
         let common_name = certificate.common_name();
-        Self::with_common_name(subject, common_name, &tbs.extensions.unwrap_or_default())
+        Self::with_common_name(subject, common_name, &certificate.all_extensions())
     }
 
     /// The one common name of the subject.

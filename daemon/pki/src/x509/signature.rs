@@ -7,8 +7,8 @@ use super::key::{KeyType, PublicKey};
 use super::oid;
 use aws_lc_rs::signature as verification;
 use aws_lc_rs::signature::{RsaParameters, RsaPssSaltLength, VerificationAlgorithm};
-use der::Sequence;
-use der::asn1::{AnyRef, ObjectIdentifier};
+use der::asn1::{AnyRef, ObjectIdentifier, UintRef};
+use der::{Decode, Sequence};
 use spki::AlgorithmIdentifierRef;
 
 /// The reason why a signature is refused.
@@ -17,6 +17,9 @@ pub enum SignatureRefusal {
     /// The algorithm is not listed, or does not match the key type. Names it, and a remedy.
     #[error("it is signed with {0}")]
     UnsupportedAlgorithm(String),
+    /// The signature has another form than its algorithm has. Says which, and a remedy.
+    #[error("the signature {0}")]
+    Form(&'static str),
     /// The key did not make this signature over these bytes.
     #[error("the signature does not match the public key")]
     Mismatch,
@@ -38,9 +41,41 @@ pub(super) fn verify(
         key.verify_with(verifier, message, signature)
     };
     if verified {
-        Ok(())
+        return Ok(());
+    }
+    let misform = key
+        .key_type()
+        .is_ecdsa()
+        .then(|| ecdsa_misform(key, signature));
+    Err(misform
+        .flatten()
+        .map_or(SignatureRefusal::Mismatch, SignatureRefusal::Form))
+}
+
+/// `Ecdsa-Sig-Value` (RFC 3279 2.2.3).
+#[derive(Sequence)]
+struct EcdsaNumbers<'a> {
+    r: UintRef<'a>,
+    s: UintRef<'a>,
+}
+
+/// Says what is wrong with the form of an ECDSA signature, if something is: programs on
+/// microcontrollers often put it together themselves.
+fn ecdsa_misform(key: &PublicKey, signature: &[u8]) -> Option<&'static str> {
+    // The key is an uncompressed point: one octet, and two numbers.
+    let bare_length = key.key_bits().len() - 1;
+    if EcdsaNumbers::from_der(signature).is_ok() {
+        None
+    } else if signature.len() == bare_length {
+        Some(
+            "is two numbers one behind the other, as JWT and secure elements write it, where requests \
+             and certificates have them in the form of RFC 3279, 2.2.3; have a library convert it",
+        )
     } else {
-        Err(SignatureRefusal::Mismatch)
+        Some(
+            "is not in the form of RFC 3279, 2.2.3: one of its two numbers is negative or has needless \
+             zeros in front, or something follows them; have a library write it",
+        )
     }
 }
 

@@ -8,6 +8,7 @@ use super::wire::{Element, elements};
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Tag};
 use std::fmt;
+use x509_cert::name::Name;
 
 /// Identifier octets of string types (X.680 8.6).
 pub(super) const UTF8_STRING: u8 = 0x0c;
@@ -19,6 +20,7 @@ pub(super) const VISIBLE_STRING: u8 = 0x1a;
 pub(super) const UNIVERSAL_STRING: u8 = 0x1c;
 pub(super) const BMP_STRING: u8 = 0x1e;
 
+const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 
@@ -29,7 +31,8 @@ pub(super) struct SubjectValues(Vec<Vec<Attribute>>);
 /// One attribute. The string type of its value does not count, because libraries differ in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Attribute {
-    kind: ObjectIdentifier,
+    /// The contents of its identifier.
+    kind: Vec<u8>,
     value: Value,
 }
 
@@ -72,7 +75,7 @@ impl SubjectValues {
 
     /// Returns the text of the attribute of this type, if the subject has it once.
     pub(super) fn text_of(&self, kind: ObjectIdentifier) -> Option<&str> {
-        let mut values = self.iter().filter(|it| it.kind == kind);
+        let mut values = self.iter().filter(|it| it.kind == kind.as_bytes());
         match (values.next().map(|it| &it.value), values.next()) {
             (Some(Value::Text(text)), None) => Some(text),
             _ => None,
@@ -84,14 +87,62 @@ impl SubjectValues {
         self.iter().filter(|it| !it.is_common_name())
     }
 
+    /// Returns true if there is no relative distinguished name.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Attribute> {
         self.0.iter().flatten()
     }
 }
 
+/// Returns a DER `Name` as text (RFC 4514). Values of string types that RFC 4514 leaves as octets
+/// are text, too.
+pub(super) fn text(der: &[u8]) -> Option<String> {
+    if let Ok(name) = Name::from_der(der) {
+        let text = name.to_string();
+        // Of a value that it does not read it shows the octets.
+        if !text.contains("=#") {
+            return Some(text);
+        }
+    }
+    let sets = SubjectValues::read(der).ok()?.0;
+    let sets = sets.iter().rev().map(|set| {
+        let attributes: Vec<String> = set.iter().map(Attribute::escaped).collect();
+        attributes.join("+")
+    });
+    Some(sets.collect::<Vec<String>>().join(","))
+}
+
 impl Attribute {
+    /// RFC 4514 2.4, with a replacement for characters that are not shown.
+    fn escaped(&self) -> String {
+        let kind = oid::known_name(&self.kind).map(str::to_ascii_uppercase);
+        let kind = kind.unwrap_or_else(|| oid::name_of_octets(&self.kind));
+        let value = match &self.value {
+            Value::Other(octets) => format!("#{}", hex::encode(octets)),
+            Value::Text(text) => {
+                let mut escaped = String::new();
+                for character in text.chars() {
+                    if matches!(character, '"' | '+' | ',' | ';' | '<' | '>' | '\\') {
+                        escaped.push('\\');
+                    }
+                    let is_shown = !character.is_control();
+                    escaped.push(if is_shown {
+                        character
+                    } else {
+                        char::REPLACEMENT_CHARACTER
+                    });
+                }
+                escaped
+            }
+        };
+        format!("{kind}={value}")
+    }
+
     fn is_common_name(&self) -> bool {
-        self.kind == oid::COMMON_NAME
+        self.kind == oid::COMMON_NAME.as_bytes()
     }
 }
 
@@ -99,7 +150,7 @@ impl Attribute {
 impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The names are those of LDAP, which ignores case.
-        match oid::name_of(self.kind) {
+        match oid::name_of_octets(&self.kind) {
             short if short.len() <= 2 => write!(f, "{}=", short.to_ascii_uppercase())?,
             name => write!(f, "{name}=")?,
         }
@@ -119,13 +170,22 @@ fn read_attributes(set: Element<'_>) -> der::Result<Vec<Attribute>> {
                 return Err(Tag::Sequence.value_error().into());
             };
             Ok(Attribute {
-                kind: ObjectIdentifier::from_der(kind.whole)?,
+                kind: identifier(kind)?.to_vec(),
                 value: Value::of(value),
             })
         })
         .collect::<der::Result<Vec<_>>>()?;
     attributes.sort();
     Ok(attributes)
+}
+
+fn identifier(element: Element<'_>) -> der::Result<&[u8]> {
+    let contents = contents(element, OBJECT_IDENTIFIER)?;
+    if oid::is_identifier(contents) {
+        Ok(contents)
+    } else {
+        Err(Tag::ObjectIdentifier.value_error().into())
+    }
 }
 
 fn contents(element: Element<'_>, tag: u8) -> der::Result<&[u8]> {

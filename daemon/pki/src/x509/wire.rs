@@ -3,8 +3,8 @@
 //! The structures of x509-cert have private fields and encode names again. Here names, keys and
 //! algorithms stay undecoded, so they keep their bytes. (DER has one encoding of a value's header.)
 
-use der::asn1::{AnyRef, BitStringRef, Int, ObjectIdentifier};
-use der::{Decode, ErrorKind, Length, Reader, Sequence, SliceReader, Tag};
+use der::asn1::{AnyRef, BitStringRef, Int};
+use der::{Decode, ErrorKind, Length, Reader, Sequence, SliceReader};
 use x509_cert::certificate::Version;
 use x509_cert::ext::Extension;
 use x509_cert::time::{Time, Validity};
@@ -57,21 +57,6 @@ pub(super) struct RevokedCertificate {
     pub(super) serial_number: Int,
     pub(super) revocation_date: Time,
     pub(super) extensions: Option<Vec<Extension>>,
-}
-
-/// Returns the decoded value of extension `id`. Two of them are an error (RFC 5280 4.2).
-pub(super) fn extension<'a, T: Decode<'a, Error = der::Error>>(
-    extensions: &'a [Extension],
-    id: ObjectIdentifier,
-) -> der::Result<Option<T>> {
-    let mut with_id = extensions
-        .iter()
-        .filter(|extension| extension.extn_id == id);
-    match (with_id.next(), with_id.next()) {
-        (None, _) => Ok(None),
-        (Some(extension), None) => T::from_der(extension.extn_value.as_bytes()).map(Some),
-        (Some(_), Some(_)) => Err(Tag::ObjectIdentifier.value_error().into()),
-    }
 }
 
 /// One value with its header, of whatever tag. The tags of `der` lack UniversalString.

@@ -27,9 +27,9 @@ use std::sync::LazyLock;
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/cases/csr");
 
 const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
+pub(super) const SET: u8 = 0x31;
 const ATTRIBUTES: u8 = 0xa0;
-const ECDSA_SHA256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+pub(super) const ECDSA_SHA256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
 const NULL: &[u8] = b"\x05\x00";
 const COMMON_NAME: &[u8] = b"\x06\x03\x55\x04\x03";
 
@@ -38,7 +38,7 @@ fn file(name: &str) -> Vec<u8> {
 }
 
 /// Tag, length, contents.
-fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
+pub(super) fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
     let length = contents.len();
     let low = |shift: usize| u8::try_from(length >> shift & 0xff).expect("is an octet");
     let header = match length {
@@ -49,22 +49,35 @@ fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
     [header, contents.to_vec()].concat()
 }
 
-fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tlv(SEQUENCE, &parts.concat())
 }
 
-fn identifier(dotted: &str) -> Vec<u8> {
+pub(super) fn identifier(dotted: &str) -> Vec<u8> {
     ObjectIdentifier::new_unwrap(dotted)
         .to_der()
         .expect("encodes")
 }
 
-static KEY: LazyLock<SoftwareKey> = LazyLock::new(|| SoftwareKey::generate(KeyType::P256));
+/// Identifiers whose numbers are beyond what libraries count to: that of a UUID (X.667), and a long
+/// one.
+pub(super) fn long_identifiers() -> [Vec<u8>; 3] {
+    let uuid = "6983f09da7ebcfdee0c7a1a7b2c0948cc8f9d776";
+    let long = [&[0x2b, 6, 1, 4, 1][..], &[0x83, 0xf4, 0x48].repeat(12)].concat();
+    let wide = "2b06010401a4e5c0ad6a";
+    let of_hex = |it| hex::decode(it).expect("is hex");
+    [of_hex(uuid), long, of_hex(wide)].map(|contents| tlv(6, &contents))
+}
+
+pub(super) static KEY: LazyLock<SoftwareKey> =
+    LazyLock::new(|| SoftwareKey::generate(KeyType::P256));
 
 /// A request for `device-7`, to be changed before it is signed.
 struct Draft {
     version: Vec<u8>,
     common_name: (u8, Vec<u8>),
+    /// More sets of the subject.
+    more_names: Vec<u8>,
     /// The whole field, or nothing.
     attributes: Vec<u8>,
     algorithm: Vec<u8>,
@@ -75,6 +88,7 @@ impl Default for Draft {
         Draft {
             version: tlv(2, &[0]),
             common_name: (0x0c, b"device-7".to_vec()),
+            more_names: Vec::new(),
             attributes: tlv(ATTRIBUTES, &[]),
             algorithm: sequence(&[ECDSA_SHA256]),
         }
@@ -84,7 +98,8 @@ impl Default for Draft {
 impl Draft {
     fn info(&self, spki: &[u8]) -> Vec<u8> {
         let name = tlv(self.common_name.0, &self.common_name.1);
-        let subject = sequence(&[&tlv(SET, &sequence(&[COMMON_NAME, &name]))]);
+        let common_name = tlv(SET, &sequence(&[COMMON_NAME, &name]));
+        let subject = sequence(&[&common_name, &self.more_names]);
         sequence(&[&self.version, &subject, spki, &self.attributes])
     }
 
@@ -263,5 +278,78 @@ fn a_version_other_than_0_is_refused_by_that_word() {
             ..Draft::default()
         };
         refused(&draft.der(), Code::CsrMalformed, words);
+    }
+}
+
+/// Attributes, names and extensions of an organisation's own are left out, by any identifier.
+#[test]
+fn identifiers_of_every_size_are_taken() {
+    for id in long_identifiers() {
+        let text = tlv(0x0c, b"x");
+        let attribute = sequence(&[&id, &tlv(SET, &text)]);
+        let extension = sequence(&[&id, &tlv(4, &text)]);
+        let with_extensions = Draft::with_attributes(&[(
+            RFC,
+            &[&extensions(&[&extension, &san(&[&dns("gate.example")])])],
+        )]);
+        let server_names = certified(&with_extensions.der(), &server());
+        assert_eq!(server_names, Ok(vec!["DNS:gate.example".to_owned()]));
+        for draft in [
+            with_extensions,
+            Draft {
+                attributes: tlv(ATTRIBUTES, &attribute),
+                ..Draft::default()
+            },
+            Draft {
+                more_names: tlv(SET, &sequence(&[&id, &text])),
+                ..Draft::default()
+            },
+        ] {
+            let csr = Csr::parse(&draft.der()).expect("is a request");
+            assert_eq!(csr.common_name(), Some("device-7"));
+            let left_out = dropped(&draft.der());
+            assert!(left_out.iter().all(|it| !it.contains('#')), "{left_out:?}");
+        }
+    }
+    let uuid = Draft {
+        more_names: tlv(SET, &sequence(&[&long_identifiers()[0], &tlv(0x0c, b"x")])),
+        ..Draft::default()
+    };
+    let shown = "2.25.329800735698586629295641978511506172918=x";
+    assert_eq!(dropped(&uuid.der()), [shown]);
+}
+
+/// `critical` has two values. Readers of BER take others for TRUE.
+#[test]
+fn extensions_of_another_form_are_refused() {
+    let part = |more: &[u8]| sequence(&[&identifier("1.2.3"), more, &tlv(4, b"x")]);
+    for good in [part(&[]), part(b"\x01\x01\xff"), part(b"\x01\x01\x00")] {
+        let draft = Draft::with_attributes(&[(RFC, &[&extensions(&[&good])])]);
+        assert!(Csr::parse(&draft.der()).is_ok());
+    }
+    let damaged = "damaged in its requested extensions";
+    for (bad, code, words) in [
+        (
+            part(b"\x01\x01\x01"),
+            Code::CsrNotCanonical,
+            "as PKCS #10 prescribes",
+        ),
+        (part(b"\x01\x00"), Code::CsrMalformed, damaged),
+        (part(b"\x02\x01\x00"), Code::CsrMalformed, damaged),
+        (part(&tlv(4, b"y").repeat(2)), Code::CsrMalformed, damaged),
+        (
+            sequence(&[&identifier("1.2.3"), &sequence(&[])]),
+            Code::CsrMalformed,
+            damaged,
+        ),
+        (
+            sequence(&[&tlv(6, &[0x81]), &tlv(4, b"x")]),
+            Code::CsrMalformed,
+            damaged,
+        ),
+        (tlv(SET, &part(&[])[2..]), Code::CsrMalformed, damaged),
+    ] {
+        let draft = Draft::with_attributes(&[(RFC, &[&extensions(&[&bad])])]);
+        refused(&draft.der(), code, words);
     }
 }

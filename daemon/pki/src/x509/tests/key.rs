@@ -74,14 +74,16 @@ fn points_off_the_curve_compressed_or_cut_are_refused() {
     *off_curve.last_mut().expect("is not empty") ^= 1;
     assert!(matches!(refusal(&off_curve), KeyRefusal::Malformed(_)));
     let mut odd_form = spki.clone();
-    odd_form[point] = 0x06;
+    odd_form[point] = 0x05;
     assert!(matches!(refusal(&odd_form), KeyRefusal::Malformed(_)));
-    let mut compressed = spki.clone();
-    compressed[point] = 0x02;
-    assert!(matches!(
-        refusal(&compressed),
-        KeyRefusal::UnsupportedKey(_)
-    ));
+    for form in [0x02, 0x03, 0x06, 0x07] {
+        let mut other_form = spki.clone();
+        other_form[point] = form;
+        assert!(matches!(
+            refusal(&other_form),
+            KeyRefusal::UnsupportedKey(_)
+        ));
+    }
     assert!(matches!(
         refusal(&spki[..spki.len() - 1]),
         KeyRefusal::Malformed(_)

@@ -5,6 +5,7 @@ mod certificate;
 mod chain;
 mod crl;
 mod csr;
+mod field_certificate;
 mod field_csr;
 mod kept_name;
 mod key;

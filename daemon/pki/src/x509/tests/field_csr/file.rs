@@ -41,7 +41,15 @@ fn a_request_is_read_from_every_kind_of_file() {
         URL_SAFE.encode(&der).into_bytes(),
         base64.trim_end_matches('=').as_bytes().to_vec(),
         format!(" \t\r\n{base64}\n\n").into_bytes(),
+        // The end of a string in C, and the rest of its buffer.
+        format!("{pem}\0").into_bytes(),
+        format!("{pem}{}", "\0".repeat(900)).into_bytes(),
+        format!("{base64}\0\0").into_bytes(),
+        [b"\xff\xfe", &low(&pem)[..], &[0, 0]].concat(),
         STANDARD.encode(&pem).into_bytes(),
+        STANDARD
+            .encode([b"Anfrage M\xfcller\n", pem.as_bytes()].concat())
+            .into_bytes(),
         STANDARD
             .encode([b"\xff\xfe", &low(&pem)[..]].concat())
             .into_bytes(),
@@ -63,6 +71,13 @@ fn what_is_wrong_with_a_file_is_named() {
     let certificate = CertificateParams::default()
         .self_signed(&KeyPair::generate().expect("makes a key"))
         .expect("makes a certificate");
+    let private_key = KeyPair::generate().expect("makes a key").serialize_der();
+    // As `certreq` of Windows wraps a request, without the parts that do not matter here.
+    let signed_data = sequence(&[&tlv(2, &[3]), &tlv(SET, &[]), &sequence(&[&der])]);
+    let cmc = sequence(&[
+        &identifier("1.2.840.113549.1.7.2"),
+        &tlv(0xa0, &signed_data),
+    ]);
     for (bytes, words) in [
         (Vec::new(), "it is empty"),
         (b"\xef\xbb\xbf\n".to_vec(), "it is empty"),
@@ -91,6 +106,28 @@ fn what_is_wrong_with_a_file_is_named() {
             "it holds EC PRIVATE KEY, and no",
         ),
         (certificate.der().to_vec(), "no PKCS #10"),
+        (
+            hex::encode(&der).into_bytes(),
+            "written in hexadecimal digits",
+        ),
+        (
+            format!("{}\n", hex::encode_upper(&der)).into_bytes(),
+            "written in hexadecimal digits",
+        ),
+        (STANDARD.encode([0xff; 99]).into_bytes(), "holds no request"),
+        (private_key.clone(), "which must stay where it is"),
+        (
+            STANDARD.encode(&private_key).into_bytes(),
+            "which must stay where it is",
+        ),
+        (
+            SoftwareKey::generate(KeyType::Rsa2048).spki_der(),
+            "a public key alone",
+        ),
+        (
+            pem::encode("NEW CERTIFICATE REQUEST", &cmc).into_bytes(),
+            "RequestType = PKCS10",
+        ),
         (
             pem.replace('\n', "\\n").into_bytes(),
             "the character '\\\\'",

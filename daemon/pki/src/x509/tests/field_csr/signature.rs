@@ -140,6 +140,42 @@ fn what_is_wrong_with_a_pss_signature_is_named() {
     }
 }
 
+/// Programs on microcontrollers put signatures together by hand.
+#[test]
+fn what_is_wrong_with_the_form_of_a_signature_is_named() {
+    let draft = Draft::default();
+    let info = draft.info(&KEY.spki_der());
+    // A signature with numbers of which each begins with a one.
+    let (good, r, s) = loop {
+        let good = KEY.sign(&info);
+        if let [0x30, 0x46, 2, 33, 0, rest @ ..] = &good[..] {
+            break (good.clone(), rest[..32].to_vec(), rest[35..].to_vec());
+        }
+    };
+    let number = |prefix: &[u8], octets: &[u8]| tlv(2, &[prefix, octets].concat());
+    let signed = |signature: &[u8]| draft.with_signature(&info, signature);
+    let pair = |prefix: &[u8]| sequence(&[&number(prefix, &r), &number(prefix, &s)]);
+    assert!(Csr::parse(&signed(&pair(&[0]))).is_ok());
+    let bare = [&r[..], &s].concat();
+    refused(
+        &signed(&bare),
+        Code::CsrBadSignature,
+        "two numbers one behind the other",
+    );
+    for other in [
+        pair(&[]),
+        pair(&[0, 0]),
+        [&good[..], &[0, 0, 0]].concat(),
+        tlv(4, &good),
+        Vec::new(),
+        [&bare[..], &[0]].concat(),
+    ] {
+        refused(&signed(&other), Code::CsrBadSignature, "negative or has");
+    }
+    let others = KEY.sign(b"something else");
+    refused(&signed(&others), Code::CsrBadSignature, "does not match");
+}
+
 #[test]
 fn what_is_wrong_with_a_key_is_named() {
     let refusal = |spki: &[u8]| {
@@ -154,6 +190,16 @@ fn what_is_wrong_with_a_key_is_named() {
     let compressed = [&[2], &point[1..33]].concat();
     let rsa = SoftwareKey::generate(KeyType::Rsa2048).spki_der();
     let rsa = &rsa[rsa.len() - 270..];
+    let modulus = &rsa[9..265];
+    let rsa_key = |modulus: &[u8], exponent: &[u8]| {
+        let numbers = sequence(&[&tlv(2, modulus), &tlv(2, exponent)]);
+        let algorithm = sequence(&[&identifier("1.2.840.113549.1.1.1"), NULL]);
+        sequence(&[&algorithm, &bits(&numbers)])
+    };
+    let padded = |octets: &[u8], zeros: usize| [&vec![0; zeros][..], octets].concat();
+    let f4 = [1, 0, 1];
+    assert!(PublicKey::from_spki_der(&rsa_key(&padded(modulus, 1), &f4)).is_ok());
+    let ed25519 = identifier("1.3.101.112");
     for (spki, words) in [
         (
             sequence(&[&sequence(&[&ec, &p256]), &bits(&compressed)]),
@@ -178,6 +224,24 @@ fn what_is_wrong_with_a_key_is_named() {
             "RSASSA-PSS",
         ),
         (b"\x30\x00".to_vec(), "damaged"),
+        (rsa_key(modulus, &f4), "a negative number"),
+        (rsa_key(&padded(modulus, 2), &f4), "another key in it"),
+        (
+            rsa_key(&padded(modulus, 1), &padded(&f4, 1)),
+            "another key in it",
+        ),
+        (
+            sequence(&[&sequence(&[&ed25519, NULL]), &bits(&[7; 32])]),
+            "has parameters",
+        ),
+        (
+            sequence(&[&sequence(&[&ed25519]), &bits(&tlv(4, &[7; 32]))]),
+            "32 bytes, not 34",
+        ),
+        (
+            sequence(&[&sequence(&[&ec, &identifier("1.3.132.0.10")]), &bits(point)]),
+            "curve secp256k1",
+        ),
     ] {
         let refusal = refusal(&spki);
         assert!(refusal.contains(words), "{words}: {refusal}");
