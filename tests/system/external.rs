@@ -221,10 +221,15 @@ impl<'a> Elsewhere<'a> {
 
 /// An environment with the authorities that ship, and one more whose key is made.
 pub(crate) fn asked() -> TestEnv {
+    asked_over("")
+}
+
+/// The same with more tables of the configuration.
+pub(crate) fn asked_over(more: &str) -> TestEnv {
     let env = TestEnv::new();
     let configuration = env.configuration();
     let configuration = configuration.replacen("[[provisioning]]", &gateway_and_cell(), 1);
-    env.configure(&configuration);
+    env.configure(&(configuration + more));
     let env = env.started();
     env.wait_in_sync();
     env

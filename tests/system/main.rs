@@ -23,6 +23,7 @@
 //! | `token_objects` | another program at the token, with and without the PIN |
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | a substitute for systemd |
+//! | `terminal` | a terminal with an operator at it |
 //! | `invariants` | the conditions that hold after every test |
 //!
 //! | tests | |
@@ -95,6 +96,8 @@
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
 //! | `operator` | failures for scripts, the newest of the journal, certificates fetched again |
+//! | `path_length` | rollovers for which the certificates above leave no path length |
+//! | `pin_prompt` | setup asks for a PIN: unseen, interrupted, corrected, kept in one place |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -161,6 +164,8 @@ mod operations_authority;
 mod operator;
 mod overview;
 mod own_authority;
+mod path_length;
+mod pin_prompt;
 mod planted;
 mod policy;
 mod printed;
@@ -198,6 +203,7 @@ mod setup;
 )]
 mod software_tpm;
 mod stop;
+mod terminal;
 mod test_env;
 mod token_faults;
 mod token_gone;

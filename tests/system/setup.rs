@@ -2,15 +2,14 @@
 //! what it asks and refuses. A real systemd judges its work on a machine of its own
 //! (`tests/systemd/run`).
 
-use crate::process::{CommandOutput, until};
+use crate::process::CommandOutput;
+use crate::terminal::Terminal;
 use crate::test_env::{HALLMARK, TestEnv};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/setup-answers.toml");
@@ -297,88 +296,16 @@ fn the_daemon_serves_what_was_written() {
     env.enlist("station", "station-1");
 }
 
-/// An operator at a terminal.
-struct Terminal {
-    process: Child,
-    keys: ChildStdin,
-    screen: Arc<Mutex<String>>,
-}
-
-impl Terminal {
-    fn open(root: &Path) -> Self {
-        let mut command = Command::new("script");
-        let line = format!("{HALLMARK} setup --root {}", root.display());
-        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.env("TERM", "xterm");
-        let mut process = command.spawn().unwrap();
-        let (keys, mut out) = (
-            process.stdin.take().unwrap(),
-            process.stdout.take().unwrap(),
-        );
-        let screen = Arc::new(Mutex::new(String::new()));
-        let shown = screen.clone();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = out.read(&mut bytes) {
-                shown
-                    .lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Self {
-            process,
-            keys,
-            screen,
-        }
-    }
-
-    fn screen(&self) -> String {
-        self.screen.lock().unwrap().clone()
-    }
-
-    /// Waits for a question, and types.
-    fn answer(&mut self, question: &str, typed: &str) {
-        until(question, || self.screen().contains(question).then_some(()));
-        self.screen.lock().unwrap().clear();
-        self.keys.write_all(typed.as_bytes()).unwrap();
-    }
-
-    /// Waits for a list, and moves down to the line with this text.
-    fn choose(&mut self, question: &str, line: &str) {
-        let last = "another token, by its PKCS#11 module";
-        until(question, || self.screen().contains(last).then_some(()));
-        let screen = self.screen();
-        let lines = screen
-            .lines()
-            .skip_while(|it| !it.contains(question))
-            .skip(1);
-        let down = lines.take_while(|it| !it.contains(line)).count();
-        self.answer(question, &format!("{}\r", "\x1b[B".repeat(down)));
-    }
-
-    fn code(mut self) -> Option<i32> {
-        until("setup ends", || self.process.try_wait().unwrap()).code()
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Both fail only when it has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            eprintln!("--- on the terminal\n{}", self.screen());
-        }
-    }
+/// Setup at a terminal.
+fn at_a_terminal(root: &Path) -> Terminal {
+    Terminal::open(&format!("{HALLMARK} setup --root {}", root.display()))
 }
 
 /// Questions are answered by hand, with Ctrl-C in the middle; resumed, it asks no question twice.
 #[test]
 fn an_operator_answers_at_a_terminal() {
     let root = folder();
-    let mut terminal = Terminal::open(root.path());
+    let mut terminal = at_a_terminal(root.path());
     terminal.answer("Which kind of site is this machine for?", "\r");
     terminal.answer("Name of the works", "Example Works\r");
     terminal.answer("Country", "Germany\r");
@@ -388,7 +315,7 @@ fn an_operator_answers_at_a_terminal() {
     assert_ne!(terminal.code(), Some(0));
     assert!(!root.path().join("etc/hallmark/hallmark.toml").exists());
 
-    let mut terminal = Terminal::open(root.path());
+    let mut terminal = at_a_terminal(root.path());
     terminal.answer("Name of the line", "line-7\r");
     terminal.choose("Which token holds the keys?", "SoftHSM token");
     terminal.answer("What is the token called here", "\r");

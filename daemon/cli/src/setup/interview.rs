@@ -8,9 +8,10 @@ use super::answers::{
     is_host, is_http_url, is_organization,
 };
 use super::files::put;
+use super::hidden_line;
 use super::machine::program;
 use anyhow::{Context, anyhow, bail};
-use dialoguer::{Input, Password, Select};
+use dialoguer::{Input, Select};
 use hallmark_base::fragment::{self, Fragment, Sandbox, TOKEN_NAME_BYTES_MAX};
 use hallmark_base::printable::line;
 use hallmark_base::probe::{Probe, TokenListing};
@@ -50,8 +51,7 @@ pub(super) fn secret(what: &str) -> anyhow::Result<SecretString> {
             "{what} is missing, and there is no terminal to ask on: name its file in the answers"
         );
     }
-    let typed = Password::new().with_prompt(what).interact()?;
-    Ok(SecretString::from(typed))
+    hidden_line::ask(what)
 }
 
 struct Interview<'a> {

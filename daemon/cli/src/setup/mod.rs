@@ -9,6 +9,7 @@ pub mod answers;
 mod credentials;
 mod document;
 mod files;
+mod hidden_line;
 mod interview;
 pub(crate) mod machine;
 pub mod plan;

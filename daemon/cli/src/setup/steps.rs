@@ -195,21 +195,36 @@ impl Steps<'_> {
             "enabled and started"
         };
         tell("service", &format!("{how}: {}", units.join(", ")))?;
-        let state = until("the token is ready", || {
-            let status = hallmark_json(ADMIN_SOCKET, &["status"])?;
-            let token = &status["tokens"][&self.plan.token];
-            match token["state"].as_str() {
-                Some("ready") => Ok(()),
-                state => bail!(
-                    "token {} is {}: {}",
-                    self.plan.token,
-                    state.unwrap_or("unknown to the daemon"),
-                    token["reason"].as_str().unwrap_or("no reason is known")
-                ),
-            }
-        });
-        state.with_context(|| format!("see journalctl -u hallmarkd -u {worker}"))?;
+        let refused = until("the token is ready", || self.look_at_token())
+            .with_context(|| format!("see journalctl -u hallmarkd -u {worker}"))?;
+        if let Some(reason) = refused {
+            // A stored secret is never replaced: keys may depend on it.
+            let stored = credentials::path(self.plan.store, &self.plan.credentials[0].name);
+            bail!(
+                "token {} refuses its PIN or secret: {reason}; if another one is right, remove {} and \
+                 run setup again, which obtains it again",
+                self.plan.token,
+                stored.display()
+            );
+        }
         tell("token", &format!("{} is ready", self.plan.token))
+    }
+
+    /// Returns why the token refuses its PIN, which waiting does not change, or `None` if the token
+    /// is ready. Fails in every other state.
+    fn look_at_token(&self) -> anyhow::Result<Option<String>> {
+        let status = hallmark_json(ADMIN_SOCKET, &["status"])?;
+        let token = &status["tokens"][&self.plan.token];
+        let reason = token["reason"].as_str().unwrap_or("no reason is known");
+        match token["state"].as_str() {
+            Some("ready") => Ok(None),
+            Some("parked") => Ok(Some(reason.to_owned())),
+            state => bail!(
+                "token {} is {}: {reason}",
+                self.plan.token,
+                state.unwrap_or("unknown to the daemon")
+            ),
+        }
     }
 
     fn runs_with_older_files(&self) -> anyhow::Result<bool> {
@@ -351,11 +366,11 @@ impl Steps<'_> {
 }
 
 /// Waits until `look` succeeds, and fails with its last error.
-fn until(what: &str, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn until<T>(what: &str, look: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let begun = Instant::now();
     loop {
         match look() {
-            Ok(()) => return Ok(()),
+            Ok(found) => return Ok(found),
             Err(error) if begun.elapsed() > READY_DEADLINE => {
                 let seconds = READY_DEADLINE.as_secs();
                 return Err(error.context(format!("{what}: not within {seconds} s")));
