@@ -100,12 +100,13 @@ pub(crate) fn has_drifted(env: &TestEnv, name: &str, cause: &str) -> Value {
             parameters["ca_certificate"] == name && parameters["drift"]["cause"] == cause
         })
     });
-    // A scan compares it again each second, and it has a mark until the comparison is recorded.
+    // A scan observes it again each second.
     until("the list and the status say so", || {
         let it = listed(env, name);
+        assert_eq!(it["state"], "drifted", "{it}");
         let status = env.json(&["status"])["ca_certificates"].clone();
         let is_there = status.as_array().unwrap().contains(&it);
-        (it["state"] == "drifted" && is_there).then_some(())
+        is_there.then_some(())
     });
     alarm
 }
