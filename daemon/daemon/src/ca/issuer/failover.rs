@@ -51,6 +51,15 @@ struct KeyProof {
     is_shown: bool,
 }
 
+/// The signer of an authority.
+struct Choice {
+    signs: Arc<Generation>,
+    /// The token or standby that signs in place of the authority's token.
+    signer: Option<String>,
+    /// Whether another one signed before.
+    is_new: bool,
+}
+
 impl FailoverPolicy {
     /// Other tokens that hold the key of `authority`.
     fn also_on(&self, authority: &str) -> &[String] {
@@ -77,21 +86,31 @@ impl Failover {
         lock(&self.overrides).contains_key(authority)
     }
 
-    /// Sets what signs in place of the authority's token, `None` if nothing does. Returns true if
-    /// that changed.
-    fn set_override(&self, authority: &str, signer: Option<&str>) -> bool {
+    /// Calls `choose`, which says by which generation leaves of an authority are signed, and what
+    /// signs in place of the authority's token. Returns both, and whether the latter changed.
+    /// `choose` reads the tokens under the lock: a request that has read them before another one
+    /// did would otherwise begin or end the failover again.
+    fn choose(
+        &self,
+        authority: &str,
+        choose: impl FnOnce() -> Result<(Arc<Generation>, Option<String>), Error>,
+    ) -> Result<Choice, Error> {
         let mut overrides = lock(&self.overrides);
-        if overrides.get(authority).map(String::as_str) == signer {
-            return false;
+        let (signs, signer) = choose()?;
+        let is_new = overrides.get(authority) != signer.as_ref();
+        match &signer {
+            _ if !is_new => {}
+            Some(name) => drop(overrides.insert(authority.to_owned(), name.clone())),
+            None => drop(overrides.remove(authority)),
         }
-        match signer {
-            Some(name) => overrides.insert(authority.to_owned(), name.to_owned()),
-            None => overrides.remove(authority),
-        };
-        true
+        Ok(Choice {
+            signs,
+            signer,
+            is_new,
+        })
     }
 
-    /// Makes the next call of [`Self::set_override`] report a change: this one is not on record.
+    /// Makes the next call of [`Self::choose`] report a change: this one is not on record.
     fn forget_override(&self, authority: &str) {
         lock(&self.overrides).insert(authority.to_owned(), String::new());
     }
@@ -196,19 +215,22 @@ impl Issuer {
         if !self.has_alternatives(authority) {
             return Ok(own);
         }
-        let standby = self.standby_of(&own)?;
-        let signs = standby.unwrap_or(own);
-        let token = self.signing_token(&signs)?;
-        let signer = signer_override(authority, &signs, token);
         let failover = &self.shared.failover;
-        if failover.set_override(authority, signer.as_deref()) {
-            let recorded = self.record_failover(authority, signer).await;
+        let choice = failover.choose(authority, || {
+            let standby = self.standby_of(&own)?;
+            let signs = standby.unwrap_or(own);
+            let token = self.signing_token(&signs)?;
+            let signer = signer_override(authority, &signs, token);
+            Ok((signs, signer))
+        })?;
+        if choice.is_new {
+            let recorded = self.record_failover(authority, choice.signer).await;
             if recorded.is_err() {
                 failover.forget_override(authority);
             }
             recorded?;
         }
-        Ok(signs)
+        Ok(choice.signs)
     }
 
     /// Returns the standby of an authority if no token with the authority's key is ready and the
