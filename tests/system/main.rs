@@ -85,6 +85,7 @@
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
+//! | `profiles` | certificates of every shape of a profile, as OpenSSL reads and verifies them |
 //! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
 //! | `service` | a service of systemd: readiness, status, watchdog, sockets handed over |
@@ -153,6 +154,7 @@ mod imported;
 mod invariants;
 mod issue;
 mod keepalive;
+mod kept;
 mod key_types;
 mod keys;
 mod leaf_faults;

@@ -3,6 +3,7 @@
 
 use crate::caller::Caller;
 use crate::invariants;
+use crate::kept;
 use crate::process::{CommandOutput, PERIOD, Process, SOON, pid_with_argument, until};
 use crate::receipts;
 use crate::request::{Holder, Request};
@@ -567,6 +568,7 @@ impl Drop for TestEnv {
         });
         if self.database().exists() {
             invariants::hold(&self.database(), &self.emulator);
+            kept::keep(&self.database());
         }
     }
 }
