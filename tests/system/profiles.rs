@@ -230,3 +230,82 @@ fn a_mistake_in_a_profile_is_named_when_the_file_is_read() {
     env.configure(&good);
     env.run(&["reload"]);
 }
+
+/// A certificate of an example: its bytes with a signature that is none, for OpenSSL to print.
+fn as_certificate(tbs: &str) -> Vec<u8> {
+    let tbs = hex::decode(tbs).unwrap();
+    // ecdsa-with-SHA384 or SHA256 as in the bytes is not compared; the signature is one octet.
+    let algorithm = hex::decode("300a06082a8648ce3d040302").unwrap();
+    let signature = [0x03, 0x02, 0x00, 0x01];
+    let contents = [&tbs[..], &algorithm, &signature].concat();
+    let [high, low] = u16::try_from(contents.len()).unwrap().to_be_bytes();
+    [&[0x30, 0x82, high, low], &contents[..]].concat()
+}
+
+/// Verifies: a profile with everything and each preset has an example, each line of which OpenSSL
+/// prints of its bytes, too; it says that it is one; and nothing was issued or recorded.
+#[test]
+fn an_example_shows_what_would_be_issued_and_issues_nothing() {
+    let env = TestEnv::new();
+    env.configure(&with(&env, &[("everything", EVERYTHING)]));
+    let env = env.started();
+    let issued = env.count("certificate");
+    let journal = env.entries();
+    let mut names: Vec<(String, bool)> = vec![("everything".into(), false)];
+    let listed = env.json(&["profile", "list"]);
+    for row in listed.as_array().unwrap() {
+        let name = row["name"].as_str().unwrap().to_owned();
+        names.push((name, row["source"] == "preset"));
+    }
+    assert!(names.len() > 16, "{names:?}");
+    for (name, is_preset) in names {
+        let mut arguments = vec!["profile", "show", &name, "--example"];
+        if is_preset {
+            arguments.push("--preset");
+        }
+        let shown = env.json(&arguments);
+        let text = shown["example"]["text"].as_str().unwrap();
+        let tbs = shown["example"]["tbs"].as_str().unwrap();
+        let file = env.path("example.der");
+        fs::write(&file, as_certificate(tbs)).unwrap();
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-inform", "DER", "-noout", "-text", "-in"]);
+        let output = CommandOutput::of(command.arg(&file));
+        assert_eq!(output.code, Some(0), "{name}: {output:?}");
+        let plain = |text: &str| text.replace(" = ", "=").replace('\n', " \n");
+        let printed = plain(&output.out);
+        for line in plain(text).lines() {
+            // OpenSSL shows no value of an otherName, and names algorithms in its own way.
+            let line = line
+                .split("othername: 1.3.6.1.5.5.7.8.4")
+                .next()
+                .unwrap()
+                .trim();
+            assert!(
+                printed.contains(line),
+                "{name}: {line:?} is not in {printed}"
+            );
+        }
+        let said = env.run(&arguments);
+        has(
+            &said,
+            &["an example: it was not issued", "X509v3 extensions:"],
+        );
+    }
+    assert_eq!(env.count("certificate"), issued);
+    assert_eq!(env.entries(), journal);
+    let text = env.run(&["profile", "list"]);
+    has(
+        &text,
+        &[
+            "everything",
+            "configured",
+            "adr-intermediate",
+            "preset",
+            "client_auth",
+        ],
+    );
+    let unknown = env.hallmark(&["profile", "show", "toaster"]);
+    assert_eq!(unknown.code, Some(1));
+    has(&unknown.error, &["no profile and no preset \"toaster\""]);
+}

@@ -15,6 +15,7 @@ mod command;
 mod enrollment;
 mod failure;
 mod output;
+mod profile;
 mod render;
 mod roll;
 mod show;
@@ -111,6 +112,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         Command::Issue(issue) => self::issue(&client, show, issue),
         Command::IssueBatch(command) => batch::run(&client, show, command),
         Command::Certificate(command) => certificate::run(&client, show, command),
+        Command::Profile(command) => profile::run(&client, show, command),
         Command::Device(DeviceCommand::List) => show.table(
             &client.pages("/v1/devices", "registration_id")?,
             &["registration_id", "profile", "serial", "not_after"],

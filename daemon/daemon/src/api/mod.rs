@@ -34,6 +34,7 @@ mod pagination;
 mod parts;
 mod pool;
 pub mod problem;
+mod profiles;
 mod published;
 mod push;
 mod refusals;
@@ -279,6 +280,8 @@ impl Edge {
             )
             .route("/v1/authorities/{name}/imports", post(imports::run))
             .route("/v1/ca-certificates", get(ca_certificates::list))
+            .route("/v1/profiles", get(profiles::list))
+            .route("/v1/profiles/{name}", get(profiles::show))
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))
             .route(

@@ -20,6 +20,7 @@ pub mod diagnostics;
 pub mod enroll;
 pub mod error;
 pub mod est;
+pub mod example;
 pub mod exclusion;
 pub mod expiry;
 pub mod explain;

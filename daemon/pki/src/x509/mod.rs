@@ -32,6 +32,7 @@ mod other_file;
 pub mod path;
 mod pem;
 mod pkcs10;
+pub mod printed;
 pub mod profile;
 mod read_extensions;
 pub mod request;

@@ -231,7 +231,7 @@ impl From<DistinguishedName> for Subject {
 }
 
 impl AttributeKind {
-    const ALL: [AttributeKind; 7] = [
+    pub(super) const ALL: [AttributeKind; 7] = [
         AttributeKind::Country,
         AttributeKind::State,
         AttributeKind::Locality,

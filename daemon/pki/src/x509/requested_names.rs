@@ -100,6 +100,28 @@ impl RequestedNames {
             .map_err(|error| pkcs10::refusal(&error, "subject alternative names"))
     }
 
+    /// Returns the names of a request that asks for whatever a profile may take: for examples.
+    pub fn example(profile: &Profile) -> RequestedNames {
+        let kinds = [
+            (NameKind::Dns, "host-of-the-request.example"),
+            (NameKind::Ip, "192.0.2.1"),
+            (NameKind::Uri, "urn:example:of-the-request"),
+            (NameKind::Email, "of-the-request@mail.example"),
+        ];
+        let alternative = kinds
+            .into_iter()
+            .filter(|(kind, _)| profile.subject_alternative_names.takes(*kind))
+            .filter_map(|(kind, text)| SubjectAlternativeName::from_text(kind, text).ok())
+            .map(AlternativeName::Fit)
+            .collect();
+        RequestedNames {
+            subject: SubjectValues::example(),
+            common_name: None,
+            alternative,
+            ambiguous: false,
+        }
+    }
+
     /// The names of a certificate.
     fn of(certificate: &Certificate) -> der::Result<RequestedNames> {
         let subject = SubjectValues::read(certificate.subject_der())?;

@@ -56,6 +56,22 @@ impl SubjectValues {
             .map(SubjectValues)
     }
 
+    /// Returns a subject with every attribute that a profile may take.
+    pub(super) fn example() -> SubjectValues {
+        let attribute = |kind: &AttributeKind| {
+            let text = match kind {
+                AttributeKind::Country => "XX",
+                _ => "EXAMPLE",
+            };
+            vec![Attribute {
+                kind: kind.oid().as_bytes().to_vec(),
+                value: Value::Text(text.to_owned()),
+            }]
+        };
+        let kinds = AttributeKind::ALL.iter();
+        SubjectValues(kinds.map(attribute).collect())
+    }
+
     /// Returns the common name, if there is one.
     pub(super) fn common_name(&self) -> Result<Option<String>, NameRefusal> {
         let mut values = self.iter().filter(|it| it.is_common_name());
@@ -92,7 +108,7 @@ impl SubjectValues {
         self.0.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Attribute> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Attribute> {
         self.0.iter().flatten()
     }
 }

@@ -3,6 +3,7 @@
 mod authority;
 mod certificate;
 mod enrollment;
+mod profile;
 mod roll;
 
 pub(super) use authority::{AuthorityCommand, CeremonyCommand, Import};
@@ -10,6 +11,7 @@ pub(super) use certificate::{
     CertificateCommand, ExportCertificate, Issue, IssueBatch, ListCertificates, RevokeCertificate,
 };
 pub(super) use enrollment::{BlockCommand, DeviceCommand, EnrollmentCommand};
+pub(super) use profile::ProfileCommand;
 pub(super) use roll::{RollCommand, StartRoll};
 
 use clap::{Args, Parser, Subcommand};
@@ -57,6 +59,9 @@ pub enum Command {
     /// Find, show, export and revoke certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Show profiles and presets, and examples of what they would issue.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Show devices.
     #[command(subcommand)]
     Device(DeviceCommand),

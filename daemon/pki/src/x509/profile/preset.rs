@@ -2,7 +2,7 @@
 
 use super::table::{Table, TableKind};
 use super::{
-    CustomExtension, ExtendedKeyUsage, KeyUsage, SubjectAlternativeNames, SubjectTemplate,
+    CustomExtension, ExtendedKeyUsage, KeyUsage, Profile, SubjectAlternativeNames, SubjectTemplate,
 };
 use crate::x509::key::KeyType;
 use crate::x509::name::AttributeKind;
@@ -73,6 +73,11 @@ impl Preset {
     /// Returns the preset with this name.
     pub fn from_name(name: &str) -> Option<Preset> {
         Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+
+    /// Returns the profile of the preset alone.
+    pub fn profile(self) -> Profile {
+        Profile::try_from(self.table()).expect("a preset is complete, as a test shows")
     }
 
     pub(super) fn table(self) -> Table {
