@@ -74,6 +74,45 @@ fn four_questions_are_answered_with_an_exit_code() {
     assert_eq!(env.hallmark(&["status"]).code, Some(3));
 }
 
+/// Verifies: an authority that is blocked signs nothing, and is named as long as it does; a roll
+/// that waits for an operator needs attention, and says which command approves it.
+#[test]
+fn what_an_operator_has_stopped_or_must_approve_is_named() {
+    let env = TestEnv::running();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    env.configure(&(env.configuration() + "\n[policy]\napprove = [\"cut_over\"]\n"));
+    env.run(&["reload"]);
+    wait_for(&env, "operator", "good");
+    let block = ["authority", "block", "line-1", "--generation", "1"];
+    env.run(&[&block[..], &["--reason", "stolen station"]].concat());
+    let blocked = wait_for(&env, "issuing", "attention");
+    assert!(
+        blocked.out.contains("authority line-1 signs nothing"),
+        "{blocked:?}"
+    );
+    let unblock = ["authority", "unblock", "line-1", "--generation", "1"];
+    env.run(&[&unblock[..], &["--reason", "found"]].concat());
+    wait_for(&env, "operator", "good");
+
+    env.run(&[
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--reason",
+        "expiry",
+    ]);
+    let waits = until("the roll waits for approval", || {
+        let output = env.hallmark(&["status"]);
+        output
+            .out
+            .contains("hallmark roll approve")
+            .then_some(output)
+    });
+    assert_eq!(severity(&waits, "operator"), "attention", "{waits:?}");
+}
+
 /// Verifies: `--watch` prints the five lines again, and shows a token that was taken away in
 /// between.
 #[test]

@@ -138,7 +138,10 @@ impl Configuration {
 
     /// Returns the provisioning services as the certificate authority knows them.
     pub fn services(&self) -> Services {
-        let mut services = Services::default();
+        let mut services = Services {
+            scan_seconds: i64::try_from(self.scan_interval.as_secs()).unwrap_or(i64::MAX),
+            ..Services::default()
+        };
         for (name, service) in &self.provisioning {
             services.names.push(name.clone());
             services

@@ -79,18 +79,37 @@ fn page(client: &ApiClient, which: &str, wanted: &ShowAudit) -> Result<Value, Fa
 /// Prints the newest entries and then each new one, oldest first, one line each.
 fn follow(client: &ApiClient, show: &Show, wanted: &ShowAudit) -> Result<(), Failure> {
     let mut which = format!("last={}", wanted.limit);
-    let mut seen = 0;
     loop {
+        // Read before the page: what comes after it is asked for the next time.
+        let end = end_of_journal(client)?;
         let entries = page(client, &which, wanted)?;
-        for entry in entries.as_array().into_iter().flatten() {
-            seen = entry["sequence"].as_i64().unwrap_or(i64::MAX);
+        let entries = entries.as_array().map(Vec::as_slice).unwrap_or_default();
+        for entry in entries {
             if show.json {
                 show.exact_line(entry)?;
             } else {
                 show.line(&render::journal_line(entry))?;
             }
         }
+        let last = entries.last().map_or(0, sequence);
+        let is_full = entries.len() >= usize::try_from(wanted.limit).unwrap_or(usize::MAX);
+        // The daemon does not read again what no entry was found in.
+        let seen = if is_full { last } else { last.max(end) };
         which = format!("after={seen}&limit={}", wanted.limit);
-        thread::sleep(FOLLOW_EVERY);
+        if !is_full {
+            thread::sleep(FOLLOW_EVERY);
+        }
     }
+}
+
+fn end_of_journal(client: &ApiClient) -> Result<i64, Failure> {
+    let newest = client.get("/v1/audit?last=1")?;
+    Ok(newest
+        .as_array()
+        .and_then(|it| it.last())
+        .map_or(0, sequence))
+}
+
+fn sequence(entry: &Value) -> i64 {
+    entry["sequence"].as_i64().unwrap_or(0)
 }

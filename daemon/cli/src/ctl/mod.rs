@@ -67,8 +67,12 @@ fn failed(failure: &Failure, show: Show) -> ExitCode {
         let object = failure.to_json(show.answer.take());
         let _ = writeln!(printable::exact_out(), "{object:#}");
     }
-    let own = show.exit_code.get();
-    ExitCode::from(own.unwrap_or(failure.exit_code()))
+    let has_own = show.exit_code.get().is_some();
+    ExitCode::from(if has_own {
+        status::NO_ANSWER
+    } else {
+        failure.exit_code()
+    })
 }
 
 /// Prints what is wrong with the command line; or the help, which is no failure.

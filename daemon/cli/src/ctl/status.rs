@@ -22,7 +22,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 const CLEAR_SCREEN: &[u8] = b"\x1b[2J\x1b[H";
 
 /// The exit code if the daemon gives no answer.
-const NO_ANSWER: u8 = 3;
+pub(super) const NO_ANSWER: u8 = 3;
 
 /// The severities of the daemon, by their exit code.
 const SEVERITIES: [&str; 3] = ["good", "attention", "critical"];

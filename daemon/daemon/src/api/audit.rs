@@ -13,6 +13,7 @@ use serde::Deserialize;
 /// The entries after one, or the last ones before one; both oldest first. Of them those that the
 /// other members name.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Page {
     #[serde(default)]
     after: i64,

@@ -66,7 +66,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     Err(Error::later(
         2,
         Code::NotReady,
-        "certificates cannot be issued at the moment; the alarms of `hallmark status` say why",
+        "certificates cannot be issued at the moment; `hallmark status` says why",
     )
     .into())
 }

@@ -88,7 +88,7 @@ impl CertificateAuthority {
                 let within = it.alarm_within_seconds.unwrap_or_default();
                 let text = format!(
                     "certificates of role {} by profile {:?} end within {} and were not renewed: \
-                     renew or revoke them; `hallmark status` tells the next one",
+                     renew or revoke them; `hallmark status --verbose` names the next one",
                     it.role,
                     it.profile,
                     in_words(within)

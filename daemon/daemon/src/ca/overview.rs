@@ -6,6 +6,8 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::coded::Coded;
+use super::crl::CrlStatus;
+use super::roll::WaitCode;
 use super::status::{NotReady, PushStatus};
 use super::{CertificateAuthority, Error};
 use crate::error_code::codes;
@@ -39,13 +41,30 @@ pub struct Answer {
     pub text: String,
 }
 
+/// A state that spoils an answer and is no alarm: it may be wanted, or end by itself.
+struct Remark {
+    question: Question,
+    severity: Severity,
+    text: String,
+}
+
+impl Remark {
+    fn attention(question: Question, text: String) -> Self {
+        Self {
+            question,
+            severity: Severity::Attention,
+            text,
+        }
+    }
+}
+
 /// The numbers behind the answers.
 pub(super) struct Facts<'a> {
     pub(super) not_ready: &'a [Coded<NotReady>],
     pub(super) alarms: &'a [Alarm],
     pub(super) push: &'a PushStatus,
+    pub(super) crls: &'a [CrlStatus],
     pub(super) certificates: i64,
-    pub(super) authorities: usize,
     pub(super) blocked: i64,
 }
 
@@ -111,36 +130,133 @@ impl AlarmCode {
 impl CertificateAuthority {
     /// Answers the four questions in their order.
     pub(super) fn overview(&self, facts: &Facts<'_>) -> Result<Vec<Answer>, Error> {
+        let (signing, mut remarks) = self.signing_remarks();
+        remarks.extend(facts.list_remarks());
+        remarks.extend(self.service_remarks()?);
+        remarks.extend(self.approval_remarks()?);
+        let judged = Judged { facts, remarks };
         Ok(vec![
-            facts.safe(),
-            facts.issuing(),
-            facts.services(self.ca_certificates()?.len()),
-            facts.operator(self.next_deadline()),
+            judged.safe(),
+            judged.issuing(signing),
+            judged.services(self.ca_certificates()?.len()),
+            judged.operator(self.next_deadline()),
         ])
+    }
+
+    /// Counts the authorities that sign, and names the others with the reason.
+    fn signing_remarks(&self) -> (usize, Vec<Remark>) {
+        let hierarchy = self.hierarchy();
+        let now = self.now();
+        let mut signing = 0;
+        let mut remarks = Vec::new();
+        for name in self.issuer.authorities().keys() {
+            let generation = match hierarchy.signing(name) {
+                Ok(generation) => generation,
+                Err(error) => {
+                    remarks.push(Remark::attention(Question::Issuing, error.message));
+                    continue;
+                }
+            };
+            let end = self.rollovers.window_end(generation);
+            if end > now {
+                signing += 1;
+                continue;
+            }
+            remarks.push(Remark {
+                question: Question::Issuing,
+                severity: Severity::Critical,
+                text: format!(
+                    "authority {name} has signed leaves until {end}; finish its roll, or start it by \
+                     `hallmark roll start --authority {name} --reason expiry`"
+                ),
+            });
+        }
+        (signing, remarks)
+    }
+
+    /// Names the services whose last comparison with the record is old. Until the next one it is
+    /// not known what other programs have changed there.
+    fn service_remarks(&self) -> Result<Vec<Remark>, Error> {
+        let services = self.exclusions.services();
+        let oldest = self.now() - services.scan_seconds.saturating_mul(2);
+        let mut remarks = Vec::new();
+        for name in &services.names {
+            if !self.store.is_compared_since_restore(name)? {
+                let text = format!("{name} was not compared with the record since the restore");
+                remarks.push(Remark::attention(Question::Safe, text));
+            }
+            if let Some(last) = self.store.last_scan(name)?
+                && last < oldest
+            {
+                let text = format!(
+                    "{name} was last compared with the record at {last}; the log says why no scan \
+                     has ended since"
+                );
+                remarks.push(Remark::attention(Question::Services, text));
+            }
+        }
+        Ok(remarks)
+    }
+
+    /// Names the rolls of authorities that wait for an operator.
+    fn approval_remarks(&self) -> Result<Vec<Remark>, Error> {
+        let mut remarks = Vec::new();
+        for roll in self.store.open_authority_rolls()? {
+            if self.rollovers.roll_waits_for(&roll)?.code == WaitCode::Approval {
+                let id = roll.id;
+                let name = roll.subject.name();
+                let text = format!("roll {id} of {name} waits for `hallmark roll approve {id}`");
+                remarks.push(Remark::attention(Question::Operator, text));
+            }
+        }
+        Ok(remarks)
     }
 
     /// When the next authority stops to sign leaves: its name and RFC 3339.
     fn next_deadline(&self) -> Option<(String, String)> {
         let hierarchy = self.hierarchy();
+        let now = self.now();
         let serving = hierarchy.iter().filter(|it| it.serving);
         let ends = serving.map(|it| (self.rollovers.window_end(it), &it.authority));
-        ends.min()
-            .map(|(end, name)| (name.clone(), end.to_string()))
+        let next = ends.filter(|(end, _)| *end > now).min();
+        next.map(|(end, name)| (name.clone(), end.to_string()))
     }
 }
 
 impl Facts<'_> {
+    /// Names the lists that lack revocations.
+    fn list_remarks(&self) -> impl Iterator<Item = Remark> {
+        let late = self.crls.iter().filter(|it| !it.up_to_date);
+        late.map(|it| {
+            let text = format!(
+                "the list of {}, generation {}, does not have every revocation yet",
+                it.authority, it.generation
+            );
+            Remark::attention(Question::Safe, text)
+        })
+    }
+}
+
+/// The facts, and what is to be said of them besides the alarms.
+struct Judged<'a> {
+    facts: &'a Facts<'a>,
+    remarks: Vec<Remark>,
+}
+
+impl Judged<'_> {
     fn safe(&self) -> Answer {
-        let good = match self.blocked {
-            0 => "nothing is blocked, no exclusion is open, each list is signed".to_owned(),
-            blocks => format!("{blocks} blocked, no exclusion is open, each list is signed"),
+        let good = match self.facts.blocked {
+            0 => "nothing is blocked, no exclusion is pending, each list is up to date".to_owned(),
+            blocks => {
+                format!("{blocks} blocked, no exclusion is pending, each list is up to date")
+            }
         };
         self.answer(Question::Safe, good)
     }
 
     /// Missing conditions of readiness come before the alarms, which name their causes.
-    fn issuing(&self) -> Answer {
-        if let Some(missing) = self.not_ready.first() {
+    fn issuing(&self, signing: usize) -> Answer {
+        if let Some(missing) = self.facts.not_ready.first() {
             return Answer {
                 question: Question::Issuing,
                 severity: Severity::Critical,
@@ -148,17 +264,17 @@ impl Facts<'_> {
             };
         }
         let good = format!(
-            "{} authorities sign, {} certificates issued so far",
-            self.authorities, self.certificates
+            "{signing} authorities sign, {} certificates issued so far",
+            self.facts.certificates
         );
         self.answer(Question::Issuing, good)
     }
 
     fn services(&self, ca_certificates: usize) -> Answer {
-        let waiting = self.push.waiting;
+        let waiting = self.facts.push.waiting;
         let good = match (waiting, ca_certificates) {
             (0, 0) => "no CA certificate is at a provisioning service".to_owned(),
-            (0, count) => format!("no change waits, {count} CA certificates as they must be"),
+            (0, count) => format!("no change waits, {count} CA certificates as last observed"),
             _ => format!("{waiting} changes are on their way"),
         };
         self.answer(Question::Services, good)
@@ -166,44 +282,60 @@ impl Facts<'_> {
 
     fn operator(&self, deadline: Option<(String, String)>) -> Answer {
         // A missing condition mostly has an alarm too.
-        let alarms = self.alarms.len().max(self.not_ready.len());
-        let text = match (alarms, deadline) {
+        let found = self.facts.alarms.len() + self.remarks.len();
+        let matters = found.max(self.facts.not_ready.len());
+        let text = match (matters, deadline) {
             (0, None) => "nothing".to_owned(),
             (0, Some((name, end))) => {
                 format!("nothing; authority {name} is the next to end, it signs until {end}")
             }
-            (1, _) => "1 matter; `hallmark status --verbose` names it".to_owned(),
+            (1, _) => match self.remarks.first() {
+                Some(remark) => remark.text.clone(),
+                None => "1 matter; `hallmark status --verbose` names it".to_owned(),
+            },
             (count, _) => format!("{count} matters; `hallmark status --verbose` names them"),
         };
-        let worst = self.alarms.iter().map(|it| it.code.severity()).max();
-        let missing = self.not_ready.first().map(|_| Severity::Critical);
+        let alarms = self.facts.alarms.iter().map(|it| it.code.severity());
+        let remarks = self.remarks.iter().map(|it| it.severity);
+        let missing = self.facts.not_ready.first().map(|_| Severity::Critical);
+        let worst = alarms.chain(remarks).chain(missing).max();
         Answer {
             question: Question::Operator,
-            severity: worst.max(missing).unwrap_or(Severity::Good),
+            severity: worst.unwrap_or(Severity::Good),
             text,
         }
     }
 
-    /// Answers with the worst alarm of the question, the earlier of two that are as bad; or with
-    /// `good` if there is none.
+    /// Answers with the worst alarm or remark of the question, the earlier of two that are as bad;
+    /// or with `good` if there is none.
     fn answer(&self, question: Question, good: String) -> Answer {
-        let of_question = |it: &&Alarm| it.code.question() == question;
-        let alarms: Vec<_> = self.alarms.iter().filter(of_question).collect();
-        let worst = alarms.iter().rev().max_by_key(|it| it.code.severity());
-        let Some(worst) = worst else {
+        let of_alarms = self
+            .facts
+            .alarms
+            .iter()
+            .filter(|it| it.code.question() == question)
+            .map(|it| (it.code.severity(), it.text.as_str()));
+        let of_remarks = self
+            .remarks
+            .iter()
+            .filter(|it| it.question == question)
+            .map(|it| (it.severity, it.text.as_str()));
+        let found: Vec<_> = of_alarms.chain(of_remarks).collect();
+        let worst = found.iter().rev().max_by_key(|(severity, _)| *severity);
+        let Some((severity, text)) = worst else {
             return Answer {
                 question,
                 severity: Severity::Good,
                 text: good,
             };
         };
-        let text = match alarms.len() - 1 {
-            0 => worst.text.clone(),
-            others => format!("{} (and {others} more)", worst.text),
+        let text = match found.len() - 1 {
+            0 => (*text).to_owned(),
+            others => format!("{text} (and {others} more)"),
         };
         Answer {
             question,
-            severity: worst.code.severity(),
+            severity: *severity,
             text,
         }
     }

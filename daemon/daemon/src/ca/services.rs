@@ -9,6 +9,8 @@ pub struct Services {
     pub names: Vec<String>,
     /// Authorities whose certificates each service verifies.
     pub verified: BTreeMap<String, BTreeSet<String>>,
+    /// How often each service is compared with the record, in seconds.
+    pub scan_seconds: i64,
     /// The services with a hub, and how many operations a minute it allows.
     pub hubs: BTreeMap<String, u32>,
 }

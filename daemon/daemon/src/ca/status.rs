@@ -138,12 +138,13 @@ impl CertificateAuthority {
         let not_ready = self.not_ready();
         let authorities = self.hierarchy().iter().filter(|it| it.serving).count();
         let blocked = self.store.active_block_count()?;
+        let crls = self.crls.statuses()?;
         let overview = self.overview(&Facts {
             not_ready: &not_ready,
             alarms: &alarms,
             push: &push,
+            crls: &crls,
             certificates,
-            authorities,
             blocked,
         })?;
         Ok(Status {
@@ -167,7 +168,7 @@ impl CertificateAuthority {
                 let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
                 standing.into_iter().map(ActiveBlock::from).collect()
             },
-            crls: self.crls.statuses()?,
+            crls,
             expiry: self.expiry()?,
         })
     }

@@ -46,7 +46,7 @@ pub struct AuditRecord {
 /// Which entries of the journal are asked for. An absent member excludes none.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// The registration id of a device: entries about it, and its own requests.
+    /// The registration id of a device: entries about it or with its name, and its own requests.
     pub device: Option<String>,
     /// The name of an authority: entries about it, its generations and lists, or with its name.
     pub authority: Option<String>,
@@ -59,10 +59,12 @@ pub struct AuditFilter {
 /// The conditions of [`AuditFilter`], with its members as parameters 3 to 6. They have no index,
 /// because that would cost every certificate an insert: the journal is read from one end.
 const FILTER: &str = "
-    (?3 IS NULL OR subject = ?3 COLLATE NOCASE OR actor = 'device ' || ?3 COLLATE NOCASE)
-    AND (?4 IS NULL OR subject = ?4 OR detail ->> 'authority' = ?4
-         OR rtrim(subject, '0123456789') = ?4 || '-')
-    AND (?5 IS NULL OR actor = ?5 OR substr(actor, instr(actor, ' ') + 1) = ?5)
+    (?3 IS NULL OR subject = ?3 COLLATE NOCASE OR actor = 'device ' || ?3 COLLATE NOCASE
+     OR instr(detail, json_quote(?3)) > 0 OR detail ->> 'holder' = 'device ' || ?3)
+    AND (?4 IS NULL OR subject = ?4 OR instr(detail, json_quote(?4)) > 0
+         OR (action LIKE 'crl.%' AND rtrim(subject, '0123456789') = ?4 || '-'))
+    AND (?5 IS NULL OR ?5 IN (actor, substr(actor, instr(actor, ' ') + 1), detail ->> 'holder',
+                              substr(detail ->> 'holder', instr(detail ->> 'holder', ' ') + 1)))
     AND (?6 IS NULL OR at >= ?6)";
 
 /// The result of checking the whole journal.

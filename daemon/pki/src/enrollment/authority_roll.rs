@@ -194,7 +194,7 @@ impl fmt::Display for Wait {
                 services.join(", ")
             ),
             Wait::BlockLifted => f.write_str(
-                "the block of the new certificate to be lifted (`hallmark status` has all blocks)",
+                "the block of the new certificate to be lifted (`hallmark block list` has all)",
             ),
             Wait::Nothing => f.write_str("nothing"),
         }

@@ -129,7 +129,7 @@ impl Exclusions {
         let (kind, name, generation) = subject.key();
         let active = self.store.active_block(kind, name, generation)?;
         active.ok_or_else(|| {
-            let message = format!("{name} is not blocked; `hallmark status` has the newest blocks");
+            let message = format!("{name} is not blocked; `hallmark block list` has all");
             Error::missing(Code::BlockUnknown, message)
         })
     }

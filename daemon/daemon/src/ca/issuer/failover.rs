@@ -289,7 +289,7 @@ impl Issuer {
         };
         let entry = AuditEntry {
             at: self.now(),
-            actor: "daemon".into(),
+            actor: "hallmarkd".into(),
             action,
             subject: authority.to_owned(),
             detail: json!({ "signed_by": signer }),
