@@ -4,7 +4,8 @@
 
 use crate::adoption::{EXTENSIONS, MADE_HERE, import, openssl, run};
 use crate::authority_roll::begun;
-use crate::external::{Elsewhere, asked};
+use crate::elsewhere::Elsewhere;
+use crate::external::asked;
 use crate::process::{CommandOutput, until};
 use crate::relying_party::Relying;
 use crate::request::{Request, der};

@@ -2,7 +2,7 @@
 //! refused from the first answer on.
 
 use crate::device::{is_assigned, register};
-use crate::est;
+use crate::est_client;
 use crate::invariants::{self, held};
 use crate::prober::Prober;
 use crate::process::{SOON, until};
@@ -192,14 +192,14 @@ fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     let other = station.obtain(&Request::device("press-2"));
     assert_eq!(other.chain.len(), 3);
     assert_ne!(other.chain, old.chain);
-    let above = est::authorities(&env, "device");
+    let above = est_client::authorities(&env, "device");
     assert_eq!(above.len(), 5, "two of line-1 and of plant, and the root");
     assert_eq!(
         der(&above[0]),
         der(&other.chain[0]),
         "the one that signs now"
     );
-    est::is_in_chain_order(&above);
+    est_client::is_in_chain_order(&above);
     // Nothing is retired before press-1 has a new leaf, however long that takes.
     let other_prober = Prober::honest(&env, std::slice::from_ref(&other));
     // Three rounds of proofs.

@@ -6,7 +6,7 @@
 //! it misses every deadline. All sources ask at once: the API, EST, the admin socket, the daemon's
 //! own listener, a rollover, a proof of possession, a revocation list and a canary.
 
-use crate::est::EstClient;
+use crate::est_client::EstClient;
 use crate::process::until;
 use crate::request::{Holder, Request, der};
 use crate::test_env::TestEnv;

@@ -1,6 +1,7 @@
 //! Certificates from elsewhere, in the kinds of file that other tools write (row E11).
 
-use crate::external::{Elsewhere, asked, ceremony, csr};
+use crate::elsewhere::Elsewhere;
+use crate::external::{asked, ceremony, csr};
 use crate::process::CommandOutput;
 use crate::request::Request;
 use crate::test_env::TestEnv;

@@ -6,7 +6,8 @@
 use crate::adoption::{EXTENSIONS, import, openssl, run};
 use crate::authority_roll::{comes_to, start};
 use crate::device::is_assigned;
-use crate::external::{Elsewhere, asked, ceremony, csr, install};
+use crate::elsewhere::Elsewhere;
+use crate::external::{asked, ceremony, csr, install};
 use crate::process::until;
 use crate::request::Request;
 use crate::test_env::TestEnv;

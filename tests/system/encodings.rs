@@ -4,7 +4,8 @@
 
 use crate::adoption::{EXTENSIONS, import, openssl, run};
 use crate::authority_roll::{begun, comes_to, start};
-use crate::external::{Elsewhere, asked, ceremony, csr, install};
+use crate::elsewhere::Elsewhere;
+use crate::external::{asked, ceremony, csr, install};
 use crate::request::{Request, der};
 use crate::test_env::TestEnv;
 use base64::Engine as _;

@@ -1,7 +1,7 @@
 //! Tests failover: a token is unavailable for longer than policy allows, so a second token with the
 //! same key signs, or a standby authority; afterwards the first one signs again.
 
-use crate::est;
+use crate::est_client;
 use crate::load::Load;
 use crate::process::until;
 use crate::request::{Request, der};
@@ -140,10 +140,10 @@ fn a_standby_authority_signs_while_the_token_of_the_first_is_out() {
     });
     let reserve = env.authority("reserve");
     assert_eq!(from_standby.chain[0].trim(), reserve.trim());
-    let above = est::authorities(&env, "device");
+    let above = est_client::authorities(&env, "device");
     let listed = above.iter().any(|it| der(it) == der(&reserve));
     assert!(listed, "who signs is among the authorities: {above:?}");
-    est::is_in_chain_order(&above);
+    est_client::is_in_chain_order(&above);
     assert_ne!(usual.chain[0], from_standby.chain[0]);
     from_standby.is_accepted_by_openssl(&env.authority("root"));
     assert!(alarms(&env).contains("authority line-1: authority reserve signs in its place"));

@@ -23,6 +23,8 @@
 //! | `token_objects` | another program at the token, with and without the PIN |
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | a substitute for systemd |
+//! | `est_client` | a client of EST: curl, and OpenSSL |
+//! | `elsewhere` | another organisation's CA |
 //! | `terminal` | a terminal with an operator at it |
 //! | `invariants` | the conditions that hold after every test |
 //!
@@ -100,7 +102,8 @@
 //! | `path_length` | rollovers for which the certificates above leave no path length |
 //! | `pin_prompt` | setup asks for a PIN: unseen, interrupted, corrected, kept in one place |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
-//! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
+//! | `cli` | exit codes, JSON, a ceremony that is repeated |
+//! | `check` | `hallmarkd check`: what it reports before the daemon is started |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -126,6 +129,7 @@ mod canary;
 mod cannot_sign;
 mod certificate_files;
 mod certificates;
+mod check;
 mod cli;
 mod clock;
 mod compromise;
@@ -136,8 +140,10 @@ mod csr_cases;
 mod device;
 mod device_notification;
 mod drift;
+mod elsewhere;
 mod encodings;
 mod est;
+mod est_client;
 mod excluded;
 mod explained;
 mod external;

@@ -1,7 +1,8 @@
 //! Tests rollovers of authorities for which the certificates above leave no path length.
 
 use crate::authority_roll::{comes_to, shown, start};
-use crate::external::{Elsewhere, asked_over};
+use crate::elsewhere::Elsewhere;
+use crate::external::asked_over;
 use crate::process::{CommandOutput, until};
 use crate::test_env::TestEnv;
 

@@ -1,7 +1,7 @@
 //! Tests which certificates stations and devices may request, as the configuration says.
 
 use crate::caller::Answer;
-use crate::est::EstClient;
+use crate::est_client::EstClient;
 use crate::process::CommandOutput;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};

@@ -4,7 +4,8 @@
 
 use crate::block::five_devices;
 use crate::device::{is_assigned, register};
-use crate::external::{self, Elsewhere, asked};
+use crate::elsewhere::Elsewhere;
+use crate::external::{self, asked};
 use crate::imported::with_a_past;
 use crate::process::{CommandOutput, until};
 use crate::provisioned::{below_line_1, individually};

@@ -2,7 +2,7 @@
 //! comes before a certificate ends that was not renewed.
 
 use crate::caller::Caller;
-use crate::est::EstClient;
+use crate::est_client::EstClient;
 use crate::process::until;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
