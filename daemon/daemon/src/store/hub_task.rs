@@ -369,7 +369,8 @@ impl Store {
 
     /// Returns at most `limit` finished tasks that may be deleted: tasks done before `before` whose
     /// roll or block has ended, and all but the newest `keep`. Tasks of compromised devices without
-    /// a roll stay: nothing else shows that the hub was cleared.
+    /// a roll stay: nothing else shows that the hub was cleared. So do those of identities that
+    /// were not deleted, with their roll or the block in force: receipts name them.
     pub fn hub_tasks_to_forget(
         &self,
         before: UnixSeconds,
@@ -379,7 +380,12 @@ impl Store {
         self.read(|tx| {
             tx.query_all(
                 "SELECT t.id FROM hub_task t
-                 WHERE t.done_at IS NOT NULL AND t.cause <> 'device' AND (
+                 WHERE t.done_at IS NOT NULL AND t.cause <> 'device'
+                   AND NOT (coalesce(t.outcome, '') IN ('elsewhere', 'unknown') AND (
+                     t.cause = 'roll' AND EXISTS (SELECT 1 FROM roll r WHERE r.id = t.cause_id)
+                     OR t.cause = 'block' AND EXISTS (
+                         SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NULL)))
+                   AND (
                      t.done_at < ?1 AND NOT EXISTS (
                          SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id
                            AND r.state NOT IN ('done', 'aborted'))

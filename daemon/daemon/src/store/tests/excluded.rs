@@ -357,3 +357,53 @@ fn a_compromise_after_a_restore_is_known_by_its_order() {
     report("press-7");
     assert!(is_lost("press-7"));
 }
+
+impl Stage {
+    /// Compromises a device with an enrollment of its own. Returns its roll, and the deletion of
+    /// its identity.
+    fn compromised(&self, device: &str) -> (RollId, HubTaskRow) {
+        let compromise = compromise_of(device, &SlotName::BOTH);
+        let recorded = self.store.exclude(compromise, entry("roll.started"));
+        let roll = recorded.unwrap().rolls.remove(0).id;
+        let mut tasks = self.store.hub_tasks(HubCause::Roll(roll), 10).unwrap();
+        tasks.retain(|it| it.device == device);
+        (roll, tasks.remove(0))
+    }
+}
+
+/// An identity could not be deleted, and the compromise is over. Verifies: its task stays with its
+/// roll, however old, so the receipt goes on naming it; without the roll it may go.
+#[test]
+fn an_identity_that_was_not_deleted_is_never_forgotten() {
+    for deletion in [
+        Deletion::Unknown,
+        Deletion::Elsewhere {
+            hub: "two.azure-devices.net".into(),
+            device_id: "press-7".into(),
+        },
+    ] {
+        let stage = Stage::new();
+        stage.enroll("press-7");
+        stage.issue("press-7", 2);
+        let (_, task) = stage.compromised("press-7");
+        let end = HubTaskEnd {
+            id: task.id,
+            round: task.round,
+            answer: HubAnswer::deletion("not found", deletion),
+            again_at: None,
+        };
+        stage.store.end_hub_task(end, unix(1_000)).unwrap();
+        let raw = stage.raw();
+        raw.execute("UPDATE roll SET state = 'aborted'", [])
+            .unwrap();
+        let forgotten = |keep| {
+            stage
+                .store
+                .hub_tasks_to_forget(unix(9_000), keep, 10)
+                .unwrap()
+        };
+        assert!(forgotten(10).is_empty() && forgotten(0).is_empty());
+        raw.execute("DELETE FROM roll", []).unwrap();
+        assert_eq!(forgotten(10), [task.id]);
+    }
+}
