@@ -1,8 +1,9 @@
 //! Tests certificates of every shape that a profile can have, as OpenSSL reads and verifies them.
 
+use crate::authority_roll::{comes_to, start};
 use crate::process::CommandOutput;
 use crate::request::{Holder, Request};
-use crate::test_env::{TestEnv, station_table};
+use crate::test_env::{CEREMONY, TestEnv, station_table};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -308,4 +309,89 @@ fn an_example_shows_what_would_be_issued_and_issues_nothing() {
     let unknown = env.hallmark(&["profile", "show", "toaster"]);
     assert_eq!(unknown.code, Some(1));
     has(&unknown.error, &["no profile and no preset \"toaster\""]);
+}
+
+/// Limits of line-1 in the ceremony file; the authorities above have its policy.
+const LIMITS: &str = r#"
+certificate_policies = ["1.3.6.1.4.1.32473.1"]
+[authority.name_constraints]
+permitted = { dns = ["devices.example"], ip = ["192.0.2.0/24"] }
+excluded = { dns = ["secret.devices.example"] }
+"#;
+
+/// Verifies: an authority gets name constraints and policies from the ceremony file, and keeps them
+/// through a rollover; OpenSSL accepts leaves under the policy and refuses one without; names
+/// outside are refused before anything is signed; the ceremony is repeated, and refused with other
+/// limits.
+#[test]
+fn an_authority_limits_names_and_policies_below_it() {
+    let env = TestEnv::new();
+    let with_policy = "preset = \"device\"\ncertificate_policies = [\"1.3.6.1.4.1.32473.1\"]\n\
+                       subject_alternative_names = \"dns_and_ip\"";
+    let profiles = [
+        ("limited", with_policy),
+        ("unlimited", "preset = \"device\""),
+    ];
+    env.configure(&with(&env, &profiles));
+    let policy = "certificate_policies = [\"2.5.29.32.0\"]\n";
+    let ceremony = CEREMONY
+        .replace("path_length = 1\n", &format!("path_length = 1\n{policy}"))
+        .replacen(
+            "path_length = 0\n",
+            &format!("path_length = 0\n{LIMITS}"),
+            1,
+        );
+    let file = env.write("ceremony.toml", &ceremony);
+    let env = env.started();
+    let station = env.station();
+    let name = "DNS:press-7.devices.example,IP:192.0.2.7";
+    let leaf = station.obtain(&request(&env, "limited", "press-7", "/CN=press-7", name));
+    let explicit = ["-policy", "1.3.6.1.4.1.32473.1", "-explicit_policy"];
+    let accepted = verified(&env, &leaf, &explicit);
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    let without = station.obtain(&Request::new("unlimited", "press-8"));
+    without.is_accepted_by_openssl(&env.authority("root"));
+    let refused = verified(&env, &without, &explicit);
+    assert!(refused.error.contains("no explicit policy"), "{refused:?}");
+    for name in [
+        "DNS:press.example",
+        "DNS:a.secret.devices.example",
+        "IP:192.0.3.1",
+    ] {
+        let asked = request(&env, "limited", "press-9", "/CN=press-9", name);
+        assert_eq!(station.ask(&asked).code(), "name_constraints", "{name}");
+    }
+    let printed_limits = |pem: &str| {
+        let holder = Holder {
+            certificate: pem.to_owned(),
+            ..leaf.clone()
+        };
+        let text = printed(&env, &holder);
+        let parts = [
+            "X509v3 Name Constraints: critical",
+            "DNS:devices.example",
+            "IP:192.0.2.0/255.255.255.0",
+            "DNS:secret.devices.example",
+            "Policy: 1.3.6.1.4.1.32473.1",
+        ];
+        has(&text, &parts);
+    };
+    printed_limits(&env.authority("line-1"));
+    env.run(&["ceremony", "run", file.to_str().unwrap()]);
+    for (from, to, words) in [
+        ("192.0.2.0/24", "192.0.2.0/25", "other name constraints"),
+        ("32473.1", "32473.2", "other policies"),
+        ("192.0.2.0/24", "192.0.2.1/24", "is no network"),
+    ] {
+        let file = env.write("other.toml", &ceremony.replace(from, to));
+        let output = env.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.error.contains(words), "{words}: {output:?}");
+    }
+    let roll = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &roll, "draining");
+    env.wait_in_sync();
+    let all = env.authority("line-1");
+    let (_, newest) = all.rsplit_once("-----BEGIN").unwrap();
+    printed_limits(&format!("-----BEGIN{newest}"));
 }

@@ -7,6 +7,7 @@ use super::certificate_fields::{CertificateFields, SignedFields, unreadable};
 use super::extension::Extension;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::name_constraints::{KeptConstraints, NameConstraints};
+use super::profile::CertificatePolicy;
 use super::read_extensions::ReadExtensions;
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
@@ -275,6 +276,14 @@ impl Certificate {
             value: extension.value.into(),
             critical: extension.critical,
         })
+    }
+
+    /// Returns the policies, for the next certificate of its authority: none where one has more
+    /// than the address of a statement.
+    pub fn policies(&self) -> Vec<CertificatePolicy> {
+        let extension = self.extension(oid::CERTIFICATE_POLICIES);
+        let policies = extension.and_then(|it| CertificatePolicy::read(it.value));
+        policies.unwrap_or_default()
     }
 
     pub(super) fn extension(&self, id: ObjectIdentifier) -> Option<Extension<'_>> {

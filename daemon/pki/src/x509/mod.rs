@@ -11,6 +11,7 @@ mod certificate_fields;
 pub mod certs_only;
 mod comparable_name;
 pub mod constrained_names;
+mod constraint_table;
 pub mod constraints;
 mod contents;
 pub mod crl;

@@ -9,10 +9,12 @@
 use super::ber::context;
 use super::comparable_name::ComparableName;
 use super::constrained_names::{ConstrainedNames, DIRECTORY, GivenName};
+use super::constraint_table::ConstraintTable;
 use super::name::SubjectAttributes;
 use super::subtree::{Subtree, UNREADABLE};
 use super::wire::elements;
 use crate::der_bytes::Der;
+use serde::Deserialize;
 use std::fmt::Write as _;
 
 const PERMITTED: u8 = context(0);
@@ -32,7 +34,8 @@ pub struct NameConstraints {
 
 /// The extension as it is in a certificate: the next certificate of the same authority gets it
 /// unchanged, so that no rollover widens what the authority may certify.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "ConstraintTable")]
 pub struct KeptConstraints {
     pub(super) value: Der,
     pub(super) critical: bool,

@@ -7,8 +7,10 @@ use crate::crl_number::CrlNumber;
 use crate::toml_error::where_and_why;
 use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
-use crate::x509::profile::human_seconds;
+use crate::x509::name_constraints::KeptConstraints;
+use crate::x509::profile::{CertificatePolicy, POLICIES_MAX, human_seconds};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// The largest ceremony file, in bytes.
 pub const FILE_BYTES_MAX: usize = 64 * 1024;
@@ -69,6 +71,10 @@ pub struct NewAuthority {
     pub validity: u64,
     /// `pathLenConstraint`: how many authorities may follow below (RFC 5280, 4.2.1.9).
     pub path_length: Option<u8>,
+    /// The names that certificates below may have (RFC 5280, 4.2.1.10).
+    pub name_constraints: Option<KeptConstraints>,
+    /// The policies of certificates below (RFC 5280, 4.2.1.4).
+    pub policies: Vec<CertificatePolicy>,
 }
 
 /// A table `[[authority]]` as it is written: one of three sets of keys.
@@ -85,6 +91,8 @@ struct Raw {
     #[serde(deserialize_with = "human_seconds::optional", default)]
     validity: Option<u64>,
     path_length: Option<u8>,
+    name_constraints: Option<KeptConstraints>,
+    certificate_policies: Option<Vec<CertificatePolicy>>,
     /// A PKCS#11 URI (RFC 7512).
     key: Option<String>,
     certificate: Option<String>,
@@ -133,6 +141,12 @@ impl Raw {
         if self.validity.is_some() {
             return Err("leave `validity` out: its issuer decides".into());
         }
+        if self.is_limited() {
+            return Err(
+                "leave `name_constraints` and `certificate_policies` out: its issuer decides"
+                    .into(),
+            );
+        }
         Ok(ExternalAuthority {
             key_type: self.key_type.unwrap_or_else(default_key_type),
             subject: self.subject.ok_or("it has no `subject`")?,
@@ -141,7 +155,16 @@ impl Raw {
     }
 
     fn new_authority(self) -> Result<NewAuthority, String> {
+        let policies = self.certificate_policies.unwrap_or_default();
+        let ids: BTreeSet<String> = policies.iter().map(|it| it.id().to_string()).collect();
+        if policies.len() > POLICIES_MAX || ids.len() < policies.len() {
+            return Err(format!(
+                "`certificate_policies` has at most {POLICIES_MAX} policies, each once"
+            ));
+        }
         Ok(NewAuthority {
+            name_constraints: self.name_constraints,
+            policies,
             key_type: self.key_type.unwrap_or_else(default_key_type),
             subject: self.subject.ok_or("it has no `subject`")?,
             validity: self.validity.ok_or("it has no `validity`")?,
@@ -149,9 +172,14 @@ impl Raw {
         })
     }
 
+    /// It has limits that only an authority that is made here gets.
+    fn is_limited(&self) -> bool {
+        self.name_constraints.is_some() || self.certificate_policies.is_some()
+    }
+
     fn adoption(self, key: &str, certificate: String) -> Result<Adoption, String> {
         let shape = self.key_type.is_some() || self.subject.is_some();
-        if shape || self.validity.is_some() || self.path_length.is_some() {
+        if shape || self.validity.is_some() || self.path_length.is_some() || self.is_limited() {
             return Err(
                 "its certificate is given, which says key_type, subject, validity and path_length"
                     .into(),
@@ -247,6 +275,10 @@ impl NewAuthority {
             Some("another key type")
         } else if existing.certificate.path_length() != self.path_length {
             Some("another path length")
+        } else if existing.certificate.kept_constraints() != self.name_constraints {
+            Some("other name constraints")
+        } else if existing.certificate.policies() != self.policies {
+            Some("other policies")
         } else {
             None
         }

@@ -194,7 +194,8 @@ impl Ceremonies {
         let shape = Shape {
             subject: new.subject.clone().into(),
             path_length: new.path_length,
-            name_constraints: None,
+            name_constraints: new.name_constraints.clone(),
+            policies: new.policies.clone(),
             validity: new.validity,
         };
         self.issuer.make_certificate(&shape, &row, &key, actor)?;

@@ -18,7 +18,7 @@ use crate::x509::issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::Subject;
 use crate::x509::name_constraints::KeptConstraints;
-use crate::x509::profile::{Profile, VALIDITY_SECONDS_MAX};
+use crate::x509::profile::{CertificatePolicy, Profile, VALIDITY_SECONDS_MAX};
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 
 /// The contents of a generation's certificate.
@@ -26,6 +26,7 @@ pub(in crate::ca) struct Shape {
     pub subject: Subject,
     pub path_length: Option<u8>,
     pub name_constraints: Option<KeptConstraints>,
+    pub policies: Vec<CertificatePolicy>,
     pub validity: u64,
 }
 
@@ -40,15 +41,23 @@ impl Shape {
             .map_err(|reason| Error::stop(Code::HierarchyUnreadable, reason))
     }
 
-    /// The name, the path length and the name constraints of a certificate.
+    /// The name, the path length, the name constraints and the policies of a certificate.
     pub(in crate::ca) fn of(certificate: &Certificate, validity: u64) -> Result<Self, String> {
         let subject = Subject::of_predecessor(certificate.subject_der());
         Ok(Self {
             subject: subject.map_err(|error| error.to_string())?,
             path_length: certificate.path_length(),
             name_constraints: certificate.kept_constraints(),
+            policies: certificate.policies(),
             validity,
         })
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            certificate_policies: self.policies.clone(),
+            ..Profile::authority(self.path_length, self.validity)
+        }
     }
 
     fn holder(&self) -> LeafHolder<'_> {
@@ -113,7 +122,7 @@ impl Issuer {
             signer,
             purpose: Purpose::Authority,
             profile_name: "authority",
-            profile: &Profile::authority(shape.path_length, shape.validity),
+            profile: &shape.profile(),
             subject: shape.subject.clone(),
             public_key,
             caller: String::new(),
@@ -169,7 +178,7 @@ impl Issuer {
             signer,
             purpose: Purpose::Authority,
             profile_name: "authority",
-            profile: &Profile::authority(shape.path_length, shape.validity),
+            profile: &shape.profile(),
             subject: shape.subject.clone(),
             public_key: &public_key,
             caller: actor.to_owned(),

@@ -2,8 +2,10 @@
 
 use super::written::Written;
 use crate::x509::oid;
-use der::asn1::ObjectIdentifier;
+use der::Decode;
+use der::asn1::{Ia5StringRef, ObjectIdentifier};
 use serde::{Deserialize, Serialize};
+use x509_cert::ext::pkix::certpolicy;
 
 /// Most policies of one certificate.
 pub const POLICIES_MAX: usize = 8;
@@ -28,6 +30,29 @@ struct PolicyTable {
 }
 
 impl CertificatePolicy {
+    /// Reads the value of the extension. Returns `None` if it has more than is written here.
+    pub(crate) fn read(der: &[u8]) -> Option<Vec<CertificatePolicy>> {
+        let read = certpolicy::CertificatePolicies::from_der(der).ok()?;
+        let policy = |it: certpolicy::PolicyInformation| {
+            let cps = match it.policy_qualifiers.as_deref() {
+                None => None,
+                Some([one]) if one.policy_qualifier_id == oid::CPS => {
+                    let statement: Ia5StringRef<'_> = one.qualifier.as_ref()?.decode_as().ok()?;
+                    Some(statement.as_str().to_owned())
+                }
+                Some(_) => return None,
+            };
+            let id = it.policy_identifier;
+            Some(CertificatePolicy { id, cps })
+        };
+        read.0.into_iter().map(policy).collect()
+    }
+
+    /// Returns the object identifier.
+    pub fn id(&self) -> ObjectIdentifier {
+        self.id
+    }
+
     /// Returns true for anyPolicy.
     pub(crate) fn is_any(&self) -> bool {
         self.id == oid::ANY_POLICY
