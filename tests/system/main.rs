@@ -70,6 +70,7 @@
 //! | `authority_crash` | rollovers of authorities, killed at each step |
 //! | `authority_faults` | rollovers of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; kills between record and signature |
+//! | `held` | one certificate is revoked, held or released, by its own command, and everywhere |
 //! | `block` | a device, a group or a generation is blocked, and the block is lifted |
 //! | `compromise` | a compromised leaf is excluded when the command answers |
 //! | `leaf_faults` | rollovers of leaves, each fault at each call, many devices side by side |
@@ -152,6 +153,7 @@ mod fleet;
 mod footprint;
 mod gateway;
 mod half_made;
+mod held;
 mod hostile;
 mod http;
 mod hub_quota;

@@ -303,6 +303,17 @@ fn a_certificate_is_revoked() {
         let answer = env.caller(&holder).get("/v1/devices");
         assert_eq!(answer.code(), "client_certificate_revoked");
     }
+    let device = env.enlist("device", "press-7");
+    let everywhere = page.line(&[("0D1E2F3A", &device.serial)]).text(&env);
+    assert!(everywhere.contains("reason: keyCompromise"), "{everywhere}");
+    let missing = env.enlist("station", "station-2");
+    let serial = [("0B1C2D3E", missing.serial.as_str())];
+    page.line(&serial).text(&env);
+    let refused = env.caller(&missing).get("/v1/devices");
+    assert_eq!(refused.code(), "client_certificate_revoked");
+    page.line(&serial).text(&env);
+    let known = env.caller(&missing).get("/v1/devices");
+    assert_eq!(known.code(), "role_forbidden");
 }
 
 #[test]

@@ -113,6 +113,7 @@ codes! {
         GroupBlocked => "group_blocked",
         HierarchyBroken => "hierarchy_broken",
         HierarchyUnreadable => "hierarchy_unreadable",
+        HoldOfBlock => "hold_of_block",
         IdempotencyKeyInvalid => "idempotency_key_invalid",
         IdempotencyKeyRequired => "idempotency_key_required",
         IdempotencyKeyReused => "idempotency_key_reused",

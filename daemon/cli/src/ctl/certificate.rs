@@ -2,7 +2,10 @@
 
 use super::FILE_BYTES_MAX;
 use super::client::{ApiClient, segment};
-use super::command::{CertificateCommand, ExportCertificate, ListCertificates, RevokeCertificate};
+use super::command::{
+    CertificateCommand, ExportCertificate, HoldCertificate, ListCertificates, NamedCertificate,
+    RevokeCertificate,
+};
 use super::failure::Failure;
 use super::output::{Output, chain};
 use super::show::{Show, receipt};
@@ -41,6 +44,8 @@ pub(super) fn run(
             output.write(&chain(&found))
         }
         CertificateCommand::Revoke(revoke) => self::revoke(client, show, revoke),
+        CertificateCommand::Hold(of) => hold(client, show, of),
+        CertificateCommand::Release(of) => release(client, show, of),
     }
 }
 
@@ -109,25 +114,54 @@ fn export(client: &ApiClient, show: &Show, export: &ExportCertificate) -> Result
 }
 
 fn revoke(client: &ApiClient, show: &Show, revoke: &RevokeCertificate) -> Result<(), Failure> {
-    let mut body = json!({ "reason": revoke.reason, "cause": revoke.cause });
-    if let Some(digits) = &revoke.serial {
+    let mut body = named(&revoke.certificate, &revoke.cause)?;
+    body["reason"] = json!(revoke.reason);
+    body["everywhere"] = json!(revoke.everywhere);
+    changed(show, client.post("/v1/certificates/revocations", &body)?)
+}
+
+fn hold(client: &ApiClient, show: &Show, of: &HoldCertificate) -> Result<(), Failure> {
+    let body = named(&of.certificate, &of.cause)?;
+    changed(show, client.post("/v1/certificates/holds", &body)?)
+}
+
+fn release(client: &ApiClient, show: &Show, of: &HoldCertificate) -> Result<(), Failure> {
+    let body = named(&of.certificate, &of.cause)?;
+    changed(show, client.post("/v1/certificates/releases", &body)?)
+}
+
+fn named(certificate: &NamedCertificate, cause: &str) -> Result<Value, Failure> {
+    let mut body = json!({ "cause": cause });
+    if let Some(digits) = &certificate.serial {
         body[kind_of(digits)] = json!(digits);
     }
-    if let Some(file) = &revoke.file {
+    if let Some(file) = &certificate.file {
         body["certificate"] = json!(read(file)?);
     }
-    if let Some(authority) = &revoke.authority {
+    if let Some(authority) = &certificate.authority {
         body["authority"] = json!(authority);
     }
-    let mut answer = client.post("/v1/certificates/revocations", &body)?;
+    Ok(body)
+}
+
+/// Shows the state of a certificate, then what each place answered.
+fn changed(show: &Show, mut answer: Value) -> Result<(), Failure> {
     if show.json {
         return show.record(&answer);
     }
     let places = answer["receipt"].take();
+    let rolls = answer["rolls"].as_array().into_iter().flatten();
+    let rolls: Vec<String> = rolls.map(|roll| roll["id"].to_string()).collect();
     if let Value::Object(members) = &mut answer {
         members.remove("receipt");
+        members.remove("rolls");
     }
     show.record(&answer)?;
+    for roll in rolls {
+        show.line(&format!(
+            "`hallmark roll show {roll}` shows the way to the next leaf"
+        ))?;
+    }
     receipt(show, &places)
 }
 

@@ -4,7 +4,7 @@ use super::asks::Asks;
 use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::Fetch;
-use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::exclusion::certificate_name::CertificateName;
 use crate::ca::issuer::fetch::Fetched;
 use crate::x509::certificate::render_pem;
 use axum::http::header::CONTENT_TYPE;

@@ -6,7 +6,7 @@ use super::parts::Query;
 use super::problem::Problem;
 use crate::ca::Error;
 use crate::ca::authorize::Fetch;
-use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::exclusion::certificate_name::CertificateName;
 use crate::ca::issuer::search::{ListedRow, Wanted};
 use crate::ca::profile::Role;
 use crate::ids::{GenerationNumber, IntentId};

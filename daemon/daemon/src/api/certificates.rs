@@ -6,7 +6,7 @@ use super::caller::Peer;
 use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::{Fetch, Issue};
-use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::exclusion::certificate_name::CertificateName;
 use crate::ca::explain::Explanation;
 use crate::ca::hierarchy::ChainLink;
 use crate::ca::issuer::fetch::Fetched;

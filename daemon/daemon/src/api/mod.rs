@@ -26,6 +26,7 @@ mod clock;
 mod devices;
 mod enrollments;
 mod est;
+mod holds;
 mod imports;
 pub mod listener;
 mod metrics;
@@ -271,6 +272,8 @@ impl Edge {
                 get(certificate_export::export),
             )
             .route("/v1/certificates/revocations", post(revocations::revoke))
+            .route("/v1/certificates/holds", post(holds::hold))
+            .route("/v1/certificates/releases", post(holds::release))
             .route("/v1/authorities", get(authorities::list))
             .route("/v1/authorities/{name}", get(authorities::show))
             .route("/v1/authorities/{name}/request", post(authorities::request))

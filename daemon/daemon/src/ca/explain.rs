@@ -2,17 +2,19 @@
 //! it is accepted, and what excludes it.
 
 use super::authorize::{Authorized, Fetch};
-use super::exclusion::revoke::CertificateName;
+use super::exclusion::certificate_name::CertificateName;
 use super::issuer::fetch::Fetched;
 use super::issuer::search::{ListedRow, Wanted};
 use super::profile::Role;
 use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::ids::{GenerationId, IntentId};
-use crate::store::{CertificateState, EnrollmentKind, EnrollmentRow, ListedCertificate};
+use crate::ids::IntentId;
+use crate::store::{
+    CertificateState, EnrollmentKind, EnrollmentRow, ListedCertificate, RevocationEvent,
+};
+use crate::x509::revocation::RevocationReason;
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// The record of a certificate besides its bytes.
 #[derive(Debug, Serialize)]
@@ -32,6 +34,35 @@ pub struct Explanation {
     /// Of a device: whether it is the current leaf.
     current: Option<bool>,
     in_force: Vec<InForce>,
+    /// Each change of its revocation, the newest first.
+    revocations: Vec<RevocationShown>,
+}
+
+/// A change of a certificate's revocation, as it is shown.
+#[derive(Debug, Serialize)]
+pub struct RevocationShown {
+    at: String,
+    by: String,
+    /// `None` if a hold was lifted.
+    reason: Option<&'static str>,
+    cause: String,
+    /// The number of the first and of the last list with the entry.
+    first_list: Option<String>,
+    last_list: Option<String>,
+}
+
+impl From<RevocationEvent> for RevocationShown {
+    fn from(event: RevocationEvent) -> Self {
+        let (first, last) = event.lists.unzip();
+        Self {
+            at: event.at.to_string(),
+            by: event.actor,
+            reason: event.reason.map(RevocationReason::name),
+            cause: event.cause,
+            first_list: first.map(|number| number.to_string()),
+            last_list: last.map(|number| number.to_string()),
+        }
+    }
 }
 
 /// The key that has signed.
@@ -97,8 +128,14 @@ impl CertificateAuthority {
                 .map(|above| format!("generation {} of {}", above.number, above.authority)),
             current: self.is_current(&it)?,
             in_force: self.places_of(&it)?,
+            revocations: self.revocations_of(it.intent)?,
             asked_by: it.caller,
         })
+    }
+
+    fn revocations_of(&self, certificate: IntentId) -> Result<Vec<RevocationShown>, Error> {
+        let events = self.store().revocation_events(certificate)?;
+        Ok(events.into_iter().map(RevocationShown::from).collect())
     }
 
     fn is_current(&self, it: &ListedCertificate) -> Result<Option<bool>, Error> {
@@ -149,28 +186,18 @@ impl CertificateAuthority {
         Ok(places)
     }
 
-    /// Returns the groups that admit it because they hold a certificate above it. An individual
-    /// enrollment of the device takes precedence.
+    /// Returns the groups that admit it because they hold a certificate above it.
     fn groups_of(&self, it: &ListedCertificate) -> Result<Vec<InForce>, Error> {
-        let above = self.certificates_above(it.issuer);
-        let mut places = Vec::new();
-        for row in self.store().groups()? {
-            let place = in_force(&row, &above);
-            let Some(place) = place else { continue };
-            if !self
-                .store()
-                .has_own_enrollment(&row.provisioning, &it.subject)?
-            {
-                places.push(place);
-            }
-        }
-        Ok(places)
-    }
-
-    fn certificates_above(&self, issuer: GenerationId) -> Vec<Thumbprint> {
         let hierarchy = self.hierarchy();
-        let above = hierarchy.upwards(issuer).map(|it| it.thumbprint());
-        above.collect::<BTreeSet<_>>().into_iter().collect()
+        let above: Vec<_> = hierarchy
+            .upwards(it.issuer)
+            .map(|it| it.thumbprint())
+            .collect();
+        let groups = self.exclusions().groups_accepting(it.issuer, &it.subject)?;
+        Ok(groups
+            .iter()
+            .filter_map(|row| in_force(row, &above))
+            .collect())
     }
 }
 

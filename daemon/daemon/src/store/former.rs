@@ -57,51 +57,78 @@ impl Store {
     ) -> Result<(FormerSerial, bool), StoreError> {
         self.write(move |tx| revoke(tx, &revocation))
     }
+
+    /// Lifts the hold of one, and returns its new state and whether that has changed. The reason of
+    /// `release` has no effect.
+    pub fn release_former(
+        &self,
+        release: FormerRevocation,
+    ) -> Result<(FormerSerial, bool), StoreError> {
+        self.write(move |tx| {
+            let found = find(tx, &release)?;
+            match found.revoked {
+                Some((_, reason)) if !reason.is_final() => change(tx, &release, found, None),
+                _ => Ok((found, false)),
+            }
+        })
+    }
 }
 
 const SELECT: &str = "SELECT generation, serial, subject, not_after, revoked_at, \
      revocation_reason FROM former_certificate";
 
 fn revoke(tx: &Tx<'_>, revocation: &FormerRevocation) -> Result<(FormerSerial, bool), StoreError> {
-    let FormerRevocation {
-        generation,
-        serial,
-        reason,
-        at,
-        ..
-    } = revocation;
-    let select = format!("{SELECT} WHERE generation = ?1 AND serial = ?2");
-    let found = tx.query_optional(&select, params![generation, serial], from_row)?;
-    let digits = hex::encode_upper(serial);
-    let found = found.ok_or_else(|| StoreError::Missing(format!("serial number {digits}")))?;
+    let reason = revocation.reason;
+    let found = find(tx, revocation)?;
     let since = match found.revoked {
-        None => *at,
+        None => revocation.at,
         Some((since, before)) if !before.is_final() && reason.is_final() => since,
         Some(_) => return Ok((found, false)),
     };
+    change(tx, revocation, found, Some((since, reason)))
+}
+
+fn find(tx: &Tx<'_>, of: &FormerRevocation) -> Result<FormerSerial, StoreError> {
+    let select = format!("{SELECT} WHERE generation = ?1 AND serial = ?2");
+    let found = tx.query_optional(&select, params![of.generation, of.serial], from_row)?;
+    let digits = hex::encode_upper(&of.serial);
+    found.ok_or_else(|| StoreError::Missing(format!("serial number {digits}")))
+}
+
+fn change(
+    tx: &Tx<'_>,
+    change: &FormerRevocation,
+    found: FormerSerial,
+    revoked: Option<(UnixSeconds, RevocationReason)>,
+) -> Result<(FormerSerial, bool), StoreError> {
     tx.execute(
         "UPDATE former_certificate SET revoked_at = ?3, revocation_reason = ?4
          WHERE generation = ?1 AND serial = ?2",
-        params![generation, serial, since, reason.code()],
+        params![
+            change.generation,
+            change.serial,
+            revoked.map(|(since, _)| since),
+            revoked.map(|(_, reason)| reason.code()),
+        ],
     )?;
     // Serial numbers have no trigger that counts them.
     tx.execute(
         "UPDATE generation SET revocations = revocations + 1 WHERE id = ?1",
-        params![generation],
+        params![change.generation],
     )?;
+    let digits = hex::encode_upper(&change.serial);
+    let reason = revoked.or(found.revoked).map(|(_, reason)| reason.name());
     let entry = AuditEntry {
-        at: *at,
-        actor: revocation.actor.clone(),
-        action: "certificate.revoked",
+        at: change.at,
+        actor: change.actor.clone(),
+        action: match revoked {
+            Some(_) => "certificate.revoked",
+            None => "certificate.unrevoked",
+        },
         subject: found.subject.clone().unwrap_or_else(|| digits.clone()),
-        detail: json!({
-            "serial": digits,
-            "reason": reason.name(),
-            "cause": revocation.cause,
-        }),
+        detail: json!({ "serial": digits, "reason": reason, "cause": change.cause }),
     };
     audit::append(tx, &entry)?;
-    let revoked = Some((since, *reason));
     Ok((FormerSerial { revoked, ..found }, true))
 }
 

@@ -6,16 +6,16 @@
 //! free for others in between. `block.reached` is the last device done: a crash costs the chunk
 //! under way.
 //!
-//! Each certificate that a block holds has a row. The hold is lifted with the last block that
-//! holds it. A hold without a row was set by an operator, and no block lifts it.
+//! Each certificate that a block holds has a row, and so has each that an operator holds
+//! ([`super::operator_hold`]). The hold is lifted with the last of them.
 
 use super::block;
 use super::engine::{Tx, params};
 use super::enrollment::individual;
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::repeated_deletion::services_with_hub;
-use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
-use super::{Store, StoreError, UnixSeconds};
+use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate};
+use super::{Store, StoreError, UnixSeconds, operator_hold};
 use crate::ids::{BlockId, IntentId};
 use crate::x509::revocation::RevocationReason;
 
@@ -97,9 +97,8 @@ pub(super) fn hold(
         insert(tx, block, certificate.intent)?;
     }
     for certificate in done.unchanged.iter().filter(|it| is_on_hold(it)) {
-        if is_held(tx, certificate.intent)? {
-            insert(tx, block, certificate.intent)?;
-        }
+        operator_hold::keep_imported(tx, certificate.intent, revocation.at)?;
+        insert(tx, block, certificate.intent)?;
     }
     Ok(done)
 }

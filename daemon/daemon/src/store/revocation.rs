@@ -6,7 +6,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Parameter, Parameters, Row, Tx, params};
-use super::{Store, StoreError, UnixSeconds, certified_key};
+use super::{Store, StoreError, UnixSeconds, certified_key, operator_hold, revocation_event};
 use crate::ids::{GenerationId, IntentId};
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
@@ -69,20 +69,23 @@ pub struct Revoked {
 }
 
 impl Store {
-    /// Revokes the target's certificates. A certificate that is revoked already keeps its date; a
-    /// hold may get a final reason. Writes one audit entry for each change.
+    /// Revokes the target's certificates for an operator. A certificate that is revoked already
+    /// keeps its date; a hold may get a final reason. Writes one audit entry for each change.
     pub fn revoke(
         &self,
         revocation: Revocation,
         reason: RevocationReason,
     ) -> Result<Revoked, StoreError> {
-        self.write(move |tx| revoke(tx, &revocation, reason))
+        self.write(move |tx| match reason {
+            RevocationReason::CertificateHold => operator_hold::hold(tx, &revocation),
+            _ => revoke(tx, &revocation, reason),
+        })
     }
 
-    /// Lifts `certificateHold` from the target's certificates. Other reasons are final, and a
-    /// certificate that a block holds stays on hold.
+    /// Lifts an operator's `certificateHold` from the target's certificates. Other reasons are
+    /// final, and a certificate that a block holds stays on hold.
     pub fn unrevoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
-        self.write(move |tx| unrevoke(tx, &revocation))
+        self.write(move |tx| operator_hold::release(tx, &revocation))
     }
 }
 
@@ -110,7 +113,7 @@ pub(super) fn revoke(
     Ok(revoked)
 }
 
-/// Lifts holds within the caller's transaction.
+/// Lifts holds that nothing has any more, within the caller's transaction.
 pub(super) fn unrevoke(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, StoreError> {
     let lifted = |certificate: &RevokedCertificate| {
         let is_hold = certificate.revoked.is_some_and(|(_, it)| !it.is_final());
@@ -120,10 +123,11 @@ pub(super) fn unrevoke(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, 
     change(tx, revocation, "certificate.unrevoked", lifted)
 }
 
-/// Returns true if a block holds this certificate.
+/// Returns true if an operator or a block holds this certificate.
 pub(super) fn is_held(tx: &Tx<'_>, certificate: IntentId) -> Result<bool, StoreError> {
     tx.query_one(
-        "SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)",
+        "SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)
+             OR EXISTS (SELECT 1 FROM operator_hold WHERE certificate = ?1)",
         params![certificate],
         |row| row.get(0),
     )
@@ -152,6 +156,8 @@ fn change(
                 next.map(|(_, reason)| reason.code()),
             ],
         )?;
+        let event = next.map(|(_, reason)| reason);
+        revocation_event::record(tx, certificate.intent, revocation, event)?;
         let (_, reason) = next.or(certificate.revoked).unzip();
         audit::append(
             tx,
@@ -177,7 +183,7 @@ fn change(
 
 /// Returns the target's certificates. A named certificate that does not exist is an error; a device
 /// without leaves is not.
-fn certificates(
+pub(super) fn certificates(
     tx: &Tx<'_>,
     revocation: &Revocation,
 ) -> Result<Vec<RevokedCertificate>, StoreError> {

@@ -117,6 +117,23 @@ impl Store {
         self.read(|tx| roll_by_id(tx, id))
     }
 
+    /// Returns the rolls by compromise of this leaf of a device, the oldest first.
+    pub fn compromises_of_leaf(
+        &self,
+        device: &str,
+        leaf: &[u8; 32],
+    ) -> Result<Vec<RollId>, StoreError> {
+        self.read(|tx| {
+            tx.query_all(
+                "SELECT r.id FROM enrollment e JOIN roll r ON r.enrollment = e.id
+                 WHERE e.name = ?1 AND e.kind = 'individual' AND r.reason = 'compromise'
+                   AND r.old_certificate = ?2 ORDER BY r.id",
+                params![device, leaf],
+                |row| row.get(0),
+            )
+        })
+    }
+
     /// Returns the rolls that a roll has started, oldest first.
     pub fn child_rolls(&self, parent: RollId) -> Result<Vec<RollRow>, StoreError> {
         self.read(|tx| roll_rows(tx, "WHERE r.parent = ?1 ORDER BY r.id", params![parent]))

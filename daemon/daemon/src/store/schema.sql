@@ -381,6 +381,33 @@ BEGIN
     SELECT RAISE(ABORT, 'crl_newest_is_kept');
 END;
 
+-- Every list that was signed, without its bytes: shows which lists have a revocation.
+CREATE TABLE signed_crl (
+    generation  INTEGER NOT NULL REFERENCES generation (id),
+    number      BLOB    NOT NULL,
+    this_update INTEGER NOT NULL,
+    revocations INTEGER NOT NULL,
+    PRIMARY KEY (generation, number)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER crl_is_noted AFTER UPDATE OF der ON crl
+BEGIN
+    INSERT INTO signed_crl (generation, number, this_update, revocations)
+    VALUES (NEW.generation, NEW.number, NEW.this_update, NEW.revocations);
+END;
+
+-- Each change of a certificate's revocation: `reason` is the new one, null if a hold was lifted.
+-- `revocations` is `generation.revocations` of its issuer after the change.
+CREATE TABLE revocation_event (
+    id          INTEGER PRIMARY KEY,
+    certificate INTEGER NOT NULL REFERENCES certificate (intent),
+    at          INTEGER NOT NULL,
+    actor       TEXT    NOT NULL,
+    reason      INTEGER,
+    cause       TEXT    NOT NULL,
+    revocations INTEGER NOT NULL
+) STRICT;
+CREATE INDEX revocation_event_certificate ON revocation_event (certificate, id);
+
 -- A request to an issuer elsewhere, recorded before it is signed.
 CREATE TABLE request (
     generation  INTEGER PRIMARY KEY REFERENCES generation (id),
@@ -748,14 +775,23 @@ CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0)
     WHERE lifted_at IS NULL;
 CREATE INDEX block_unfinished ON block (id) WHERE reached IS NOT NULL;
 
--- The certificates that a block holds. A hold is lifted with the last block that holds it. A hold
--- that an operator has set has no row here and is not lifted by a block.
+-- The certificates that a block holds. A hold is lifted when no block and no operator
+-- (`operator_hold`) holds the certificate any more.
 CREATE TABLE block_hold (
     block       INTEGER NOT NULL REFERENCES block (id),
     certificate INTEGER NOT NULL REFERENCES certificate (intent),
     PRIMARY KEY (block, certificate)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_hold_certificate ON block_hold (certificate);
+
+-- The certificates that an operator holds. A final revocation leaves the row, which has no effect
+-- then.
+CREATE TABLE operator_hold (
+    certificate INTEGER PRIMARY KEY REFERENCES certificate (intent),
+    held_by     TEXT    NOT NULL,
+    held_at     INTEGER NOT NULL,
+    cause       TEXT    NOT NULL
+) STRICT;
 
 -- Counts of signatures that have no other record: `proof` for test signatures, `credential` for
 -- those of cloud credentials. `counted` is the last count that the worker process `worker` has

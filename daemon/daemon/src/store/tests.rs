@@ -17,6 +17,7 @@ mod fleet;
 mod hold;
 mod indexes;
 mod key_use;
+mod million;
 mod revocation;
 mod roll;
 mod scan;

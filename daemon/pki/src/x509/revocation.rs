@@ -86,6 +86,12 @@ impl RevocationReason {
         )
     }
 
+    /// Returns true if the reason can be that of a leaf: `cACompromise` is for the certificate of
+    /// an authority, and `aACompromise` for that of an attribute authority (RFC 5280, 5.3.1).
+    pub fn is_for_leaves(self) -> bool {
+        !matches!(self, Self::CaCompromise | Self::AaCompromise)
+    }
+
     /// Returns the reason with this name. Case, hyphens and underscores are ignored:
     /// `key-compromise` is `keyCompromise`.
     pub fn from_name(name: &str) -> Option<Self> {

@@ -62,6 +62,10 @@ pub enum CertificateCommand {
     Export(ExportCertificate),
     /// Revoke a certificate that the daemon has issued; its holder is refused from then on.
     Revoke(RevokeCertificate),
+    /// Hold a certificate: its holder is refused until the hold is lifted.
+    Hold(HoldCertificate),
+    /// Lift the hold that an operator has set; a block lifts its own by `unblock`.
+    Release(HoldCertificate),
 }
 
 /// `hallmark certificate list`
@@ -137,9 +141,9 @@ pub enum FileFormat {
     Chain,
 }
 
-/// `hallmark certificate revoke`
+/// A certificate, by its number or its file.
 #[derive(Debug, Args)]
-pub struct RevokeCertificate {
+pub struct NamedCertificate {
     /// Its serial number, or the SHA-256 of its DER, in hexadecimal digits.
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     pub serial: Option<String>,
@@ -149,10 +153,31 @@ pub struct RevokeCertificate {
     /// The authority that issued it, if several have issued this serial number.
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub authority: Option<String>,
+}
+
+/// `hallmark certificate revoke`
+#[derive(Debug, Args)]
+pub struct RevokeCertificate {
+    #[command(flatten)]
+    pub certificate: NamedCertificate,
     /// keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn,
-    /// certificateHold or another name of RFC 5280.
+    /// certificateHold or unspecified (RFC 5280).
     #[arg(long)]
     pub reason: String,
+    /// The reason in your words, for the audit journal.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub cause: String,
+    /// With keyCompromise: exclude a device's leaf at DPS and at the hub, too, until it has a new
+    /// one.
+    #[arg(long)]
+    pub everywhere: bool,
+}
+
+/// `hallmark certificate hold` and `release`
+#[derive(Debug, Args)]
+pub struct HoldCertificate {
+    #[command(flatten)]
+    pub certificate: NamedCertificate,
     /// The reason in your words, for the audit journal.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cause: String,

@@ -8,7 +8,8 @@ mod roll;
 
 pub(super) use authority::{AuthorityCommand, CeremonyCommand, Import};
 pub(super) use certificate::{
-    CertificateCommand, ExportCertificate, Issue, IssueBatch, ListCertificates, RevokeCertificate,
+    CertificateCommand, ExportCertificate, HoldCertificate, Issue, IssueBatch, ListCertificates,
+    NamedCertificate, RevokeCertificate,
 };
 pub(super) use enrollment::{BlockCommand, DeviceCommand, EnrollmentCommand};
 pub(super) use profile::ProfileCommand;
@@ -56,7 +57,7 @@ pub enum Command {
     Issue(Issue),
     /// Issue certificates for many devices; the repeat of the command goes on where it stopped.
     IssueBatch(IssueBatch),
-    /// Find, show, export and revoke certificates.
+    /// Find, show, export, hold and revoke certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
     /// Show profiles and presets, and examples of what they would issue.

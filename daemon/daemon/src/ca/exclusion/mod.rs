@@ -4,8 +4,12 @@
 //! makes after the exclusion. [`receipt`] says what each place was observed to do.
 
 pub mod block;
+pub mod certificate_name;
 mod device_access;
+mod former;
+pub mod holding;
 pub mod hub_identity;
+mod older_leaf;
 mod pending;
 pub mod place;
 pub mod receipt;

@@ -35,6 +35,7 @@ codes! {
         IndividualsPending => "individuals_pending",
         IndividualsSettled => "individuals_settled",
         IssuerElsewhere => "issuer_elsewhere",
+        LeafAdmitted => "leaf_admitted",
         LeavesUnknown => "leaves_unknown",
         RegistrationsPending => "registrations_pending",
         RootRevoked => "root_revoked",
@@ -72,6 +73,7 @@ impl PlaceCode {
             | PlaceCode::IdentitiesUnknown
             | PlaceCode::IdentityKept
             | PlaceCode::IssuerElsewhere
+            | PlaceCode::LeafAdmitted
             | PlaceCode::LeavesUnknown
             | PlaceCode::ServiceNotConfigured => PlaceState::Open,
         }

@@ -6,40 +6,21 @@
 //! there.
 
 use super::Exclusions;
+use super::certificate_name::CertificateName;
+use super::place::{Place, PlaceCode};
 use super::receipt::Receipt;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
-use crate::store::{
-    CertificateRow, FormerRevocation, FormerSerial, Revocation, RevocationTarget, Revoked,
-    RevokedCertificate, Store,
-};
+use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate};
 use crate::unix_seconds::UnixSeconds;
-use crate::x509::bundle::parse_first;
 use crate::x509::revocation::RevocationReason;
-use crate::x509::serial::SerialNumber;
+use serde_json::json;
 
-/// Digits of a SHA-256; a serial number has 40 at most.
-const SHA256_DIGITS: usize = 64;
-
-/// The consequence of a certificate whose file is missing.
-const ONLY_ITS_SERIAL: &str = "only the serial number is known, from the import: the revocation \
-     list has it, and nothing is known of its key or of a device; import its file to exclude those, too";
-
-/// How an operator names a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CertificateName {
-    /// By its serial number, and its authority if it is named.
-    Serial {
-        serial: SerialNumber,
-        /// The authority that issued it.
-        authority: Option<String>,
-    },
-    /// By the SHA-256 of its DER.
-    Sha256([u8; 32]),
-}
+/// The beginning of the notice about the places that a revocation does not reach.
+pub const READS_NO_LIST: &str = "DPS and its hub read no revocation list";
 
 /// A certificate that an operator has revoked. Of one whose file was not imported, only the serial
 /// number is known for certain.
@@ -63,95 +44,11 @@ pub struct RevokedLeaf {
     pub reason: RevocationReason,
     /// Whether it was revoked before, and nothing has changed.
     pub was_revoked: bool,
+    /// The actor who revoked it for that reason, and the cause, if that is on record.
+    pub by: Option<String>,
+    pub cause: Option<String>,
     /// The consequences for the operator.
     pub notices: Vec<String>,
-}
-
-impl CertificateName {
-    /// From hexadecimal digits as OpenSSL and others write them.
-    pub fn of_serial(text: &str, authority: Option<String>) -> Result<Self, Error> {
-        let serial = Self::serial(text)?;
-        Ok(Self::Serial { serial, authority })
-    }
-
-    /// From hexadecimal digits.
-    pub fn of_sha256(text: &str) -> Result<Self, Error> {
-        Self::sha256(text).map(Self::Sha256)
-    }
-
-    /// Reads a serial number from hexadecimal digits as OpenSSL and others write them.
-    pub fn serial(text: &str) -> Result<SerialNumber, Error> {
-        digits(text).parse().map_err(|error| {
-            let message = format!("{text:?} is no serial number: {error}");
-            Error::invalid(Code::SerialInvalid, message)
-        })
-    }
-
-    /// Reads a SHA-256 from hexadecimal digits.
-    pub fn sha256(text: &str) -> Result<[u8; 32], Error> {
-        let mut sha256 = [0; 32];
-        hex::decode_to_slice(digits(text), &mut sha256).map_err(|_| {
-            let message = format!("{text:?} is no SHA-256: that has 64 hexadecimal digits");
-            Error::invalid(Code::Sha256Invalid, message)
-        })?;
-        Ok(sha256)
-    }
-
-    /// From a serial number or a SHA-256, which is longer than every serial number.
-    pub fn of_digits(text: &str, authority: Option<String>) -> Result<Self, Error> {
-        if digits(text).len() == SHA256_DIGITS {
-            return Self::of_sha256(text);
-        }
-        Self::of_serial(text, authority)
-    }
-
-    /// From the certificate: DER, base64 of DER, or PEM, whose first certificate counts.
-    pub fn of_certificate(bytes: &[u8]) -> Result<Self, Error> {
-        let certificate = parse_first(bytes).map_err(|error| {
-            let message = format!("send a certificate as PEM or base64 of DER: {error}");
-            Error::invalid(Code::CertificateMalformed, message)
-        })?;
-        Ok(Self::Sha256(certificate.sha256()))
-    }
-
-    /// Finds the certificate that has this name, and no other.
-    pub(in crate::ca) fn find(&self, store: &Store) -> Result<CertificateRow, Error> {
-        let (mut found, what) = match self {
-            CertificateName::Serial { serial, authority } => {
-                let authority = authority.as_deref();
-                let found = store.certificates_by_serial(serial.as_bytes(), authority)?;
-                let by = authority.map_or(String::new(), |it| format!(" by authority {it:?}"));
-                (found, format!("serial number {serial}{by}"))
-            }
-            CertificateName::Sha256(sha256) => {
-                let found = store.certificate_by_sha256(sha256)?;
-                let sha256 = hex::encode_upper(sha256);
-                (Vec::from_iter(found), format!("SHA-256 {sha256}"))
-            }
-        };
-        match (found.pop(), found.len()) {
-            (Some(row), 0) => Ok(row),
-            (Some(_), _) => Err(Error::conflict(
-                Code::CertificateAmbiguous,
-                format!("several certificates have {what}; name the authority, or the SHA-256"),
-            )),
-            (None, _) => Err(Error::missing(
-                Code::CertificateUnknown,
-                format!("this daemon has issued no certificate with {what}"),
-            )),
-        }
-    }
-}
-
-/// Hexadecimal digits, two for each octet, without what tools write between and before them.
-fn digits(text: &str) -> String {
-    let text = text.trim();
-    let text = text.strip_prefix("0x").unwrap_or(text);
-    let mut digits = text.replace([':', ' '], "");
-    if digits.len() % 2 == 1 {
-        digits.insert(0, '0');
-    }
-    digits
 }
 
 impl Exclusions {
@@ -177,12 +74,17 @@ impl Exclusions {
         let revoked = self.revoke(permission, target, reason, cause)?;
         let was_revoked = revoked.changed.is_empty();
         let mut stands = revoked.changed.iter().chain(&revoked.unchanged);
-        let (since, reason) = stands.find_map(|it| it.revoked).ok_or_else(|| {
-            Error::stop(
-                Code::Internal,
-                "a certificate is not revoked although it was",
-            )
-        })?;
+        let (intent, (since, reason)) = stands
+            .find_map(|it| Some((it.intent, it.revoked?)))
+            .ok_or_else(|| {
+                Error::stop(
+                    Code::Internal,
+                    "a certificate is not revoked although it was",
+                )
+            })?;
+        let events = self.store.revocation_events(intent)?;
+        let event = events.into_iter().find(|it| it.reason.is_some());
+        let (by, cause) = event.map(|it| (it.actor, it.cause)).unzip();
         let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(row.issuer);
         Ok(RevokedLeaf {
@@ -199,72 +101,8 @@ impl Exclusions {
             since,
             reason,
             was_revoked,
-        })
-    }
-
-    /// Returns the certificate of this name that is known by its serial number alone, if no other
-    /// one has the name.
-    fn former(&self, name: &CertificateName) -> Result<Option<FormerSerial>, Error> {
-        let CertificateName::Serial { serial, authority } = name else {
-            return Ok(None);
-        };
-        let authority = authority.as_deref();
-        let mut former = self.store.former_serials(serial.as_bytes(), authority)?;
-        let others = self
-            .store
-            .certificates_by_serial(serial.as_bytes(), authority)?;
-        if former.len() + others.len() > 1 {
-            let message = format!(
-                "several certificates have serial number {serial}; name the authority, or the SHA-256"
-            );
-            return Err(Error::conflict(Code::CertificateAmbiguous, message));
-        }
-        Ok(former.pop())
-    }
-
-    fn revoke_former(
-        &self,
-        permission: &Authorized<Operate>,
-        former: &FormerSerial,
-        reason: RevocationReason,
-        cause: &str,
-    ) -> Result<RevokedLeaf, Error> {
-        let (former, changed) = self.store.revoke_former(FormerRevocation {
-            generation: former.generation,
-            serial: former.serial.clone(),
-            reason,
-            at: self.issuer.now(),
-            actor: permission.caller().to_string(),
-            cause: cause.to_owned(),
-        })?;
-        let (since, reason) = former.revoked.unwrap_or((self.issuer.now(), reason));
-        if changed {
-            let subject = former.subject.as_deref().unwrap_or_default();
-            let serial = hex::encode_upper(&former.serial);
-            tracing::info!(
-                subject,
-                serial,
-                reason = reason.name(),
-                "certificate revoked"
-            );
-            self.issuer.wake();
-        }
-        let hierarchy = self.issuer.hierarchy();
-        let issuer = hierarchy.generation(former.generation);
-        Ok(RevokedLeaf {
-            authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
-            generation: issuer.map_or(GenerationNumber::START, |it| it.number),
-            notices: vec![ONLY_ITS_SERIAL.to_owned()],
-            serial: former.serial,
-            sha256: None,
-            subject: former.subject,
-            profile: None,
-            role: None,
-            not_after: former.not_after,
-            issuer: former.generation,
-            since,
-            reason,
-            was_revoked: !changed,
+            by,
+            cause,
         })
     }
 
@@ -275,8 +113,37 @@ impl Exclusions {
         issuer: GenerationId,
         since: UnixSeconds,
     ) -> Result<Receipt, Error> {
-        let says = format!("revoked since {}", since);
-        Ok(vec![self.listed_place([issuer].into_iter(), &says)?].into())
+        self.list_receipt(issuer, &format!("revoked since {since}"))
+    }
+
+    /// Returns the same for a hold since then, or for one that was lifted.
+    pub fn hold_receipt(
+        &self,
+        issuer: GenerationId,
+        since: Option<UnixSeconds>,
+    ) -> Result<Receipt, Error> {
+        let on_hold = since.map(|it| format!("on hold since {it}"));
+        self.list_receipt(issuer, &on_hold.unwrap_or("not on hold".into()))
+    }
+
+    fn list_receipt(&self, issuer: GenerationId, says: &str) -> Result<Receipt, Error> {
+        let hierarchy = self.issuer.hierarchy();
+        let Some(above) = hierarchy.revoked_above(issuer) else {
+            return Ok(vec![self.listed_place([issuer].into_iter(), says)?].into());
+        };
+        // A revoked generation signs no list; that of its issuer excludes all that it signed.
+        let says = format!(
+            "generation {} of {} is revoked with all below it",
+            above.number, above.authority
+        );
+        let place = match above.parent {
+            Some(parent) => self.listed_place([parent].into_iter(), &says)?,
+            None => self.elsewhere_place(above.id).unwrap_or_else(|| {
+                let parameters = json!({ "authority": above.authority });
+                Place::crl(PlaceCode::RootRevoked, parameters, says)
+            }),
+        };
+        Ok(vec![place].into())
     }
 
     /// Revokes the target's certificates; those that are revoked already stay as they are.
@@ -293,7 +160,7 @@ impl Exclusions {
         Ok(revoked)
     }
 
-    fn refuse_authority(&self, row: &CertificateRow) -> Result<(), Error> {
+    pub(super) fn refuse_authority(&self, row: &CertificateRow) -> Result<(), Error> {
         let hierarchy = self.issuer.hierarchy();
         let thumbprint = Thumbprint::from_bytes(row.sha256);
         let Some(generation) = hierarchy.with_certificate(thumbprint) else {
@@ -319,6 +186,13 @@ impl Exclusions {
                 row.not_after
             ));
         }
+        if let Some(above) = self.issuer.hierarchy().revoked_above(row.issuer) {
+            notices.push(format!(
+                "generation {} of {} is revoked, so its own list is signed no more: the list of \
+                 the authority above excludes all that it signed",
+                above.number, above.authority
+            ));
+        }
         if row.role != Some(Role::Device) || has_expired || self.services.names.is_empty() {
             return Ok(notices);
         }
@@ -331,9 +205,9 @@ impl Exclusions {
             "this leaf"
         };
         notices.push(format!(
-            "DPS and its hub read no revocation list and go on accepting {which}: `hallmark roll \
-             start {id} --reason compromise` excludes it there until the device has a new one, \
-             `hallmark device block {id}` until you lift the block"
+            "{READS_NO_LIST} and go on accepting {which}: `hallmark roll start {id} --reason \
+             compromise` excludes it there until the device has a new one, `hallmark device block \
+             {id}` until you lift the block"
         ));
         Ok(notices)
     }
@@ -406,34 +280,5 @@ impl Exclusions {
             actor: permission.caller().to_string(),
             cause: cause.to_owned(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_named_as_tools_write_it() {
-        let serial = CertificateName::of_serial("0AFF", None).unwrap();
-        for text in ["0a:ff", "0x0aff", " AFF ", "0A FF"] {
-            assert_eq!(CertificateName::of_serial(text, None).unwrap(), serial);
-        }
-        let sha256 = CertificateName::Sha256([0xab; 32]);
-        for text in ["ab".repeat(32), vec!["AB"; 32].join(":")] {
-            assert_eq!(CertificateName::of_sha256(&text).unwrap(), sha256);
-        }
-        for (text, code) in [("", Code::SerialInvalid), ("00", Code::SerialInvalid)] {
-            assert_eq!(
-                CertificateName::of_serial(text, None).unwrap_err().code,
-                code
-            );
-        }
-        for text in ["", "abcd", &"zz".repeat(32), &"ab".repeat(33)] {
-            let refused = CertificateName::of_sha256(text).unwrap_err();
-            assert_eq!(refused.code, Code::Sha256Invalid);
-        }
-        let refused = CertificateName::of_certificate(b"no certificate").unwrap_err();
-        assert_eq!(refused.code, Code::CertificateMalformed);
     }
 }

@@ -3,7 +3,7 @@
 use super::Issuer;
 use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Fetch};
-use crate::ca::exclusion::revoke::CertificateName;
+use crate::ca::exclusion::certificate_name::CertificateName;
 use crate::ca::hierarchy::ChainLink;
 use crate::ids::GenerationNumber;
 use crate::store::CertificateRow;

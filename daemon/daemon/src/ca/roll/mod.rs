@@ -9,6 +9,7 @@
 mod authority;
 mod authority_compromise;
 pub mod canary;
+mod certificate_compromise;
 mod evidence;
 mod group;
 mod leaf;
@@ -22,6 +23,7 @@ mod waits;
 mod window;
 
 pub use authority_compromise::CompromisedAuthority;
+pub use certificate_compromise::ExcludedCertificate;
 pub(super) use evidence::certificate_in;
 pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;
