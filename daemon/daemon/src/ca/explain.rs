@@ -201,12 +201,16 @@ impl CertificateAuthority {
     }
 }
 
-/// Returns the enrollment's place if a slot of it holds, or is to hold, one of these.
+/// Returns the enrollment's place if a slot of it holds, or is to hold, one of these. A disabled
+/// enrollment is none once the service was observed with it.
 fn in_force(row: &EnrollmentRow, certificates: &[Thumbprint]) -> Option<InForce> {
     let holds = |slot: &SlotName| {
         let held = row.slots.in_slot(*slot);
         held.is_some_and(|it| certificates.contains(&it))
     };
+    if !row.enabled && row.mark.is_none() {
+        return None;
+    }
     let slot = SlotName::BOTH.into_iter().find(holds)?;
     let kind = row.kind.name();
     let name = &row.name;

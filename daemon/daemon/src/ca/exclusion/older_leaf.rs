@@ -5,6 +5,7 @@ use super::Exclusions;
 use super::place::{Place, PlaceCode};
 use super::receipt::Receipt;
 use crate::ca::Error;
+use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::GenerationId;
 use crate::store::{CertificateRow, EnrollmentKind, EnrollmentRow, StoreError};
@@ -68,15 +69,16 @@ impl Exclusions {
             .upwards(issuer)
             .map(|it| it.thumbprint())
             .collect();
+        let mut own = self.store.enrollments_named(device)?;
+        own.retain(|it| it.kind == EnrollmentKind::Individual && it.slots != Slots::Empty);
         let mut groups = self.store.groups()?;
-        groups.retain(|row| row.enabled && row.slots.held().iter().any(|it| above.contains(it)));
-        let mut accepting = Vec::new();
-        for row in groups {
-            if !self.store.has_own_enrollment(&row.provisioning, device)? {
-                accepting.push(row);
-            }
-        }
-        Ok(accepting)
+        groups.retain(|row| {
+            let holds = row.slots.held().iter().any(|it| above.contains(it));
+            // A disabled enrollment of the device takes precedence, too.
+            let has_own = own.iter().any(|it| it.provisioning == row.provisioning);
+            row.enabled && holds && !has_own
+        });
+        Ok(groups)
     }
 }
 
