@@ -105,9 +105,14 @@ fn verified(env: &TestEnv, leaf: &Holder, arguments: &[&str]) -> CommandOutput {
 #[test]
 fn a_certificate_has_what_its_profile_says_and_nothing_else_of_the_csr() {
     let env = TestEnv::new();
-    env.configure(&with(&env, &[("everything", EVERYTHING)]));
+    let stamps = "preset = \"device\"\nextended_key_usage = [\"time_stamping\"]";
+    let profiles = [("everything", EVERYTHING), ("stamps", stamps)];
+    env.configure(&with(&env, &profiles));
     let env = env.started();
     let station = env.station();
+    let stamps = station.obtain(&Request::new("stamps", "press-9"));
+    let accepted = verified(&env, &stamps, &["-purpose", "timestampsign"]);
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
     let subject = "/O=Of the CSR/serialNumber=SN-7/CN=press-7";
     let names = "DNS:b.example,DNS:press-7.devices.example,IP:198.51.100.9,URI:urn:x:7,email:a@b";
     let leaf = station.obtain(&request(&env, "everything", "press-7", subject, names));

@@ -5,7 +5,9 @@
 use super::issuer::{Distribution, IssuerFields};
 use super::name_constraints::KeptConstraints;
 use super::oid;
-use super::profile::{CertificatePolicy, CustomExtension, KeyUsage, Kind, Profile};
+use super::profile::{
+    CertificatePolicy, CustomExtension, ExtendedKeyUsage, KeyUsage, Kind, Profile,
+};
 use super::san::SubjectAlternativeName;
 use super::tbs::CertificateContent;
 use der::Encode;
@@ -128,7 +130,9 @@ fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
     let purposes = profile.extended_key_usage.iter().map(|it| it.oid());
     let usage = pkix::ExtendedKeyUsage(purposes.collect());
     // RFC 5280 4.2.1.12 permits both. Not critical: verifiers that know it obey it all the same.
-    extension(oid::EXTENDED_KEY_USAGE, false, &usage)
+    // Verifiers of time stamps accept it critical alone (RFC 3161 2.3).
+    let critical = profile.extended_key_usage == [ExtendedKeyUsage::TimeStamping];
+    extension(oid::EXTENDED_KEY_USAGE, critical, &usage)
 }
 
 pub(super) fn names_let_through<'a>(

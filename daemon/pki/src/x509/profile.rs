@@ -1,8 +1,9 @@
 //! Defines the complete shape of a certificate, before any request for it.
 //!
 //! A profile is checked when it is read, so the builder never meets a contradiction. Criticality is
-//! fixed by RFC 5280 4.2.1: basicConstraints and keyUsage are always critical, the others never.
-//! Only an extension that a profile adds itself says whether it is critical.
+//! fixed by RFC 5280 4.2.1: basicConstraints and keyUsage are always critical, extKeyUsage for time
+//! stamps (RFC 3161 2.3), and the others never. Only an extension that a profile adds itself says
+//! whether it is critical.
 
 mod custom;
 mod durations;
@@ -289,6 +290,11 @@ impl Profile {
         refuse_if(
             ids.len() != self.extensions.len(),
             "an extension is there twice; remove one",
+        )?;
+        let bytes: usize = self.extensions.iter().map(|it| it.encoded.len()).sum();
+        refuse_if(
+            bytes > custom::VALUE_BYTES_MAX,
+            "the values of all extensions have more than 4096 bytes together; shorten them",
         )
     }
 

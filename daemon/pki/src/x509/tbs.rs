@@ -3,6 +3,7 @@
 //! Invalid input is refused and never adjusted: a certificate that would outlive its issuer is not
 //! shortened, and a path length is not reduced. The output must still pass [`lint`](super::lint).
 
+use super::certificate::CERTIFICATE_BYTES_MAX;
 use super::extensions;
 use super::issuer::{Bounds, IssuerFields};
 use super::key::{KeyType, PublicKey, SignatureAlgorithm};
@@ -21,6 +22,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use x509_cert::certificate::Version;
 use x509_cert::time::{Time, Validity};
+
+/// The longest signature (RSA-4096) with its algorithm and all headers.
+const SIGNATURE_BYTES_MAX: usize = 600;
 
 /// The content of a certificate to build.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +120,13 @@ pub enum BuildRefusal {
     /// A date is before 1970 or after 9999.
     #[error("the validity leaves the years 1970 to 9999")]
     Time,
+    /// No reader of certificates would take it.
+    #[error(
+        "the certificate would have more than {} KiB; ask for fewer or shorter names, or remove \
+         extensions and names from the profile",
+        CERTIFICATE_BYTES_MAX / 1024
+    )]
+    TooLarge,
     /// DER cannot hold a URL or name.
     #[error("the certificate cannot be encoded: {0}")]
     Encoding(String),
@@ -133,7 +144,7 @@ impl BuildRefusal {
             BuildRefusal::NameConstraints(_) => Code::NameConstraints,
             BuildRefusal::NotSelfSigned => Code::NotSelfSigned,
             BuildRefusal::Time | BuildRefusal::Ended { .. } => Code::ValidityOutOfRange,
-            BuildRefusal::Encoding(_) => Code::NotEncodable,
+            BuildRefusal::TooLarge | BuildRefusal::Encoding(_) => Code::NotEncodable,
         }
     }
 }
@@ -167,6 +178,9 @@ pub fn build(
         None => requested_validity(request),
     };
     let bytes = encode(issuer, request, validity)?;
+    if bytes.len() + SIGNATURE_BYTES_MAX > CERTIFICATE_BYTES_MAX {
+        return Err(BuildRefusal::TooLarge);
+    }
     Ok(ToBeSigned {
         bytes,
         serial: request.serial.clone(),

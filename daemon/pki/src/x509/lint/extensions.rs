@@ -6,6 +6,7 @@ use super::fields::Parts;
 use super::issuer::ComparedIssuer;
 use super::values::{Asked, asked_names};
 use super::{Expectation, Finding, Findings, finding};
+use crate::x509::oid;
 use crate::x509::profile::CustomExtension;
 use x509_parser::certificate::TbsCertificate;
 
@@ -105,6 +106,12 @@ fn check_presence(
     });
 }
 
+/// RFC 3161 2.3: the extension of such a certificate is critical.
+fn stamps_time(expected: &Expectation<'_>) -> bool {
+    let purposes = &expected.profile.extended_key_usage;
+    purposes.iter().any(|it| it.oid() == oid::TIME_STAMPING)
+}
+
 fn asked_extensions<'a>(
     issuer: &ComparedIssuer<'_>,
     expected: &Expectation<'a>,
@@ -124,7 +131,7 @@ fn asked_extensions<'a>(
         (
             !expected.profile.extended_key_usage.is_empty(),
             EXTENDED_KEY_USAGE,
-            false,
+            stamps_time(expected),
         ),
         (
             !expected.profile.certificate_policies.is_empty(),

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Most further extensions of one certificate.
 pub const EXTENSIONS_MAX: usize = 16;
 
-/// Longest value of one, in bytes of DER.
-const VALUE_BYTES_MAX: usize = 4_096;
+/// Longest value of one and of all together, in bytes of DER: a certificate has room for them
+/// ([`crate::x509::certificate::CERTIFICATE_BYTES_MAX`]).
+pub(super) const VALUE_BYTES_MAX: usize = 4_096;
 
 /// Deepest nesting of a value.
 const DEPTH_MAX: u8 = 16;

@@ -2,6 +2,7 @@
 
 use super::{Authority, NOW, SoftwareKey, YEAR, expectation, name};
 use crate::unix_seconds::UnixSeconds;
+use crate::x509::certificate::CERTIFICATE_BYTES_MAX;
 use crate::x509::issuer::Distribution;
 use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
@@ -14,7 +15,7 @@ use crate::x509::profile::{
 };
 use crate::x509::san::{HardwareModule, NameKind, SubjectAlternativeName};
 use crate::x509::serial::SerialNumber;
-use crate::x509::tbs::{CertificateContent, ToBeSigned, build};
+use crate::x509::tbs::{BuildRefusal, CertificateContent, ToBeSigned, build};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -163,6 +164,40 @@ fn what_is_as_asked_passes() {
     let linted = lint(order.build(), &order.expectation()).expect("passes");
     assert_eq!(linted.serial(), &order.serial);
     assert_eq!(linted.validity(), (NOW - 300, NOW + YEAR.cast_signed()));
+}
+
+/// The longest names that a CSR of 16 KiB can ask for, and the longest values of a profile.
+#[test]
+fn a_certificate_that_no_reader_would_take_is_not_built() {
+    let uri = |number: usize, length: usize| {
+        let text = format!("urn:x:{number:03}:");
+        named(
+            NameKind::Uri,
+            &(text.clone() + &"a".repeat(length - text.len())),
+        )
+    };
+    let issuer = AUTHORITY.issuer();
+    let mut order = order();
+    order.names = (0..31).map(|it| uri(it, 512)).collect();
+    assert_eq!(
+        build(&issuer, &order.request()),
+        Err(BuildRefusal::TooLarge)
+    );
+    order.names.truncate(28);
+    let built = build(&issuer, &order.request()).expect("builds");
+    assert!(built.bytes().len() < CERTIFICATE_BYTES_MAX - 600);
+}
+
+/// Verifiers of time stamps accept the extension critical alone (RFC 3161 2.3).
+#[test]
+fn the_purpose_of_time_stamps_is_critical() {
+    let mut order = order();
+    order.profile.extended_key_usage = vec![ExtendedKeyUsage::TimeStamping];
+    let linted = lint(order.build(), &order.expectation()).expect("passes");
+    // extKeyUsage, and TRUE.
+    let critical = b"\x06\x03\x55\x1d\x25\x01\x01\xff";
+    let bytes = linted.bytes();
+    assert!(bytes.windows(critical.len()).any(|it| it == critical));
 }
 
 /// Each change alone, and the finding that must name it.

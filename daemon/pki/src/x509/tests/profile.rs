@@ -313,6 +313,15 @@ fn members_that_verifiers_could_not_read_are_refused() {
         ),
         (
             format!(
+                "extension = [{{ {oid}, octet_string = \"{0}\" }}, {{ {oid}.1\", octet_string = \
+                 \"{0}\" }}]",
+                "00".repeat(2_100)
+            )
+            .replace("3\".1", "3.1"),
+            "more than 4096 bytes together",
+        ),
+        (
+            format!(
                 "extension = [{}]",
                 many(&format!("{{ {oid}, null = true }}"), 2)
             ),
