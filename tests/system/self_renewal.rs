@@ -198,11 +198,61 @@ fn a_server_keeps_its_alternative_names() {
 }
 
 fn csr(key: &KeyPair, id: &str, names: &[&str]) -> String {
+    csr_of_unit(key, id, None, names)
+}
+
+fn csr_of_unit(key: &KeyPair, id: &str, unit: Option<&str>, names: &[&str]) -> String {
     let names: Vec<_> = names.iter().map(|it| (*it).to_owned()).collect();
     let mut parameters = CertificateParams::new(names).unwrap();
-    parameters.distinguished_name = DistinguishedName::new();
-    parameters.distinguished_name.push(DnType::CommonName, id);
+    let mut subject = DistinguishedName::new();
+    if let Some(unit) = unit {
+        subject.push(DnType::OrganizationalUnitName, unit);
+    }
+    subject.push(DnType::CommonName, id);
+    parameters.distinguished_name = subject;
     parameters.serialize_request(key).unwrap().pem().unwrap()
+}
+
+/// Verifies: a profile makes the host name of the CSR's organizational unit; by the API and by EST
+/// a renewal with another unit, or with one that holds more than a label, is refused, audited, and
+/// issues nothing.
+#[test]
+fn a_renewal_has_the_profile_make_no_other_name() {
+    let env = TestEnv::new();
+    let made =
+        "subject_alternative_names = { dns = [\"{csr.organizational_unit}.plant.example\"] }";
+    let profiles = profiles().replace("subject_alternative_names = \"dns_and_ip\"", made);
+    env.configure(&(env.configuration() + &profiles));
+    let env = env.started();
+    let asks = |unit: &str| {
+        let key = KeyPair::generate().unwrap();
+        let csr = csr_of_unit(&key, "gate-1", Some(unit), &[]);
+        Request::of("server-now", "gate-1", csr, key.serialize_pem())
+    };
+    let holder = |request: &Request| {
+        let path = env.write("gate.csr", &request.csr);
+        let csr = path.to_str().unwrap();
+        let issue = [
+            "issue",
+            "--profile",
+            "server-now",
+            "--id",
+            "gate-1",
+            "--csr",
+        ];
+        request.holder(&env.json(&[&issue[..], &[csr]].concat()))
+    };
+    let first = holder(&asks("gw1"));
+    let server = env.caller(&first);
+    let witness = Witness::of(&env);
+    witness.sees_refused(400, "csr_other_names", || server.ask(&asks("gw2")));
+    witness.sees_refused(400, "template_refused", || {
+        server.ask(&asks("evil.example/gw1"))
+    });
+    let client = EstClient::of(&env, &first);
+    let other = client.post("server-now/simplereenroll", asks("gw2").csr.as_bytes());
+    assert_eq!(other.code(), "csr_other_names", "{other:?}");
+    server.obtain(&asks("gw1"));
 }
 
 /// Verifies: a holder that renews without end is stopped, and an operator's revocation lets it go

@@ -17,6 +17,7 @@ use crate::ids::GenerationId;
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::{RequestedNames, UnprovenCsr};
+use crate::x509::template::Values;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -92,7 +93,8 @@ impl Est {
         }
         if request.renews {
             let renewed = self.renewed(caller, profile, &name, request.presented)?;
-            refuse_other_names(&requested.names, profile, &renewed)?;
+            let values = self.issuer.values(caller, profile, &name, &requested.names);
+            refuse_other_names(&requested.names, profile, &renewed, &values)?;
         }
         let presented = request.presented.unwrap_or_default();
         let repeated = request_digest([&presented[..], profile.name.as_bytes(), &requested.der]);
@@ -296,16 +298,18 @@ fn refuse_other_names(
     requested: &RequestedNames,
     profile: &IssuanceProfile,
     renewed: &Certificate,
+    values: &Values<'_>,
 ) -> Result<(), Error> {
     let are_those = requested
-        .renews(renewed, &profile.certificate)
+        .renews(renewed, &profile.certificate, values)
         .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
     if are_those {
         return Ok(());
     }
     let message = format!(
-        "a renewal asks for the common name and the subject alternative names that the certificate \
-         has (here {:?}); copy them, or use simpleenroll",
+        "a renewal is for the names that the certificate has (here {:?}): copy its common name and \
+         subject alternative names into the CSR, and the attributes of its subject that the profile \
+         takes from the CSR; or use simpleenroll",
         renewed.subject()
     );
     Err(Error::invalid(Code::CsrOtherNames, message))

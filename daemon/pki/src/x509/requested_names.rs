@@ -201,38 +201,51 @@ impl RequestedNames {
     /// Returns true if this request, by `profile`, is for the names of `certificate`. Names that
     /// the profile does not certify do not count: they were no part of the first certificate
     /// either (RFC 7030 4.2.2).
-    pub fn renews(&self, certificate: &Certificate, profile: &Profile) -> Result<bool, CsrRefusal> {
-        Ok(self.common_name == certificate.common_name()
-            && self.has_alternative_names_of(certificate, profile)?)
-    }
-
-    /// The same for the subject alternative names alone. Names that the profile makes need no
-    /// request, so of their kinds the request may lack some; it can never add one.
-    pub fn has_alternative_names_of(
+    pub fn renews(
         &self,
         certificate: &Certificate,
         profile: &Profile,
+        values: &Values<'_>,
+    ) -> Result<bool, CsrRefusal> {
+        Ok(self.common_name == certificate.common_name()
+            && self.has_other_names_of(certificate, profile, values)?)
+    }
+
+    /// The same for all names besides the common name. The profile makes some of them with
+    /// `values`: those need no request, and those that it makes of this request must be in the
+    /// certificate, too.
+    pub fn has_other_names_of(
+        &self,
+        certificate: &Certificate,
+        profile: &Profile,
+        values: &Values<'_>,
     ) -> Result<bool, CsrRefusal> {
         let names = &profile.subject_alternative_names;
-        let taken = self.taken(names)?;
-        if !names.takes_any() {
+        let mut chosen = self.taken(names)?;
+        chosen.extend(names.fill_from_csr(values)?);
+        let attributes = profile.subject.fill_from_csr(values)?;
+        if !names.takes_any() && chosen.is_empty() && attributes.is_empty() {
             return Ok(true);
         }
         let Ok(held) = RequestedNames::of(certificate) else {
             return Ok(false);
         };
-        let has = |name: &SubjectAlternativeName| {
+        let made = names.fill(values)?;
+        let is_held = |name: &SubjectAlternativeName| {
             held.alternative
                 .contains(&AlternativeName::Fit(name.clone()))
         };
         let must_ask = |name: &&AlternativeName| match name {
-            AlternativeName::Fit(name) => name
-                .kind()
-                .is_some_and(|it| names.takes(it) && !names.makes(it)),
+            AlternativeName::Fit(name) => {
+                name.kind().is_some_and(|it| names.takes(it)) && !made.contains(name)
+            }
             _ => false,
         };
         let asks = |name: &AlternativeName| self.alternative.contains(name);
-        Ok(taken.iter().all(has) && held.alternative.iter().filter(must_ask).all(asks))
+        let has = |(kind, text): &(AttributeKind, String)| held.attribute(*kind) == Some(text);
+        Ok(chosen.iter().all(is_held)
+            && attributes.iter().all(has)
+            && held.alternative.iter().filter(must_ask).all(asks))
     }
 
     /// Returns the requested names that `certificate` lacks, as text for an operator.

@@ -14,6 +14,14 @@ pub const TEMPLATE_CHARACTERS_MAX: usize = 256;
 /// Most places in one template.
 pub const PLACES_MAX: usize = 8;
 
+/// Besides letters and digits, what is taken from a CSR for a text that is a value as a whole:
+/// characters that mean nothing in a command line.
+const IN_VALUES: &str = " -._:/+(),";
+
+/// The same for a part of a name. The others separate parts of names: of a CSR they would choose
+/// the host or the path of a URI, the domain of a host name, or the field of a URN.
+const IN_NAMES: &str = "-_";
+
 /// Longest value from a request, in characters, as for every attribute (RFC 5280 appendix A.1).
 const FIELD_CHARACTERS_MAX: usize = 64;
 
@@ -95,6 +103,12 @@ pub enum TemplateRefusal {
          and - . _ : / + ( ) ,"
     )]
     Field(&'static str),
+    /// The attribute has characters that are not taken from a CSR into a name.
+    #[error(
+        "{0} in the subject of the CSR must have 1 to {FIELD_CHARACTERS_MAX} letters, digits, - and \
+         _, because the profile makes it a part of a subject alternative name"
+    )]
+    NameField(&'static str),
     /// The filled text is no name of its kind.
     #[error("the profile makes {text:?} for the certificate, which is refused: {why}")]
     Filled {
@@ -103,6 +117,9 @@ pub enum TemplateRefusal {
         why: String,
     },
 }
+
+/// Reads an attribute of the CSR.
+type Field<'a> = dyn Fn(AttributeKind, &Values<'a>) -> Result<&'a str, TemplateRefusal>;
 
 impl Template {
     /// Reads the text of a profile.
@@ -159,13 +176,39 @@ impl Template {
         })
     }
 
+    /// Returns true if a value of the CSR is filled in.
+    pub fn takes_from_csr(&self) -> bool {
+        self.places().any(|it| matches!(it, Place::Csr(_)))
+    }
+
     /// Returns the text with these values.
     pub fn fill(&self, values: &Values<'_>) -> Result<String, TemplateRefusal> {
+        self.fill_with(values, &field)
+    }
+
+    /// The same for a text that is a host name, a URI or a mailbox: a value of the CSR is a part of
+    /// it, and cannot end one.
+    pub fn fill_within_name(&self, values: &Values<'_>) -> Result<String, TemplateRefusal> {
+        self.fill_with(values, &|kind, values| {
+            let value = field(kind, values)?;
+            if is_of(value, IN_NAMES) {
+                Ok(value)
+            } else {
+                Err(TemplateRefusal::NameField(kind.key()))
+            }
+        })
+    }
+
+    fn fill_with<'a>(
+        &self,
+        values: &Values<'a>,
+        field: &Field<'a>,
+    ) -> Result<String, TemplateRefusal> {
         let mut filled = String::new();
         for part in &self.0 {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Place(place) => place.append(&mut filled, values)?,
+                Part::Place(place) => place.append(&mut filled, values, field)?,
             }
         }
         Ok(filled)
@@ -188,7 +231,12 @@ impl Place {
         }
     }
 
-    fn append(self, filled: &mut String, values: &Values<'_>) -> Result<(), TemplateRefusal> {
+    fn append<'a>(
+        self,
+        filled: &mut String,
+        values: &Values<'a>,
+        field: &Field<'a>,
+    ) -> Result<(), TemplateRefusal> {
         match self {
             Place::Id => filled.push_str(values.id),
             Place::Line => filled.push_str(values.line),
@@ -206,12 +254,16 @@ fn day(now: UnixSeconds, characters: usize) -> String {
     now.to_string().chars().take(characters).collect()
 }
 
-/// Characters that mean nothing in a name of any kind, or in a command line, and no others.
+fn is_of(value: &str, others: &str) -> bool {
+    value
+        .chars()
+        .all(|it| it.is_ascii_alphanumeric() || others.contains(it))
+}
+
 fn field<'a>(kind: AttributeKind, values: &Values<'a>) -> Result<&'a str, TemplateRefusal> {
     let value = values.csr.and_then(|it| it.attribute(kind));
     let value = value.ok_or(TemplateRefusal::NoField(kind.key()))?;
-    let fits = |it: char| it.is_ascii_alphanumeric() || " -._:/+(),".contains(it);
-    if value.is_empty() || value.len() > FIELD_CHARACTERS_MAX || !value.chars().all(fits) {
+    if value.is_empty() || value.len() > FIELD_CHARACTERS_MAX || !is_of(value, IN_VALUES) {
         return Err(TemplateRefusal::Field(kind.key()));
     }
     Ok(value)

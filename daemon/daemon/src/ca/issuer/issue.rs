@@ -26,6 +26,7 @@ use crate::token::{CallFailure, KeyReference};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::key::PublicKey;
+use crate::x509::requested_names::RequestedNames;
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 use crate::x509::template::Values;
 use std::sync::Arc;
@@ -132,16 +133,10 @@ impl Issuer {
             permission.covers(&self.settings.stations, profile, &name, request.moves)?
         };
         agrees_with(&csr, &name)?;
+        let values = self.values(permission.caller(), profile, &name, csr.names());
         let renews = renews_itself
-            .then(|| self.check_renewal(permission.caller(), profile, &csr))
+            .then(|| self.check_renewal(permission.caller(), profile, &csr, &values))
             .transpose()?;
-        let values = Values {
-            id: &name,
-            line: &profile.authority,
-            station: permission.caller().station(),
-            now: self.now(),
-            csr: Some(csr.names()),
-        };
         let subject_alternative_names = csr
             .names()
             .certified_by(&profile.certificate, &values)
@@ -268,6 +263,23 @@ impl Issuer {
             pending: effects.provisioning,
             dropped_names,
         })
+    }
+
+    /// Returns what a certificate for this request is filled with.
+    pub(in crate::ca) fn values<'a>(
+        &self,
+        caller: &'a Caller,
+        profile: &'a IssuanceProfile,
+        name: &'a str,
+        csr: &'a RequestedNames,
+    ) -> Values<'a> {
+        Values {
+            id: name,
+            line: &profile.authority,
+            station: caller.station(),
+            now: self.now(),
+            csr: Some(csr),
+        }
     }
 
     /// Returns the serving generation of the profile's authority.

@@ -12,6 +12,7 @@ use crate::ca::{Code, Error};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
+use crate::x509::template::Values;
 
 /// How many valid certificates of one name and profile end self-renewal: answers may be lost, and a
 /// holder that asks without end has to see an operator.
@@ -27,6 +28,7 @@ impl Issuer {
         caller: &Caller,
         profile: &IssuanceProfile,
         csr: &Csr,
+        values: &Values<'_>,
     ) -> Result<String, Error> {
         let (present, certificate) = self.presented(caller)?;
         if present.role != Some(profile.role) {
@@ -38,7 +40,7 @@ impl Issuer {
             return Err(Error::forbidden(Code::RenewalRoleChanged, message));
         }
         self.check_window(profile, &present)?;
-        check_alternative_names(profile, csr, &certificate)?;
+        check_names(profile, csr, values, &certificate)?;
         self.check_earlier(&present, csr)?;
         Ok(hex::encode_upper(&present.serial))
     }
@@ -118,20 +120,22 @@ impl Issuer {
     }
 }
 
-/// Where the profile lets requested names through, they are those that the holder has.
-fn check_alternative_names(
+/// The holder has all names and attributes of the subject that the profile takes from the CSR.
+fn check_names(
     profile: &IssuanceProfile,
     csr: &Csr,
+    values: &Values<'_>,
     certificate: &Certificate,
 ) -> Result<(), Error> {
     let are_those = csr
         .names()
-        .has_alternative_names_of(certificate, &profile.certificate)
+        .has_other_names_of(certificate, &profile.certificate, values)
         .map_err(|it| Error::invalid(it.code(), it.to_string()))?;
     if are_those {
         return Ok(());
     }
-    let message = "a renewal asks for the subject alternative names that the certificate has; copy \
-                   them into the CSR";
+    let message = "a renewal is for the names that the certificate has; copy its subject \
+                   alternative names into the CSR, and the attributes of its subject that the \
+                   profile takes from the CSR";
     Err(Error::invalid(Code::CsrOtherNames, message))
 }

@@ -85,11 +85,6 @@ impl SubjectAlternativeNames {
         !self.requested.is_empty()
     }
 
-    /// Returns true if the profile makes names of this kind.
-    pub fn makes(&self, kind: NameKind) -> bool {
-        self.made.iter().any(|it| it.form == Form::Plain(kind))
-    }
-
     /// Returns the places that are filled for each certificate.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         self.made.iter().flat_map(|it| it.text.places())
@@ -101,6 +96,15 @@ impl SubjectAlternativeNames {
         values: &Values<'_>,
     ) -> Result<Vec<SubjectAlternativeName>, TemplateRefusal> {
         self.made.iter().map(|it| it.fill(values)).collect()
+    }
+
+    /// Returns those of them that have a value of the CSR.
+    pub(in crate::x509) fn fill_from_csr(
+        &self,
+        values: &Values<'_>,
+    ) -> Result<Vec<SubjectAlternativeName>, TemplateRefusal> {
+        let of_csr = self.made.iter().filter(|it| it.text.takes_from_csr());
+        of_csr.map(|it| it.fill(values)).collect()
     }
 }
 
@@ -118,7 +122,12 @@ impl MadeName {
     }
 
     fn fill(&self, values: &Values<'_>) -> Result<SubjectAlternativeName, TemplateRefusal> {
-        let text = self.text.fill(values)?;
+        let text = match self.form {
+            Form::Plain(NameKind::Dns | NameKind::Uri | NameKind::Email) => {
+                self.text.fill_within_name(values)?
+            }
+            Form::Plain(NameKind::Ip) | Form::HardwareModule(_) => self.text.fill(values)?,
+        };
         self.name(&text).map_err(|why| TemplateRefusal::Filled {
             why: why.to_string(),
             text,

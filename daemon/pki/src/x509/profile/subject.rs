@@ -29,6 +29,17 @@ impl SubjectTemplate {
         self.filled.values().flat_map(Template::places)
     }
 
+    /// Returns the attributes that have a value of the CSR.
+    pub(in crate::x509) fn fill_from_csr(
+        &self,
+        values: &Values<'_>,
+    ) -> Result<Vec<(AttributeKind, String)>, TemplateRefusal> {
+        let of_csr = self.filled.iter().filter(|(_, it)| it.takes_from_csr());
+        of_csr
+            .map(|(kind, it)| Ok((*kind, it.fill(values)?)))
+            .collect()
+    }
+
     /// Returns the subject of a certificate with these values; its common name is their id.
     pub fn fill(&self, values: &Values<'_>) -> Result<DistinguishedName, SubjectRefusal> {
         if self.filled.is_empty() {

@@ -1,6 +1,6 @@
 //! Tests bodies of EST, requests and answers, and the names of a renewal.
 
-use super::SoftwareKey;
+use super::{SoftwareKey, VALUES};
 use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
 use crate::x509::csr::Csr;
@@ -9,7 +9,8 @@ use crate::x509::key::KeyType;
 use crate::x509::pem;
 use crate::x509::profile::{Profile, SubjectAlternativeNames};
 use crate::x509::request::{assemble, build};
-use crate::x509::requested_names::UnprovenCsr;
+use crate::x509::requested_names::{RequestedNames, UnprovenCsr};
+use crate::x509::template::{Template, TemplateRefusal, Values};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cms::content_info::ContentInfo;
@@ -74,7 +75,7 @@ fn a_renewal_asks_for_the_names_that_there_are() {
         let requested = UnprovenCsr::read(&request(&params))
             .expect("is a request")
             .names;
-        let renews = requested.renews(&held, &names_let_through());
+        let renews = requested.renews(&held, &names_let_through(), &VALUES);
         assert_eq!(renews, Ok(same), "{requested:?}");
     }
     let mut shorter = params(utf8("press-7"), &["a.example", "b.example"]);
@@ -83,15 +84,131 @@ fn a_renewal_asks_for_the_names_that_there_are() {
     let requested = UnprovenCsr::read(&request(&shorter))
         .expect("is a request")
         .names;
-    assert_eq!(requested.renews(&held, &names_let_through()), Ok(true));
+    assert_eq!(
+        requested.renews(&held, &names_let_through(), &VALUES),
+        Ok(true)
+    );
     assert!(!requested.has_subject_of(&held));
     // Alternative names count where the profile certifies them.
     let of_device = params(utf8("press-7"), &["c.example"]);
     let requested = UnprovenCsr::read(&request(&of_device))
         .expect("is a request")
         .names;
-    assert_eq!(requested.renews(&held, &Profile::verification()), Ok(true));
+    assert_eq!(
+        requested.renews(&held, &Profile::verification(), &VALUES),
+        Ok(true)
+    );
     assert_eq!(requested.left_out_of(&held), ["DNS:c.example"]);
+}
+
+/// A request of press-7 with this organizational unit and serial number, and these names.
+fn of_unit(unit: &str, serial: &str, names: &[&str]) -> CertificateParams {
+    let mut params = params(utf8("press-7"), names);
+    let subject = &mut params.distinguished_name;
+    subject.push(DnType::OrganizationalUnitName, unit);
+    subject.push(DnType::CustomDnType(vec![2, 5, 4, 5]), serial);
+    params
+}
+
+fn names_of(params: &CertificateParams) -> RequestedNames {
+    UnprovenCsr::read(&request(params))
+        .expect("is a request")
+        .names
+}
+
+/// The names that a profile makes of the CSR are names of the certificate like all others.
+#[test]
+fn a_renewal_makes_no_name_that_the_certificate_has_not() {
+    let profile = |lines: &str| -> Profile {
+        toml::from_str(&format!("preset = \"device\"\n{lines}")).expect("is a profile")
+    };
+    let dns = "subject_alternative_names = { dns = [\"{csr.organizational_unit}.plant.example\"] }";
+    let serial = "subject = { serial_number = \"{csr.serial_number}\" }";
+    let module = "subject_alternative_names.hardware_module = { type = \"1.3.6.1.4.1.32473.2\", \
+                  serial = \"{csr.serial_number}\" }";
+    let held = certificate(&of_unit("gw1", "SN-1", &["gw1.plant.example"]));
+    for (lines, unit, number, same) in [
+        (dns, "gw1", "SN-1", true),
+        (dns, "gw1", "SN-2", true),
+        (dns, "gw2", "SN-1", false),
+        (serial, "gw1", "SN-1", true),
+        (serial, "gw2", "SN-1", true),
+        (serial, "gw1", "SN-2", false),
+        (module, "gw1", "SN-1", false),
+    ] {
+        let requested = names_of(&of_unit(unit, number, &[]));
+        let values = Values {
+            id: "press-7",
+            csr: Some(&requested),
+            ..VALUES
+        };
+        let renews = requested.renews(&held, &profile(lines), &values);
+        assert_eq!(renews, Ok(same), "{lines} {unit} {number}");
+    }
+}
+
+/// Names that the profile makes need no request, and names that were asked for do, also where both
+/// are of one kind.
+#[test]
+fn a_renewal_loses_no_name_that_was_asked_for() {
+    let made = "preset = \"device\"\nsubject_alternative_names = { request = [\"dns\"], \
+                dns = [\"{id}.devices.example\"] }";
+    let profile: Profile = toml::from_str(made).expect("is a profile");
+    let own = "press-7.devices.example";
+    let held = certificate(&params(utf8("press-7"), &["b.example", own]));
+    for (names, same) in [
+        (&["b.example", own][..], true),
+        (&["b.example"], true),
+        (&[own], false),
+        (&[], false),
+        (&["b.example", "c.example"], false),
+    ] {
+        let requested = names_of(&params(utf8("press-7"), names));
+        let values = Values {
+            id: "press-7",
+            csr: Some(&requested),
+            ..VALUES
+        };
+        let renews = requested.renews(&held, &profile, &values);
+        assert_eq!(renews, Ok(same), "{names:?}");
+    }
+}
+
+/// A value of a CSR is a part of a name, and cannot end one.
+#[test]
+fn a_csr_chooses_no_host_path_or_field_of_a_made_name() {
+    let template = Template::parse("https://{csr.serial_number}.devices.example/").expect("is one");
+    for (value, fits) in [
+        ("SN-7_a", true),
+        ("evil.example/", false),
+        ("evil.example", false),
+        ("a:8", false),
+        ("..", false),
+        ("a b", false),
+        ("a,b", false),
+    ] {
+        let requested = names_of(&of_unit("gw1", value, &[]));
+        let values = Values {
+            csr: Some(&requested),
+            ..VALUES
+        };
+        let refusal = TemplateRefusal::NameField("serial_number");
+        let filled = template.fill_within_name(&values);
+        assert_eq!(filled.err(), (!fits).then_some(refusal), "{value}");
+        assert!(template.fill(&values).is_ok(), "{value}");
+        for name in ["uri = [\"https", "dns = [\"x", "email = [\"x"] {
+            let text = match name {
+                "uri = [\"https" => "://{csr.serial_number}.devices.example/\"]",
+                "dns = [\"x" => "{csr.serial_number}.example\"]",
+                _ => "{csr.serial_number}@example\"]",
+            };
+            let lines = format!("subject_alternative_names = {{ {name}{text} }}");
+            let profile: Profile =
+                toml::from_str(&format!("preset = \"device\"\n{lines}")).expect("is a profile");
+            let certified = requested.certified_by(&profile, &values);
+            assert!(fits || certified.is_err(), "{value}: {certified:?}");
+        }
+    }
 }
 
 #[test]
