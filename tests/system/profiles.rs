@@ -29,8 +29,8 @@ subject = { country = "DE", locality = "Works {line}", serial_number = "{csr.ser
 request = ["dns", "uri"]
 dns = ["{id}.devices.example"]
 ip = ["192.0.2.7"]
-uri = ["urn:example:{line}:{station}:{id}:{year}"]
-email = ["line@plant.example"]
+uri = ["urn:example:{line}:{id}"]
+email = ["{station}.{year}@plant.example"]
 hardware_module = { type = "1.3.6.1.4.1.32473.3", serial = "{id}" }
 [[profile.certificate.extension]]
 oid = "1.3.6.1.4.1.32473.4"
@@ -126,8 +126,8 @@ fn a_certificate_has_what_its_profile_says_and_nothing_else_of_the_csr() {
             "Policy: 1.3.6.1.4.1.32473.2",
             "CPS: https://pki.example/cps",
             "DNS:b.example, DNS:press-7.devices.example, URI:urn:x:7, IP Address:192.0.2.7, \
-             URI:urn:example:line-1:station-1:press-7:",
-            "email:line@plant.example, othername: 1.3.6.1.5.5.7.8.4",
+             URI:urn:example:line-1:press-7, email:station-1.20",
+            "@plant.example, othername: 1.3.6.1.5.5.7.8.4",
             "1.3.6.1.4.1.32473.4: \n                ..press",
             "1.3.6.1.4.1.32473.5: critical",
             "1.3.6.1.4.1.32473.6: \n                0....",

@@ -6,6 +6,7 @@
 use super::hierarchy::Generation;
 use super::profile::IssuanceProfile;
 use crate::unix_seconds::UnixSeconds;
+use crate::x509::profile::End;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,12 +86,18 @@ impl AuthorityPolicy {
         generation: &Generation,
         profiles: impl Iterator<Item = &'a IssuanceProfile>,
     ) -> UnixSeconds {
-        let longest = profiles
+        let end = generation.certificate.not_after();
+        let lasts = profiles
             .filter(|profile| profile.authority == generation.authority)
-            .filter_map(|profile| profile.certificate.longest_seconds())
-            .max();
-        let last = generation.certificate.not_after();
-        let last = last.saturating_sub_unsigned(longest.unwrap_or(0));
+            .map(|profile| match profile.certificate.end {
+                // It has never signed such a leaf.
+                End::At(fixed) if fixed > end => generation.certified_at,
+                _ => {
+                    let longest = profile.certificate.longest_seconds();
+                    end.saturating_sub_unsigned(longest.unwrap_or(0))
+                }
+            });
+        let last = lasts.min().unwrap_or(end);
         match self.signing_windows.get(&generation.authority) {
             Some(window) => last.min(generation.certified_at.saturating_add(*window)),
             None => last,

@@ -273,14 +273,20 @@ impl Est {
         row: &CertificateRow,
         profile: &IssuanceProfile,
     ) -> Result<bool, Error> {
-        let half = row.not_after.seconds_since(row.not_before) / 2;
-        if row.revoked_at.is_some() || row.not_after - self.issuer.now() < half {
+        if row.revoked_at.is_some() {
             return Ok(false);
         }
         // A device that was notified to renew under the next generation, or under one that is not
         // revoked, gets its leaf.
         let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(row.issuer);
+        // A certificate without an end is of use as long as its issuer.
+        let end = issuer.map_or(row.not_after, |it| {
+            row.not_after.min(it.certificate.not_after())
+        });
+        if end - self.issuer.now() < end.seconds_since(row.not_before) / 2 {
+            return Ok(false);
+        }
         let signs = issuer.and_then(|it| hierarchy.signing(&it.authority).ok());
         if signs.is_none_or(|it| it.id != row.issuer) {
             return Ok(false);

@@ -36,6 +36,7 @@ impl IssuanceProfile {
     /// have shapes of their own, so no `[[profile]]` has a use for an authority's.
     pub fn check(&self) -> Result<(), String> {
         self.certificate.check().map_err(|it| it.to_string())?;
+        self.certificate.check_templates(&self.authority)?;
         if self.certificate.signs_for_others() {
             return Err(
                 "kind = \"authority\" would give a caller a CA certificate; use kind = \
@@ -62,9 +63,11 @@ impl IssuanceProfile {
     }
 
     fn check_times(&self) -> Result<(), String> {
-        let Some(validity) = self.certificate.longest_seconds() else {
+        if self.certificate.longest_seconds().is_none() {
             return self.check_renewal();
-        };
+        }
+        // With whole_days a certificate may last no longer than this.
+        let validity = self.certificate.validity_seconds;
         if self.self_renewal.is_some_and(|it| it > validity) {
             return Err("self_renewal is longer than validity; shorten it".into());
         }

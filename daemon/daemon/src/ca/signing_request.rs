@@ -127,7 +127,12 @@ impl SigningRequest<'_> {
             },
             distribution: self.signer.distribution,
             profile: self.profile,
-            common_name: self.subject.label(),
+            common_name: match &self.on_issued {
+                OnIssued::Device {
+                    registration_id, ..
+                } => registration_id,
+                _ => self.subject.label(),
+            },
             subject: &self.subject,
             public_key: self.public_key,
             subject_alternative_names: self.holder.subject_alternative_names,

@@ -7,6 +7,7 @@ use crate::provisioning::configuration::Provisioning;
 use crate::socket_path;
 use crate::token::credential::label;
 use crate::x509::san::NameKind;
+use crate::x509::template::Place;
 
 /// The longest name of an authority: the name is part of addresses.
 const AUTHORITY_NAME_BYTES_MAX: usize = 64;
@@ -155,6 +156,22 @@ impl Configuration {
             return Ok(());
         };
         match self.issuer.profiles.get(&https.profile) {
+            Some(profile) if profile.certificate.longest_seconds().is_none() => {
+                contradiction(format!(
+                    "[listen] profile {:?} has a fixed end, and the daemon renews its certificate by \
+                     itself; set validity in place of not_after",
+                    https.profile
+                ))
+            }
+            Some(profile)
+                if (profile.certificate.places()).any(|it| matches!(it, Place::Csr(_))) =>
+            {
+                contradiction(format!(
+                    "[listen] profile {:?} takes attributes of the CSR ({{csr.…}}), and the daemon's \
+                     own CSR has none; remove them, or name another profile",
+                    https.profile
+                ))
+            }
             Some(profile) if profile.role != Role::Server => contradiction(format!(
                 "[listen] profile {:?} must have role \"server\"",
                 https.profile

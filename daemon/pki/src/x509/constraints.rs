@@ -101,7 +101,8 @@ fn objection_by_names(authority: &Certificate, profiles: &[&Profile]) -> Option<
         Err(reason) => return Some(format!("{reason}; have it issued with others, or without")),
     };
     profiles.iter().find_map(|profile| {
-        let why = constraints.objection_to_all(profile.subject.fixed()?)?;
+        let (attributes, only_name_follows) = profile.subject.beginning();
+        let why = constraints.objection_to_all(&attributes, only_name_follows)?;
         Some(format!(
             "the subject of every leaf of a profile is refused: {why}; correct the `subject` of the \
              profile, or have the certificate issued with other constraints"

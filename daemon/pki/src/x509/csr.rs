@@ -58,25 +58,15 @@ pub enum CsrRefusal {
     #[error("the requested name is refused: {0}")]
     BadName(String),
     /// The certificate of a server would have no name that a client could compare.
-    #[error("{}", no_server_name(*.taken))]
-    NoServerName {
-        /// The profile takes host names or addresses from the request.
-        taken: bool,
-    },
-    /// A text of the profile cannot be filled for this request.
-    #[error(transparent)]
-    Template(#[from] TemplateRefusal),
-}
-
-fn no_server_name(taken: bool) -> &'static str {
-    if taken {
+    #[error(
         "the request has no host name and no IP address among its subject alternative names, and a \
          server's certificate needs one; add it (openssl req: -addext \
          \"subjectAltName=DNS:HOST\")"
-    } else {
-        "a server's certificate needs a subject alternative name, and the profile certifies none; \
-         set subject_alternative_names = \"dns_and_ip\" in its [profile.certificate] and reload"
-    }
+    )]
+    NoServerName,
+    /// A text of the profile cannot be filled for this request.
+    #[error(transparent)]
+    Template(#[from] TemplateRefusal),
 }
 
 impl CsrRefusal {
@@ -102,7 +92,7 @@ impl CsrRefusal {
             CsrRefusal::Key(KeyRefusal::WeakKey(_)) => Code::CsrWeakKey,
             CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => Code::CsrUnsupportedKey,
             CsrRefusal::BadName(_) => Code::CsrBadName,
-            CsrRefusal::NoServerName { .. } => Code::CsrWithoutNames,
+            CsrRefusal::NoServerName => Code::CsrWithoutNames,
             CsrRefusal::Template(_) => Code::TemplateRefused,
         }
     }

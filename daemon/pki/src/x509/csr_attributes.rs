@@ -1,14 +1,17 @@
-//! Encodes the attributes that EST asks of a request (CsrAttrs, RFC 7030 4.5.2): its key type.
+//! Encodes the attributes that EST asks of a request (CsrAttrs, RFC 7030 4.5.2): its key type, and
+//! what the profile takes from its subject.
 //!
 //! A client must follow the attributes, and cannot be offered a choice. Where a profile accepts
-//! several key types, the first is named: every token signs with it fastest. No names or extensions
-//! are asked for, because the profile decides them.
+//! several key types, the first is named: every token signs with it fastest. No
+//! subject alternative names or extensions are asked for, because the profile decides them.
 
 use super::key::{KeyType, SignatureAlgorithm};
 use super::profile::Profile;
+use super::template::Place;
 use super::{oid, pem};
 use der::Encode;
 use der::asn1::{Any, ObjectIdentifier, SetOfVec};
+use std::collections::BTreeSet;
 use x509_cert::attr::Attribute;
 
 /// Returns the body of the answer for requests by `profile`, as base64.
@@ -16,7 +19,11 @@ pub fn to_base64(profile: &Profile) -> der::Result<String> {
     let Some(key_type) = profile.key_types.first().copied() else {
         return Ok(String::new());
     };
-    let attributes = vec![key(key_type)?, Any::encode_from(&signature(key_type))?];
+    let mut attributes = vec![key(key_type)?, Any::encode_from(&signature(key_type))?];
+    let taken: BTreeSet<_> = profile.places().filter_map(Place::attribute).collect();
+    for attribute in taken {
+        attributes.push(Any::encode_from(&attribute.oid())?);
+    }
     Ok(pem::base64_lines(&attributes.to_der()?))
 }
 

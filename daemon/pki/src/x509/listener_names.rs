@@ -3,7 +3,7 @@
 //! The certificate is issued long after the configuration is read. An invalid name would leave the
 //! listener without a certificate, so it is refused at once, with the reason.
 
-use super::san::{NAMES_MAX, SubjectAlternativeName};
+use super::san::{NAMES_MAX, SubjectAlternativeName, ends_in_number};
 use std::net::IpAddr;
 
 /// Characters of a refused name that the error repeats.
@@ -42,9 +42,11 @@ fn listener_name(name: &str) -> Result<String, String> {
         return Err(reason.to_owned());
     }
     match SubjectAlternativeName::dns(name) {
-        Ok(SubjectAlternativeName::Dns(name)) if !ends_in_number(&name) => Ok(name),
-        Ok(_) => Err("it ends in a number and is no IP address; correct it".into()),
-        Err(_) => Err(
+        Ok(SubjectAlternativeName::Dns(name)) => Ok(name),
+        _ if ends_in_number(name) => {
+            Err("it ends in a number and is no IP address; correct it".into())
+        }
+        _ => Err(
             "a host name has labels of 1 to 63 letters, digits and hyphens, begins and ends each \
              with a letter or digit, and has at most 253 characters"
                 .into(),
@@ -78,12 +80,6 @@ fn confusion(name: &str) -> Option<&'static str> {
         return None;
     };
     Some(reason)
-}
-
-/// Returns true for a name that verifiers mistake for an address and refuse.
-fn ends_in_number(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or_default();
-    last.bytes().all(|it| it.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -75,8 +75,13 @@ impl NameConstraints {
         names.0.iter().find_map(|name| self.judge(name))
     }
 
-    /// Returns why verifiers refuse every leaf whose subject has `attributes` and a common name.
-    pub fn objection_to_all(&self, attributes: &SubjectAttributes) -> Option<String> {
+    /// Returns why verifiers refuse every leaf whose subject begins with `attributes`, whatever
+    /// follows: a common name alone, or other attributes before it.
+    pub fn objection_to_all(
+        &self,
+        attributes: &SubjectAttributes,
+        only_name_follows: bool,
+    ) -> Option<String> {
         let der = attributes.to_der();
         let subject = ComparableName::read(&der).ok()?;
         let bases = |subtrees: &[Subtree]| -> Vec<ComparableName> {
@@ -87,7 +92,10 @@ impl NameConstraints {
         let permitted = bases(&self.permitted);
         let excluded = bases(&self.excluded);
         let name = GivenName::new(DIRECTORY, &der);
-        if !permitted.is_empty() && !permitted.iter().any(|it| subject.can_get_within(it)) {
+        let can_hold = |base: &ComparableName| {
+            subject.can_get_within(base) || (!only_name_follows && base.is_within(&subject))
+        };
+        if !permitted.is_empty() && !permitted.iter().any(can_hold) {
             Some(self.not_permitted(&name))
         } else if excluded.iter().any(|it| subject.is_within(it)) {
             Some(self.excludes(&name))

@@ -8,9 +8,14 @@ const fn oid(dotted: &str) -> ObjectIdentifier {
     ObjectIdentifier::new_unwrap(dotted)
 }
 
+/// Longest identifier that is read. The library's parser calls itself for each character.
+const WRITTEN_CHARACTERS_MAX: usize = 256;
+
 /// Reads dotted numbers, such as `1.3.6.1.4.1.32473.1`.
 pub(super) fn parse(dotted: &str) -> Option<ObjectIdentifier> {
-    ObjectIdentifier::new(dotted).ok()
+    (dotted.len() <= WRITTEN_CHARACTERS_MAX)
+        .then(|| ObjectIdentifier::new(dotted).ok())
+        .flatten()
 }
 
 /// Longest contents of an identifier that are written in numbers, in octets.
@@ -129,9 +134,20 @@ pub(super) const EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37");
 pub(super) const NAME_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.30");
 pub(super) const CERTIFICATE_POLICIES: ObjectIdentifier = oid("2.5.29.32");
 pub(super) const POLICY_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.36");
+pub(super) const POLICY_MAPPINGS: ObjectIdentifier = oid("2.5.29.33");
+pub(super) const INHIBIT_ANY_POLICY: ObjectIdentifier = oid("2.5.29.54");
+pub(super) const SUBJECT_DIRECTORY_ATTRIBUTES: ObjectIdentifier = oid("2.5.29.9");
+pub(super) const FRESHEST_CRL: ObjectIdentifier = oid("2.5.29.46");
+pub(super) const SUBJECT_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.11");
 pub(super) const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.1");
 
+// Extensions of certificates that are not X.509's: RFC 3820, Netscape's.
+pub(super) const PROXY_CERTIFICATE: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.14");
+pub(super) const NETSCAPE_CERTIFICATE_TYPE: ObjectIdentifier = oid("2.16.840.1.113730.1.1");
+
 // Extensions of revocation lists and their entries: RFC 5280 5.2 and 5.3.
+pub(super) const INVALIDITY_DATE: ObjectIdentifier = oid("2.5.29.24");
+pub(super) const CERTIFICATE_ISSUER: ObjectIdentifier = oid("2.5.29.29");
 pub(super) const CRL_NUMBER: ObjectIdentifier = oid("2.5.29.20");
 pub(super) const CRL_REASON: ObjectIdentifier = oid("2.5.29.21");
 pub(super) const DELTA_CRL_INDICATOR: ObjectIdentifier = oid("2.5.29.27");

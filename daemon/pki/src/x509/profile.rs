@@ -25,6 +25,7 @@ pub use purpose::{ExtendedKeyUsage, KeyUsage};
 pub use subject::{SubjectRefusal, SubjectTemplate};
 
 use super::key::KeyType;
+use super::san::NameKind;
 use super::template::Place;
 use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
@@ -186,10 +187,25 @@ impl Profile {
         self.is_authority() || signs.iter().any(|usage| self.key_usage.contains(usage))
     }
 
+    /// Returns true if a certificate is of no use without a host name or an IP address: TLS clients
+    /// compare the name that they called with the alternative names (RFC 9525 6).
+    pub(super) fn needs_host_name(&self) -> bool {
+        let has = |usage| self.extended_key_usage.contains(&usage);
+        let has_names = !self.subject_alternative_names.is_none();
+        has(ExtendedKeyUsage::ServerAuth) && (has_names || !has(ExtendedKeyUsage::ClientAuth))
+    }
+
     /// Returns the places that are filled for each certificate.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let names = self.subject_alternative_names.places();
         self.subject.places().chain(names)
+    }
+
+    /// Fails with the first text that cannot be filled whatever the request; `line` is the
+    /// authority of the profile.
+    pub fn check_templates(&self, line: &str) -> Result<(), String> {
+        self.subject.check_templates(line)?;
+        self.subject_alternative_names.check_templates(line)
     }
 
     /// Checks for contradictions. A deserialized profile has passed this check.
@@ -277,7 +293,7 @@ impl Profile {
         )?;
         refuse_if(
             !self.is_authority() && policies.iter().any(CertificatePolicy::is_any),
-            "certificate_policies: anyPolicy is for authorities; name the policies of the leaf",
+            "certificate_policies: anyPolicy is not for leaves; name the policies of the leaf",
         )
     }
 
@@ -310,6 +326,14 @@ impl Profile {
         refuse_if(
             !self.key_usage.contains(&KeyUsage::DigitalSignature),
             "a leaf needs digital_signature: TLS 1.3 and OCSP sign",
+        )?;
+        let names = &self.subject_alternative_names;
+        let mut kinds = [NameKind::Dns, NameKind::Ip].into_iter();
+        refuse_if(
+            self.needs_host_name() && !kinds.any(|it| names.takes(it) || names.makes(it)),
+            "server_auth needs a host name or an IP address, with which TLS clients compare the \
+             name that they called; use subject_alternative_names = \"dns_and_ip\", or give it dns \
+             or ip",
         )
     }
 

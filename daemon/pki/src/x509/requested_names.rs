@@ -10,7 +10,7 @@ use super::extension::Extension;
 use super::name::AttributeKind;
 use super::oid;
 use super::pkcs10::{self, Fields};
-use super::profile::{ExtendedKeyUsage, Profile, SubjectAlternativeNames};
+use super::profile::{Profile, SubjectAlternativeNames};
 use super::san::{NAMES_MAX, NameKind, SubjectAlternativeName};
 use super::subject::SubjectValues;
 use super::template::Values;
@@ -159,13 +159,14 @@ impl RequestedNames {
             }
         }
         if certified.len() > NAMES_MAX {
-            let reason = format!("more than {NAMES_MAX} subject alternative names");
+            let reason = format!(
+                "more than {NAMES_MAX} subject alternative names, with those that the profile \
+                 makes; ask for fewer"
+            );
             return Err(CsrRefusal::BadName(reason));
         }
-        if needs_a_name(profile) && !certified.iter().any(is_compared) {
-            return Err(CsrRefusal::NoServerName {
-                taken: names.takes(NameKind::Dns) || names.takes(NameKind::Ip),
-            });
+        if profile.needs_host_name() && !certified.iter().any(is_compared) {
+            return Err(CsrRefusal::NoServerName);
         }
         Ok(certified)
     }
@@ -272,14 +273,6 @@ impl RequestedNames {
         }
         listed
     }
-}
-
-/// A TLS client compares the name that it called with the alternative names (RFC 9525 6), so a
-/// server's certificate without any is of no use.
-fn needs_a_name(profile: &Profile) -> bool {
-    let has = |usage| profile.extended_key_usage.contains(&usage);
-    let lets_names_through = !profile.subject_alternative_names.is_none();
-    has(ExtendedKeyUsage::ServerAuth) && (lets_names_through || !has(ExtendedKeyUsage::ClientAuth))
 }
 
 /// Returns whether a TLS client compares such a name with the host that it called.

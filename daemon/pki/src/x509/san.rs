@@ -68,7 +68,10 @@ pub(super) struct HardwareModuleName<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SanRefusal {
     /// The text is no host name.
-    #[error("{0:?} is not a host name: letters, digits and hyphens, no wildcard")]
+    #[error(
+        "{0:?} is not a host name: letters, digits and hyphens, no underscore, no wildcard and no \
+         final dot; other letters in their xn-- form, and an IP address as one, not as dns"
+    )]
     NotHostName(String),
     /// The address has neither 4 nor 16 octets.
     #[error("an IP address has 4 or 16 bytes, not {0}: give an address without a network mask")]
@@ -101,7 +104,7 @@ pub enum SanRefusal {
 impl SubjectAlternativeName {
     /// Returns the name as a dNSName, checked.
     pub fn dns(name: &str) -> Result<SubjectAlternativeName, SanRefusal> {
-        if is_host_name(name) {
+        if is_host_name(name) && !ends_in_number(name) {
             Ok(SubjectAlternativeName::Dns(name.to_ascii_lowercase()))
         } else {
             Err(SanRefusal::NotHostName(shortened(name)))
@@ -214,6 +217,12 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= DNS_NAME_OCTETS_MAX && name.split('.').all(is_label)
 }
 
+/// Returns true for a name that verifiers mistake for an address and refuse.
+pub(super) fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    last.bytes().all(|it| it.is_ascii_digit())
+}
+
 fn is_label(label: &str) -> bool {
     (1..=DNS_LABEL_OCTETS_MAX).contains(&label.len())
         && label
@@ -281,8 +290,9 @@ fn has_host(rest: &str) -> bool {
     }
 }
 
+/// RFC 3986 3.2.3: digits, or none; no sign, which `parse` takes.
 fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok()
+    text.bytes().all(|it| it.is_ascii_digit()) && (text.is_empty() || text.parse::<u16>().is_ok())
 }
 
 fn ip_address(octets: &[u8]) -> Result<IpAddr, SanRefusal> {
@@ -324,6 +334,8 @@ mod tests {
             "-a",
             "a-",
             "a b",
+            "192.0.2.7",
+            "press.7",
             "ä",
             &long_label,
             &long_name,
@@ -342,6 +354,7 @@ mod tests {
                 &[
                     "urn:dev:ops:32473-press-7",
                     "https://a.example/x?y#z",
+                    "https://a.example:/x",
                     "opc.tcp://192.0.2.7:4840/server",
                     "coaps://[2001:db8::7]:5684/x",
                     "spiffe://plant/line%201",
@@ -355,6 +368,8 @@ mod tests {
                     "https:///x",
                     "https://a_b/x",
                     "https://a:port/",
+                    "https://a:+80/",
+                    "https://a:65536/",
                     "https://[2001:db8::7",
                     "urn:a b",
                     "urn:ä",

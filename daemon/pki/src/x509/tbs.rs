@@ -67,8 +67,9 @@ pub enum BuildRefusal {
     },
     /// The certificate would outlive its issuer.
     #[error(
-        "the certificate would outlive its issuer (by {} s); shorten the profile's validity, or \
-         roll the issuer over", not_after.seconds_since(*issuer_not_after)
+        "the certificate would outlive its issuer (by {} s); shorten the profile's validity or set \
+         an earlier not_after, or roll the issuer over",
+        not_after.seconds_since(*issuer_not_after)
     )]
     OutlivesIssuer {
         /// The end of the certificate, in Unix seconds.

@@ -199,6 +199,24 @@ impl Template {
         })
     }
 
+    /// Returns the text with `id` in each place for a name, and `field` in each of the CSR: an
+    /// example, to find a text that no values make fit.
+    pub(super) fn sample(
+        &self,
+        line: &str,
+        id: &str,
+        field: &'static str,
+    ) -> Result<String, TemplateRefusal> {
+        let values = Values {
+            id,
+            line,
+            station: Some(id),
+            now: UnixSeconds::new(0),
+            csr: None,
+        };
+        self.fill_with(&values, &move |_, _| Ok(field))
+    }
+
     fn fill_with<'a>(
         &self,
         values: &Values<'a>,
@@ -216,6 +234,14 @@ impl Template {
 }
 
 impl Place {
+    /// Returns the attribute of the CSR that is filled in.
+    pub(super) fn attribute(self) -> Option<AttributeKind> {
+        match self {
+            Place::Csr(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
     fn named(name: &str) -> Result<Place, TemplateRefusal> {
         let field = name.strip_prefix("csr.").and_then(AttributeKind::from_key);
         match (name, field) {

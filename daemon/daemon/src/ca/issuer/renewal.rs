@@ -12,6 +12,7 @@ use crate::ca::{Code, Error};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
+use crate::x509::profile::End;
 use crate::x509::template::Values;
 
 /// How many valid certificates of one name and profile end self-renewal: answers may be lost, and a
@@ -76,6 +77,14 @@ impl Issuer {
             );
             return Err(Error::forbidden(Code::RenewalForbidden, message));
         };
+        if matches!(profile.certificate.end, End::At(end) if end <= present.not_after) {
+            let message = format!(
+                "the next certificate would end like this one, at {}: profile {:?} has a fixed end; \
+                 set a later not_after in it and reload",
+                present.not_after, profile.name
+            );
+            return Err(Error::conflict(Code::RenewalTooEarly, message));
+        }
         let opens = present.not_after.saturating_sub(window);
         if self.now() >= opens {
             return Ok(());

@@ -20,6 +20,7 @@ use crate::store::{AuditEntry, OnIssued, Purpose, RollSubject};
 use crate::x509::csr::Csr;
 use crate::x509::key::KeyType;
 use crate::x509::profile::{End, KeyUsage, Profile, SubjectAlternativeNames};
+use crate::x509::template::Values;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -123,24 +124,28 @@ impl Rollovers {
         }
         let validity = VALIDITY_SECONDS.min(left).unsigned_abs();
         let profile = self.canary_profile(&generation.authority, validity);
-        pollster::block_on(
-            self.issuer.certify(SigningRequest {
-                source: Source::Canary(canary.roll),
-                signer: Signer::from(generation.as_ref()),
-                purpose: Purpose::Leaf,
-                profile_name: "canary",
-                subject: (profile.subject.fixed().cloned())
-                    .unwrap_or_default()
-                    .with_common_name(&canary.registration_id)
-                    .map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?
-                    .into(),
-                profile: &profile,
-                public_key: csr.public_key(),
-                caller: Caller::Daemon.to_string(),
-                holder: LeafHolder::none(),
-                on_issued: OnIssued::Alone,
-            }),
-        )
+        // Like those of the devices, for the name constraints.
+        let subject = profile.subject.fill_in_part(&Values {
+            id: &canary.registration_id,
+            line: &generation.authority,
+            station: None,
+            now: self.issuer.now(),
+            csr: None,
+        });
+        let subject =
+            subject.map_err(|error| Error::invalid(Code::NameInvalid, error.to_string()))?;
+        pollster::block_on(self.issuer.certify(SigningRequest {
+            source: Source::Canary(canary.roll),
+            signer: Signer::from(generation.as_ref()),
+            purpose: Purpose::Leaf,
+            profile_name: "canary",
+            subject: subject.into(),
+            profile: &profile,
+            public_key: csr.public_key(),
+            caller: Caller::Daemon.to_string(),
+            holder: LeafHolder::none(),
+            on_issued: OnIssued::Alone,
+        }))
     }
 
     /// The profile of a device below the authority, but for at most `validity` seconds and for any

@@ -9,6 +9,9 @@ const DEPTH_MAX: usize = 12;
 const BOOLEAN: u8 = 0x01;
 pub(super) const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+const NULL: u8 = 0x05;
+const ENUMERATED: u8 = 0x0a;
+const UTF8_STRING: u8 = 0x0c;
 pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(super) const UTC_TIME: u8 = 0x17;
 pub(super) const GENERALIZED_TIME: u8 = 0x18;
@@ -33,6 +36,39 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, String> {
         0 => Ok(value),
         rest => Err(format!("{rest} bytes after the value")),
     }
+}
+
+/// Returns true if `bytes` are one DER value of whatever syntax: FALSE may be no default in it.
+pub(in crate::x509) fn is_one_value(bytes: &[u8]) -> bool {
+    read_first(bytes).is_ok_and(|it| it.whole.len() == bytes.len() && is_der(it, 0))
+}
+
+fn is_der(value: Value<'_>, depth: usize) -> bool {
+    const CLASS: u8 = 0xc0;
+    let is_universal = value.tag & CLASS == 0;
+    match value.tag {
+        0 => false,
+        BOOLEAN => matches!(value.contents, [0x00 | 0xff]),
+        NULL => value.contents.is_empty(),
+        ENUMERATED => is_minimal_integer(value.contents),
+        UTF8_STRING => std::str::from_utf8(value.contents).is_ok(),
+        tag if tag & CONSTRUCTED == 0 => check(value, depth).is_ok(),
+        tag if is_universal && tag != SEQUENCE && tag != SET => false,
+        tag => {
+            let children: Result<Vec<_>, _> = inside(value).collect();
+            children.is_ok_and(|it| {
+                (tag != SET || is_sorted(&it))
+                    && depth < DEPTH_MAX
+                    && it.into_iter().all(|it| is_der(it, depth + 1))
+            })
+        }
+    }
+}
+
+/// A SET OF by its encodings (X.690 11.6), or a SET by its tags (X.690 10.3).
+fn is_sorted(children: &[Value<'_>]) -> bool {
+    children.is_sorted_by_key(|it| it.whole)
+        || children.is_sorted_by(|a, b| (a.tag & !CONSTRUCTED) < (b.tag & !CONSTRUCTED))
 }
 
 /// Returns the values inside a constructed value from [`read`], which has checked them.

@@ -4,7 +4,7 @@
 //! walk of its own, compares them with the request, and computes digests, times and algorithm
 //! identifiers itself. A mistake is signed only if it was made twice in the same way.
 
-mod canonical;
+pub(super) mod canonical;
 pub mod crl;
 mod encoded;
 mod extensions;

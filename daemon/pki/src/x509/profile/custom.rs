@@ -1,8 +1,8 @@
 //! Extensions that a profile adds by object identifier.
 
 use crate::der_bytes::Der;
+use crate::x509::lint::canonical;
 use crate::x509::oid;
-use crate::x509::wire::elements;
 use der::Encode;
 use der::asn1::{Null, ObjectIdentifier, OctetStringRef};
 use serde::{Deserialize, Serialize};
@@ -14,13 +14,8 @@ pub const EXTENSIONS_MAX: usize = 16;
 /// ([`crate::x509::certificate::CERTIFICATE_BYTES_MAX`]).
 pub(super) const VALUE_BYTES_MAX: usize = 4_096;
 
-/// Deepest nesting of a value.
-const DEPTH_MAX: u8 = 16;
-
-const CONSTRUCTED: u8 = 0x20;
-
 /// Extensions that have members of their own, or that the daemon sets.
-const RESERVED: [(ObjectIdentifier, &str); 11] = [
+const RESERVED: [(ObjectIdentifier, &str); 21] = [
     (oid::SUBJECT_KEY_IDENTIFIER, "the daemon sets it"),
     (oid::AUTHORITY_KEY_IDENTIFIER, "the daemon sets it"),
     (oid::BASIC_CONSTRAINTS, "use kind and path_length"),
@@ -35,6 +30,25 @@ const RESERVED: [(ObjectIdentifier, &str); 11] = [
         oid::AUTHORITY_INFORMATION_ACCESS,
         "use [listen] public_http",
     ),
+    (oid::POLICY_MAPPINGS, "it is for authorities"),
+    (oid::INHIBIT_ANY_POLICY, "it is for authorities"),
+    (oid::PROXY_CERTIFICATE, "no proxies are certified"),
+    (oid::NETSCAPE_CERTIFICATE_TYPE, "use extended_key_usage"),
+    (oid::CRL_NUMBER, OF_LISTS),
+    (oid::CRL_REASON, OF_LISTS),
+    (oid::INVALIDITY_DATE, OF_LISTS),
+    (oid::DELTA_CRL_INDICATOR, OF_LISTS),
+    (oid::ISSUING_DISTRIBUTION_POINT, OF_LISTS),
+    (oid::CERTIFICATE_ISSUER, OF_LISTS),
+];
+
+const OF_LISTS: &str = "it is for revocation lists";
+
+/// Extensions that must not be critical (RFC 5280 4.2.1.8, 4.2.1.15, 4.2.2.2).
+const NEVER_CRITICAL: [ObjectIdentifier; 3] = [
+    oid::SUBJECT_DIRECTORY_ATTRIBUTES,
+    oid::FRESHEST_CRL,
+    oid::SUBJECT_INFORMATION_ACCESS,
 ];
 
 /// An extension with a value that is the same in every certificate.
@@ -107,6 +121,11 @@ impl TryFrom<ExtensionTable> for CustomExtension {
         if let Some((_, instead)) = RESERVED.iter().find(|(it, _)| *it == id) {
             return Err(format!("extension {id} cannot be set here: {instead}"));
         }
+        if table.critical && NEVER_CRITICAL.contains(&id) {
+            return Err(format!(
+                "extension {id} must not be critical (RFC 5280); remove critical"
+            ));
+        }
         let of_extension = |why: String| format!("extension {id}: {why}");
         let critical = table.critical;
         let value = table.value().map_err(of_extension)?;
@@ -145,8 +164,12 @@ impl ExtensionTable {
             .transpose()?;
         let der = self.der.as_deref();
         let der = der.map(|it| octets("der", it)).transpose()?;
-        if der.as_ref().is_some_and(|it| !is_one_value(it)) {
-            return Err("der must be one DER value, complete and with nothing after it".to_owned());
+        if der.as_ref().is_some_and(|it| !canonical::is_one_value(it)) {
+            return Err(
+                "der must be one DER value, complete, in its one encoding (X.690, 10 and 11) and \
+                 with nothing after it"
+                    .to_owned(),
+            );
         }
         let mut values = [
             self.utf8_string.map(ExtensionValue::Utf8String),
@@ -198,19 +221,4 @@ impl ExtensionValue {
             ExtensionValue::Der(der) => der.clone(),
         })
     }
-}
-
-/// Returns whether the bytes are one value whose lengths fit throughout.
-fn is_one_value(der: &[u8]) -> bool {
-    matches!(elements(der).as_deref(), Ok([_])) && nests_well(der, 0)
-}
-
-fn nests_well(octets: &[u8], depth: u8) -> bool {
-    let Ok(values) = elements(octets) else {
-        return false;
-    };
-    depth <= DEPTH_MAX
-        && values
-            .iter()
-            .all(|it| it.tag & CONSTRUCTED == 0 || nests_well(it.value, depth + 1))
 }

@@ -80,6 +80,11 @@ impl SubjectAlternativeNames {
         self.requested.contains(&kind)
     }
 
+    /// Returns true if the profile makes names of this kind.
+    pub(super) fn makes(&self, kind: NameKind) -> bool {
+        self.made.iter().any(|it| it.form == Form::Plain(kind))
+    }
+
     /// Returns true if names are taken from requests.
     pub fn takes_any(&self) -> bool {
         !self.requested.is_empty()
@@ -88,6 +93,33 @@ impl SubjectAlternativeNames {
     /// Returns the places that are filled for each certificate.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         self.made.iter().flat_map(|it| it.text.places())
+    }
+
+    /// Fails with the first text that no values but this line make a name of its kind.
+    pub(super) fn check_templates(&self, line: &str) -> Result<(), String> {
+        let filled = self.made.iter().filter(|it| it.text.constant().is_none());
+        // An id may be an address, or a value of the CSR.
+        let mut judged = filled.filter(|it| it.form != Form::Plain(NameKind::Ip));
+        judged.try_for_each(|it| {
+            // An id may have a colon, and so be a whole URI.
+            let sample = |id| {
+                it.name(
+                    &it.text
+                        .sample(line, id, "a1")
+                        .map_err(|it| it.to_string())?,
+                )
+                .map_err(|it| it.to_string())
+            };
+            sample("a1")
+                .or_else(|why| sample("a:1").map_err(|_| why))
+                .map(drop)
+                .map_err(|why| {
+                    format!(
+                        "subject_alternative_names: {:?} is never a name of its kind: {why}",
+                        it.text.to_string()
+                    )
+                })
+        })
     }
 
     /// Returns the names that the profile makes for a certificate with these values.
@@ -119,6 +151,13 @@ impl MadeName {
             made.name(text).map_err(|it| of_member(it.to_string()))?;
         }
         Ok(made)
+    }
+
+    /// Returns true if each renewal would add another such name to those that are requested.
+    fn adds_up(&self, requested: &BTreeSet<NameKind>) -> bool {
+        let changes = |it| matches!(it, Place::Date | Place::Year | Place::Station);
+        let is_requested = matches!(self.form, Form::Plain(kind) if requested.contains(&kind));
+        is_requested && self.text.places().any(changes)
     }
 
     fn fill(&self, values: &Values<'_>) -> Result<SubjectAlternativeName, TemplateRefusal> {
@@ -194,10 +233,16 @@ impl TryFrom<Written<NamesTable>> for SubjectAlternativeNames {
         if (1..made.len()).any(|at| made[..at].contains(&made[at])) {
             return Err("subject_alternative_names has a name twice; remove one".to_owned());
         }
-        Ok(SubjectAlternativeNames {
-            requested: table.request.into_iter().collect(),
-            made,
-        })
+        let requested: BTreeSet<NameKind> = table.request.into_iter().collect();
+        if let Some(name) = made.iter().find(|it| it.adds_up(&requested)) {
+            return Err(format!(
+                "subject_alternative_names: {:?} is another name at each renewal, and the former one \
+                 is copied from the certificate into the request; remove {{date}}, {{year}} and \
+                 {{station}} from it, or its kind from request",
+                name.text.to_string()
+            ));
+        }
+        Ok(SubjectAlternativeNames { requested, made })
     }
 }
 

@@ -19,14 +19,51 @@ pub struct SubjectTemplate {
 type Texts = BTreeMap<AttributeKind, String>;
 
 impl SubjectTemplate {
-    /// Returns the attributes, unless some are filled for each certificate.
-    pub fn fixed(&self) -> Option<&SubjectAttributes> {
-        self.filled.is_empty().then_some(&self.fixed)
+    /// Returns the attributes with which the subject of each certificate begins, and whether only
+    /// its common name follows.
+    pub(in crate::x509) fn beginning(&self) -> (SubjectAttributes, bool) {
+        let first = self.filled.keys().next();
+        let begins = self
+            .fixed
+            .iter()
+            .filter(|(kind, _)| first.is_none_or(|it| kind < it));
+        let mut beginning = SubjectAttributes::default();
+        for (kind, text) in begins {
+            beginning.set(kind, text).expect("it was checked");
+        }
+        (beginning, first.is_none())
+    }
+
+    /// Returns a subject with these values, without the attributes that cannot be filled with them.
+    pub fn fill_in_part(&self, values: &Values<'_>) -> Result<DistinguishedName, NameRefusal> {
+        let mut attributes = self.fixed.clone();
+        for (kind, template) in &self.filled {
+            if let Ok(text) = template.fill(values) {
+                // Left out like one without a value.
+                let _ = attributes.set(*kind, &text);
+            }
+        }
+        attributes.with_common_name(values.id)
     }
 
     /// Returns the places that are filled for each certificate.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
         self.filled.values().flat_map(Template::places)
+    }
+
+    /// Fails with the first attribute that no values but this line make fit.
+    pub(super) fn check_templates(&self, line: &str) -> Result<(), String> {
+        self.filled.iter().try_for_each(|(kind, template)| {
+            let field = match kind {
+                AttributeKind::Country => "DE",
+                _ => "a1",
+            };
+            let text = template
+                .sample(line, "a1", field)
+                .map_err(|it| it.to_string())?;
+            check_value(*kind, &text)
+                .map_err(|why| format!("subject: {:?} never fits: {why}", template.to_string()))
+        })
     }
 
     /// Returns the attributes that have a value of the CSR.

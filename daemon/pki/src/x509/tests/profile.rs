@@ -227,7 +227,7 @@ fn members_that_verifiers_could_not_read_are_refused() {
         ),
         (
             "certificate_policies = [\"2.5.29.32.0\"]".to_owned(),
-            "anyPolicy is for authorities",
+            "anyPolicy is not for leaves",
         ),
         (
             "certificate_policies = [\"1.3.6.1.4.1.32473\", \"1.3.6.1.4.1.32473\"]".to_owned(),
@@ -262,6 +262,11 @@ fn members_that_verifiers_could_not_read_are_refused() {
         (names("dns = [\"{id.example\"]"), "single brace"),
         (names("request = [\"rid\"]"), "unknown variant"),
         (names("hardware = 1"), "unknown field"),
+        (names("dns = [\"192.0.2.7\"]"), "an IP address as one"),
+        (
+            names("request = [\"uri\"], uri = [\"urn:x:{id}:{date}\"]"),
+            "another name at each renewal",
+        ),
         (
             names("hardware_module = { type = \"x\", serial = \"{id}\" }"),
             "hardware_module: its type",
@@ -302,6 +307,22 @@ fn members_that_verifiers_could_not_read_are_refused() {
         (
             extension(&format!("{oid}, der = \"300305\"")),
             "one DER value",
+        ),
+        (
+            extension("oid = \"2.5.29.54\", integer = 0"),
+            "it is for authorities",
+        ),
+        (
+            extension("oid = \"2.16.840.1.113730.1.1\", null = true"),
+            "use extended_key_usage",
+        ),
+        (
+            extension("oid = \"2.5.29.46\", critical = true, der = \"3000\""),
+            "must not be critical",
+        ),
+        (
+            "extended_key_usage = [\"server_auth\"]".to_owned(),
+            "server_auth needs a host name",
         ),
         (
             extension(&format!("{oid}, der = \"3003050500\"")),
@@ -359,6 +380,71 @@ fn members_that_verifiers_could_not_read_are_refused() {
         let text = kept.chain([line.as_str()]).collect::<Vec<_>>().join("\n");
         let refusal = read(&text).expect_err(&line);
         assert!(refusal.contains(reason), "{line}: {refusal}");
+    }
+}
+
+/// Values in an encoding that DER has not (X.690 10 and 11), and their neighbours that it has.
+#[test]
+fn the_value_of_an_extension_is_der() {
+    let with = |der: &str| {
+        let value = format!("[[extension]]\noid = \"1.3.6.1.4.1.32473.3\"\nder = \"{der}\"\n");
+        read(&format!("preset = \"device\"\n{value}"))
+    };
+    for der in [
+        "0500",
+        "010100",
+        "0101ff",
+        "02020080",
+        "0c0161",
+        "3000",
+        "310602010102010a",
+        "a103020101",
+    ] {
+        assert!(with(der).is_ok(), "{der}");
+    }
+    for der in [
+        "0000",
+        "01010a",
+        "0202000a",
+        "0200",
+        "050100",
+        "030109",
+        "24020400",
+        "310602010a020101",
+        "0a020001",
+        "0c01ff",
+        "30050500",
+    ] {
+        let refusal = with(der).expect_err(der);
+        assert!(refusal.contains("one DER value"), "{der}: {refusal}");
+    }
+}
+
+/// Texts that no request fills with a name, and one that some do.
+#[test]
+fn a_template_that_is_never_a_name_is_refused() {
+    let with = |lines: &str| {
+        let profile = read(&format!("preset = \"device\"\n{lines}")).expect("is a profile");
+        profile.check_templates("line_1")
+    };
+    let names = |table: &str| format!("subject_alternative_names = {{ {table} }}");
+    for lines in [
+        names("dns = [\"*.{id}.example\"]"),
+        names("dns = [\"{line}.example\"]"),
+        names("email = [\"{id}\"]"),
+        names("uri = [\"{csr.locality}\"]"),
+        "subject = { country = \"{year}\" }".to_owned(),
+        "subject = { serial_number = \"{line}\" }".to_owned(),
+    ] {
+        let refusal = with(&lines).expect_err(&lines);
+        assert!(refusal.contains("never"), "{lines}: {refusal}");
+    }
+    for lines in [
+        names("dns = [\"{id}.{csr.locality}.example\"], email = [\"{id}@a.example\"]"),
+        names("uri = [\"{id}\"], ip = [\"{id}\"]"),
+        "subject = { country = \"{csr.country}\", serial_number = \"{id}\" }".to_owned(),
+    ] {
+        assert_eq!(with(&lines), Ok(()), "{lines}");
     }
 }
 

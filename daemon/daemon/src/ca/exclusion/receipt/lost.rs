@@ -11,6 +11,7 @@ use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::ca::profile::Role;
 use crate::store::{BlockKind, BlockRow, HubCause, LostPeriod, MayAdmit};
 use crate::unix_seconds::UnixSeconds;
+use crate::x509::profile::NO_END;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,8 @@ impl Exclusions {
         let Some(lost) = self.store.lost_period()? else {
             return Ok(None);
         };
-        let end = self.end_of_lost_leaves(lost)?;
+        // Those without an end have the last moment there is (RFC 5280 4.1.2.5).
+        let end = self.end_of_lost_leaves(lost)?.min(NO_END);
         if end < self.issuer.now() {
             return Ok(None);
         }
