@@ -206,7 +206,7 @@ fn a_group_is_blocked_and_unblocked() {
     let status = env.json(&["status"]);
     assert_eq!(status["blocked"], 1);
     assert_eq!(status["blocks"][0]["name"], "group-a", "{status}");
-    assert!(env.run(&["status"]).contains("name: group-a"));
+    assert!(env.run(&["status", "--verbose"]).contains("name: group-a"));
     env.run(&["enrollment", "unblock", "--group", "group-a"]);
     let blocks = env.json(&["enrollment", "show", "group-a"]);
     assert_eq!(blocks[0]["blocks"], json!([]));

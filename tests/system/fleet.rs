@@ -214,7 +214,7 @@ fn a_fleet_of_ten_thousand_is_shown_as_it_is() {
     let (text, rolls) = asked(&env, &["roll", "list"]);
     assert_eq!(rolls.as_array().unwrap().len(), 1);
     assert!(text.contains("draining"), "{text}");
-    let (_, status) = asked(&env, &["status"]);
+    let (_, status) = asked(&env, &["status", "--verbose"]);
     assert_eq!(status["alarms"], json!([]));
     assert!(status["certificates"].as_i64().unwrap() > (DEVICES + MOVED) as i64);
     let (text, devices) = asked(&env, &["device", "list"]);

@@ -51,7 +51,7 @@ fn fill(path: &Path) {
 
 /// Asserts that requests that need no write are served.
 fn reads_are_served(env: &TestEnv) {
-    env.run(&["status"]);
+    env.run(&["status", "--verbose"]);
     env.run(&["audit", "verify"]);
     assert_eq!(env.plain_http().get("/crl/line-1.crl").status, 200);
 }
