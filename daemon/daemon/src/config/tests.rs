@@ -135,6 +135,11 @@ fn contradictions_are_refused_with_the_reason() {
         (
             "subject_alternative_names = \"dns_and_ip\"",
             "",
+            "server_auth needs a host name",
+        ),
+        (
+            "subject_alternative_names = \"dns_and_ip\"",
+            "subject_alternative_names = { dns = [\"a.example\"] }",
             "clients look for",
         ),
         (
