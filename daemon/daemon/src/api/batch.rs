@@ -8,7 +8,7 @@
 
 use super::Api;
 use super::asks::Asks;
-use super::body::{read_typed_up_to, why_invalid_in};
+use super::body::{Members, read_typed_up_to, why_invalid_in};
 use super::certificates::Answer;
 use super::problem::{Document, Problem, Refusals};
 use super::server::STOP_RETRY_AFTER_SECONDS;
@@ -134,7 +134,7 @@ pub(super) async fn issue(
 
 /// Reads a batch, within its limits. An item that is no request for a certificate is refused alone.
 fn read_items(body: &[u8]) -> Result<Vec<Result<IssueRequest, Problem>>, Problem> {
-    let batch: Batch<'_> = serde_json::from_slice(body)
+    let Members(batch): Members<Batch<'_>> = serde_json::from_slice(body)
         .map_err(|error| Error::invalid(Code::BodyInvalid, why_invalid_in("body", &error)))?;
     let count = batch.items.len();
     if count == 0 {
@@ -168,7 +168,7 @@ fn read_items(body: &[u8]) -> Result<Vec<Result<IssueRequest, Problem>>, Problem
 }
 
 fn read_item(item: &RawValue) -> Result<IssueRequest, Problem> {
-    let item: Item = serde_json::from_str(item.get())
+    let Members(item): Members<Item> = serde_json::from_str(item.get())
         .map_err(|error| Error::invalid(Code::BodyInvalid, why_invalid_in("item", &error)))?;
     if item.idempotency_key.is_none() {
         let message = "give the item an `idempotency_key` (a UUID): the repeat of a lost answer is \
@@ -320,7 +320,9 @@ mod tests {
         more["validity"] = "100y".into();
         let mut keyless = item("b");
         keyless["idempotency_key"].take();
-        let outcomes = read(json!([7, null, {}, more, keyless, item("c"), item("c")])).unwrap();
+        let list = json!(["device", "pump-7", "x", "d"]);
+        let sent = json!([7, list, {}, more, keyless, item("c"), item("c")]);
+        let outcomes = read(sent).unwrap();
         let codes: Vec<_> = outcomes.iter().map(code).collect();
         let broken = Some(Code::BodyInvalid);
         let unnamed = Some(Code::IdempotencyKeyRequired);
@@ -341,6 +343,7 @@ mod tests {
         for body in [
             "",
             "[]",
+            "[[]]",
             "{}",
             "{\"items\":7}",
             "{\"items\":[],\"more\":1}",

@@ -17,8 +17,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use hallmark_base::toml_error::plain_words::plain;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::error::Category;
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 /// How long the body of a request may take from its head on.
@@ -37,7 +40,7 @@ impl<T: DeserializeOwned> FromRequest<Edge> for JsonBody<T> {
         let (head, body) = request.into_parts();
         let bytes = read_typed(&head.headers, "application/json", body).await?;
         judge_again(&head, edge).await?;
-        let parsed = serde_json::from_slice(&bytes);
+        let parsed = serde_json::from_slice(&bytes).map(|Members(it)| it);
         parsed.map(Self).map_err(|error| invalid(&error))
     }
 }
@@ -102,6 +105,30 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
         let error = Error::invalid(Code::BodyTooLarge, message);
         Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
     })
+}
+
+/// A structure that is read from a JSON object alone. Derived code also takes a list of its members
+/// in their order, which no route documents.
+pub(super) struct Members<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object(PhantomData)).map(Self)
+    }
 }
 
 /// JSON that is not what the route takes is 422; what is not JSON is 400.

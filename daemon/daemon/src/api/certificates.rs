@@ -1,7 +1,7 @@
 //! `/v1/certificates`: requests for leaves, and the certificates that were issued.
 
 use super::asks::Asks;
-use super::body::{read_typed, why_invalid};
+use super::body::{Members, read_typed, why_invalid};
 use super::caller::Peer;
 use super::parts::{Path, Query};
 use super::problem::Problem;
@@ -171,7 +171,7 @@ impl Asks<Issue> {
 /// Step 2 of the issuance cycle: the request, within its limits.
 async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
     let body = read_typed(headers, "application/json", body).await?;
-    let ask: Ask = serde_json::from_slice(&body)
+    let Members(ask): Members<Ask> = serde_json::from_slice(&body)
         .map_err(|error| Error::invalid(Code::BodyInvalid, why_invalid(&error)))?;
     let idempotency_key = headers
         .get("idempotency-key")
