@@ -332,6 +332,17 @@ fn an_intermediate_below_an_offline_root_is_adopted_and_rolled() {
     assert_eq!(output.code, Some(0), "{output:?}");
     let shown = env.json(&["authority", "show", "gateway"]);
     assert_eq!(shown[0]["foreign"][0]["subject"], "CN=Elsewhere,O=Works");
+    let its = env.json(&["certificate", "show", shown[0]["serial"].as_str().unwrap()]);
+    assert_eq!(
+        its["authority"],
+        serde_json::Value::Null,
+        "it has not signed itself: {its}"
+    );
+    let below = env.json(&["certificate", "list", "--authority", "gateway"]);
+    assert!(
+        !below.to_string().contains(its["serial"].as_str().unwrap()),
+        "{below}"
+    );
     let [name, issuer] = names_of(&env, "gateway");
     let root = fs::read_to_string(env.path("root.pem")).unwrap();
     let station = env.station();

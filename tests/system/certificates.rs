@@ -81,6 +81,7 @@ fn a_certificate_is_found_by_each_key() {
     let next = ["--profile", "device", "--limit", "1", "--after", after];
     assert_eq!(found(&env, &next), serials(&[&second]));
 
+    let one_lost = format!("sha256={}", &other.thumbprint[1..]);
     for (criteria, status, code) in [
         ("subject=nonsense", 404, "certificate_unknown"),
         ("device=operator-1", 404, "certificate_unknown"),
@@ -90,6 +91,7 @@ fn a_certificate_is_found_by_each_key() {
         ("issued_since=yesterday", 400, "query_invalid"),
         ("serial=xyz", 400, "serial_invalid"),
         ("sha256=0a", 400, "sha256_invalid"),
+        (one_lost.as_str(), 400, "sha256_invalid"),
         ("sbject=press-7", 400, "query_invalid"),
     ] {
         let answer = env
@@ -103,6 +105,7 @@ fn a_certificate_is_found_by_each_key() {
 #[test]
 fn each_role_finds_what_it_may() {
     let env = with_operators();
+    let spelled = env.enlist("station", "Press-7");
     let [station, auditor, device] = [
         ("station", "press-7"),
         ("auditor", "auditor-1"),
@@ -125,6 +128,8 @@ fn each_role_finds_what_it_may() {
             assert_eq!(listed(own, criteria), its, "{criteria}");
         }
         assert_eq!(listed(own, "?state=revoked"), (200, Vec::new()));
+        let rows = env.caller(own).get("/v1/certificates").body;
+        assert!(rows[0].get("asked_by").is_none(), "{rows}");
         for criteria in ["?subject=press-8", "?subject=PRESS-7"] {
             assert_eq!(listed(own, criteria).0, 403, "{criteria}");
         }
@@ -135,11 +140,15 @@ fn each_role_finds_what_it_may() {
         assert_eq!(shown.body["record"], Value::Null, "who asked is not for it");
     }
     assert_eq!(listed(&station, "?device=press-7").0, 403);
+    assert_eq!(listed(&station, ""), (200, vec![station.serial.clone()]));
+    assert_eq!(listed(&spelled, ""), (200, vec![spelled.serial.clone()]));
     let (status, all) = listed(&auditor, "?limit=1000");
     assert_eq!(status, 200);
     for holder in [&station, &auditor, &device] {
         assert!(all.contains(&holder.serial));
     }
+    let rows = env.caller(&auditor).get("/v1/certificates").body;
+    assert!(rows[0]["asked_by"].is_string(), "{rows}");
     let export = format!("/v1/certificates/{}/export", auditor.serial);
     assert_eq!(env.caller(&station).get(&export).code(), "role_forbidden");
     assert_eq!(env.stranger().get(&export).status, 401);

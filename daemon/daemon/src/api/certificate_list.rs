@@ -58,8 +58,9 @@ pub(super) struct Row {
     issued_at: Option<String>,
     revoked_at: Option<String>,
     revocation_reason: Option<&'static str>,
-    /// The caller who asked for it.
-    asked_by: String,
+    /// The caller who asked for it; callers that find their own alone do not learn it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked_by: Option<String>,
 }
 
 impl From<ListedRow> for Row {
@@ -81,7 +82,7 @@ impl From<ListedRow> for Row {
             issued_at: it.issued_at.map(|it| it.to_string()),
             revoked_at: it.revoked.map(|(since, _)| since.to_string()),
             revocation_reason: it.revoked.map(|(_, reason)| RevocationReason::name(reason)),
-            asked_by: it.caller,
+            asked_by: row.asked_by,
         }
     }
 }

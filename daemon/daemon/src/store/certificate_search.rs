@@ -44,6 +44,9 @@ pub struct CertificateFilter {
     pub profile: Option<String>,
     /// Any of these.
     pub issuers: Option<Vec<GenerationId>>,
+    /// Generations that have signed their own certificates. Other certificates that were issued
+    /// elsewhere are of none of the issuers.
+    pub self_signed: Vec<GenerationId>,
     pub state: Option<CertificateState>,
     /// The first and the last end of a validity.
     pub not_after: (UnixSeconds, UnixSeconds),
@@ -71,6 +74,8 @@ pub struct ListedCertificate {
     pub caller: String,
     pub recorded_at: UnixSeconds,
     pub signed_elsewhere: bool,
+    /// It has signed itself, or no generation on record has: `issuer` is the certified one.
+    pub issued_elsewhere: bool,
     /// An abandoned intent has no certificate.
     pub sha256: Option<[u8; 32]>,
     pub issued_at: Option<UnixSeconds>,
@@ -102,6 +107,7 @@ struct Search<'a> {
     filter: &'a CertificateFilter,
     ranges: RangeFilter,
     issuers: Option<String>,
+    self_signed: String,
     revoked_issuers: String,
     /// The query of the rows of a range.
     in_range: String,
@@ -125,6 +131,7 @@ impl<'a> Search<'a> {
         };
         Ok(Self {
             issuers: issuers.as_ref().map(to_json).transpose()?,
+            self_signed: to_json(&filter.self_signed)?,
             revoked_issuers: to_json(&filter.revoked_issuers)?,
             ranges: RangeFilter {
                 profile: filter.profile.clone(),
@@ -241,6 +248,7 @@ impl<'a> Search<'a> {
             filter.subject,
             filter.serial,
             filter.sha256,
+            self.self_signed,
         ];
         tx.query_all(sql, values, |row| self.read(row))
     }
@@ -263,6 +271,7 @@ impl<'a> Search<'a> {
             caller: row.get(8)?,
             recorded_at: row.get(13)?,
             signed_elsewhere: row.get(14)?,
+            issued_elsewhere: row.get(15)?,
             sha256: row.get(9)?,
             issued_at: row.get(10)?,
             revoked,
@@ -326,11 +335,14 @@ pub(super) fn select(key: &str, state: Option<CertificateState>) -> String {
     };
     format!(
         "SELECT i.id, i.serial, i.issuer, i.profile, i.subject, i.role, i.not_before, i.not_after,
-                i.caller, c.sha256, c.issued_at, c.revoked_at, c.revocation_reason, i.recorded_at, i.signed_elsewhere
+                i.caller, c.sha256, c.issued_at, c.revoked_at, c.revocation_reason, i.recorded_at,
+                i.signed_elsewhere, i.issued_elsewhere
          FROM intent i {join} certificate c ON c.intent = i.id
          WHERE {key} AND i.id >= ?1 AND i.id <= ?2 AND {state}
            AND (?3 IS NULL OR i.profile = ?3)
            AND (?4 IS NULL OR i.issuer IN (SELECT value FROM json_each(?4)))
+           AND (?4 IS NULL OR i.issued_elsewhere = 0
+                OR i.issuer IN (SELECT value FROM json_each(?14)))
            AND i.not_after >= ?5 AND i.not_after <= ?6
            AND (?7 IS NULL OR coalesce(c.issued_at, i.recorded_at) >= ?7)
            AND (?8 IS NULL OR i.role = ?8)

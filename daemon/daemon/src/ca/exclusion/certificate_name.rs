@@ -35,7 +35,11 @@ impl CertificateName {
 
     /// Reads a serial number from hexadecimal digits as OpenSSL and others write them.
     pub fn serial(text: &str) -> Result<SerialNumber, Error> {
-        digits(text).parse().map_err(|error| {
+        let mut digits = digits(text);
+        if digits.len() % 2 == 1 {
+            digits.insert(0, '0');
+        }
+        digits.parse().map_err(|error| {
             let message = format!("{text:?} is no serial number: {error}");
             Error::invalid(Code::SerialInvalid, message)
         })
@@ -97,15 +101,15 @@ impl CertificateName {
     }
 }
 
-/// Hexadecimal digits, two for each octet, without what tools write between and before them.
+/// Hexadecimal digits without what tools write between and before them.
 fn digits(text: &str) -> String {
     let text = text.trim();
-    let text = text.strip_prefix("0x").unwrap_or(text);
-    let mut digits = text.replace([':', ' '], "");
-    if digits.len() % 2 == 1 {
-        digits.insert(0, '0');
-    }
-    digits
+    let prefixes = ["0x", "0X"].into_iter();
+    let text = prefixes
+        .filter_map(|it| text.strip_prefix(it))
+        .next()
+        .unwrap_or(text);
+    text.replace([':', ' '], "")
 }
 
 #[cfg(test)]
@@ -116,7 +120,7 @@ mod tests {
     #[test]
     fn a_certificate_is_named_as_tools_write_it() {
         let serial = CertificateName::of_serial("0AFF", None).unwrap();
-        for text in ["0a:ff", "0x0aff", " AFF ", "0A FF"] {
+        for text in ["0a:ff", "0x0aff", "0X0AFF", " AFF ", "0A FF"] {
             assert_eq!(CertificateName::of_serial(text, None).unwrap(), serial);
         }
         let sha256 = CertificateName::Sha256([0xab; 32]);
@@ -129,7 +133,10 @@ mod tests {
                 code
             );
         }
-        for text in ["", "abcd", &"zz".repeat(32), &"ab".repeat(33)] {
+        let one_lost = &"ab".repeat(32)[1..];
+        let lost = CertificateName::of_digits(one_lost, None).unwrap_err();
+        assert_eq!(lost.code, Code::SerialInvalid);
+        for text in ["", "abcd", one_lost, &"zz".repeat(32), &"ab".repeat(33)] {
             let refused = CertificateName::of_sha256(text).unwrap_err();
             assert_eq!(refused.code, Code::Sha256Invalid);
         }

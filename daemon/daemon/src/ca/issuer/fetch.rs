@@ -7,13 +7,14 @@ use crate::ca::exclusion::certificate_name::CertificateName;
 use crate::ca::hierarchy::ChainLink;
 use crate::ids::GenerationNumber;
 use crate::store::CertificateRow;
+use crate::x509::certificate::Certificate;
 use std::sync::Arc;
 
 /// An issued certificate, with the chain that its holder presents.
 #[derive(Debug)]
 pub struct Fetched {
     pub certificate: CertificateRow,
-    /// The authority and the generation that issued it.
+    /// The authority and the generation that issued it; `None` if another organisation did.
     pub issuer: Option<(String, GenerationNumber)>,
     pub chain: Vec<Arc<ChainLink>>,
 }
@@ -42,6 +43,11 @@ impl Issuer {
         chain.retain(|link| link.certificate.sha256() != certificate.sha256);
         let hierarchy = self.hierarchy();
         let issuer = hierarchy.generation(issuer);
+        // A certificate from elsewhere is on record below the generation that it certifies.
+        let issuer = issuer.filter(|it| {
+            let certificate = Certificate::parse(&certificate.der);
+            certificate.is_ok_and(|its| its.verify_issued_by(&it.public_key).is_ok())
+        });
         Fetched {
             issuer: issuer.map(|it| (it.authority.clone(), it.number)),
             certificate,

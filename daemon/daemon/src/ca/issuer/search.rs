@@ -42,8 +42,10 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct ListedRow {
     pub certificate: ListedCertificate,
-    /// The authority and the generation that issued it.
+    /// The authority and the generation that issued it; `None` if another organisation did.
     pub issuer: Option<(String, GenerationNumber)>,
+    /// The caller who asked for it, for callers that may fetch all certificates.
+    pub asked_by: Option<String>,
 }
 
 impl Issuer {
@@ -56,15 +58,21 @@ impl Issuer {
     /// Returns the next certificates that fit, newest first.
     pub fn list(&self, permission: &Authorized<Fetch>, wanted: &Wanted) -> Result<Listed, Error> {
         let filter = self.filter(permission, wanted)?;
-        let page = self.store.search_certificates(&filter)?;
+        let mut page = self.store.search_certificates(&filter)?;
+        // The store finds names in any spelling; a caller owns what has its own.
+        page.rows
+            .retain(|it| permission.covers(&it.subject, it.role));
         if page.rows.is_empty() && page.next.is_none() {
             refuse_unknown_name(wanted)?;
         }
         let hierarchy = self.hierarchy();
+        let shows_caller = permission.own().is_none();
         let named = |certificate: ListedCertificate| {
             let issuer = hierarchy.generation(certificate.issuer);
+            let issuer = issuer.filter(|it| !certificate.issued_elsewhere || it.is_root());
             ListedRow {
                 issuer: issuer.map(|it| (it.authority.clone(), it.number)),
+                asked_by: shows_caller.then(|| certificate.caller.clone()),
                 certificate,
             }
         };
@@ -111,6 +119,7 @@ impl Issuer {
                 None => (UnixSeconds::MIN, UnixSeconds::MAX),
             },
             issued_since: wanted.issued_since.map(|it| it.before(now)),
+            self_signed: self.self_signed(),
             revoked_issuers: self.revoked_issuers(),
             now,
             before: wanted.before.unwrap_or(IntentId::new(i64::MAX)),
@@ -132,6 +141,12 @@ impl Issuer {
             return Err(Error::missing(Code::AuthorityUnknown, message));
         }
         Ok(Some(issuers))
+    }
+
+    fn self_signed(&self) -> Vec<GenerationId> {
+        let hierarchy = self.hierarchy();
+        let roots = hierarchy.iter().filter(|it| it.is_root());
+        roots.map(|it| it.id).collect()
     }
 
     fn revoked_issuers(&self) -> Vec<GenerationId> {

@@ -19,6 +19,7 @@ pub(super) fn anything() -> CertificateFilter {
         sha256: None,
         profile: None,
         issuers: None,
+        self_signed: Vec::new(),
         state: None,
         not_after: (UnixSeconds::MIN, UnixSeconds::MAX),
         issued_since: None,
