@@ -5,6 +5,7 @@ use crate::process::until;
 use crate::request::{Holder, Request, der};
 use crate::roles::with_operators;
 use crate::test_env::TestEnv;
+use dps_emulator::Kind;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
@@ -228,6 +229,49 @@ fn show_explains_a_certificate() {
         of_root["permission"].as_str().unwrap().contains("daemon")
             || of_root["asked_by"].is_string()
     );
+}
+
+/// Another program changes enrollments at the service. Verifies that `show` says what was observed
+/// there, not what is desired.
+#[test]
+fn show_says_what_was_observed_of_a_changed_enrollment() {
+    let mut env = TestEnv::new();
+    let configuration = env.configuration();
+    env.configure(&format!(
+        "{configuration}\n[policy]\nscan_interval = \"1s\"\ndrift = \"report\"\n"
+    ));
+    env.start();
+    env.run_ceremony();
+    for id in ["press-7", "press-8"] {
+        env.run(&["enrollment", "add", "--individual", id]);
+    }
+    let station = env.station();
+    let [first, other] = ["press-7", "press-8"].map(|id| station.obtain(&Request::device(id)));
+    env.wait_in_sync();
+    let answers = |of: &Holder| {
+        let record = env.json(&["certificate", "show", &of.serial])["record"].clone();
+        record["in_force"].to_string()
+    };
+    assert!(answers(&first).contains("press-7 admits by it, observed"));
+    let disabled = json!({ "provisioningStatus": "disabled" });
+    let disabled = disabled.as_object().unwrap().clone();
+    env.emulator
+        .edit_record(Kind::Individual, "press-7", disabled)
+        .unwrap();
+    until("the change is shown", || {
+        let seen = answers(&first);
+        (seen.contains("was changed outside Hallmark, and is not enabled, observed")
+            && !seen.contains("admits by it"))
+        .then_some(())
+    });
+    env.emulator
+        .delete_record(Kind::Individual, "press-8")
+        .unwrap();
+    until("the deletion is shown", || {
+        answers(&other)
+            .contains("was deleted outside Hallmark, observed")
+            .then_some(())
+    });
 }
 
 /// Each kind of file is what OpenSSL reads, and is the certificate that was issued.

@@ -7,11 +7,14 @@ use super::issuer::fetch::Fetched;
 use super::issuer::search::{ListedRow, Wanted};
 use super::profile::Role;
 use super::{CertificateAuthority, Code, Error};
+use crate::enrollment::desired::Status;
+use crate::enrollment::record::Record;
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::IntentId;
 use crate::store::{
-    CertificateState, EnrollmentKind, EnrollmentRow, ListedCertificate, RevocationEvent,
+    CaCertificateRow, CertificateState, EnrollmentKind, EnrollmentRow, ListedCertificate,
+    RevocationEvent,
 };
 use crate::x509::revocation::RevocationReason;
 use serde::Serialize;
@@ -150,16 +153,7 @@ impl CertificateAuthority {
     /// Returns the places that accept it now, as far as they were observed.
     fn places_of(&self, it: &ListedCertificate) -> Result<Vec<InForce>, Error> {
         let mut places = Vec::new();
-        if it.state == CertificateState::Valid && it.role.is_some() {
-            let role = it.role.map_or("", Role::name);
-            places.push(InForce {
-                place: "api".into(),
-                enrollment: None,
-                slot: None,
-                observed_at: None,
-                answer: format!("its holder is accepted as {role} {}", it.subject),
-            });
-        }
+        places.extend(self.api_place(it)?);
         let (Some(Role::Device), Some(sha256)) = (it.role, it.sha256) else {
             return Ok(places);
         };
@@ -168,7 +162,7 @@ impl CertificateAuthority {
         let own = own
             .iter()
             .filter(|row| row.kind == EnrollmentKind::Individual);
-        places.extend(own.filter_map(|row| in_force(row, &[thumbprint])));
+        places.extend(own.filter_map(|row| in_force(row, &[thumbprint], true)));
         if it.not_after >= self.now() {
             places.extend(self.groups_of(it)?);
         }
@@ -186,54 +180,137 @@ impl CertificateAuthority {
         Ok(places)
     }
 
-    /// Returns the groups that admit it because they hold a certificate above it.
+    /// Returns whether the daemon accepts its holder, by the rules of `ca::issuer::client`.
+    fn api_place(&self, it: &ListedCertificate) -> Result<Option<InForce>, Error> {
+        let Some(role) = it.role else {
+            return Ok(None);
+        };
+        let now = self.now();
+        if now < it.not_before || now > it.not_after {
+            return Ok(None);
+        }
+        let way = match it.state {
+            CertificateState::Valid => "",
+            // Devices below a revoked generation come for new certificates, unless a block excludes
+            // them.
+            CertificateState::IssuerRevoked if role == Role::Device => {
+                if self.store().blocked_above(it.issuer)?.is_some() {
+                    return Ok(None);
+                }
+                ", to renew it"
+            }
+            _ => return Ok(None),
+        };
+        let subject = &it.subject;
+        Ok(Some(InForce {
+            place: "api".into(),
+            enrollment: None,
+            slot: None,
+            observed_at: None,
+            answer: format!("its holder is accepted as {} {subject}{way}", role.name()),
+        }))
+    }
+
+    /// Returns the groups that admit it because they hold a certificate above it, and those that
+    /// another program has changed.
     fn groups_of(&self, it: &ListedCertificate) -> Result<Vec<InForce>, Error> {
         let hierarchy = self.hierarchy();
         let above: Vec<_> = hierarchy
             .upwards(it.issuer)
             .map(|it| it.thumbprint())
             .collect();
-        let groups = self.exclusions().groups_accepting(it.issuer, &it.subject)?;
-        Ok(groups
-            .iter()
-            .filter_map(|row| in_force(row, &above))
-            .collect())
+        let mut groups = self.exclusions().groups_accepting(it.issuer, &it.subject)?;
+        let mut others = self.store().groups()?;
+        others.retain(|row| row.drift.is_some() && groups.iter().all(|it| it.id != row.id));
+        groups.append(&mut others);
+        let mut verified = self.store().ca_certificates()?;
+        verified.retain(CaCertificateRow::is_verified);
+        let mut places = Vec::new();
+        for row in &groups {
+            let mut fitting = row.slots.held();
+            fitting.retain(|it| above.contains(it));
+            let is_verified = verified.iter().any(|it| {
+                let generation = hierarchy.generation(it.generation);
+                it.provisioning == row.provisioning
+                    && generation.is_some_and(|its| fitting.contains(&its.thumbprint()))
+            });
+            places.extend(in_force(row, &above, is_verified || !row.by_reference));
+        }
+        Ok(places)
     }
 }
 
-/// Returns the enrollment's place if a slot of it holds, or is to hold, one of these. A disabled
-/// enrollment is none once the service was observed with it.
-fn in_force(row: &EnrollmentRow, certificates: &[Thumbprint]) -> Option<InForce> {
-    let holds = |slot: &SlotName| {
-        let held = row.slots.in_slot(*slot);
-        held.is_some_and(|it| certificates.contains(&it))
+/// Returns the enrollment's place if a slot of it is to hold one of these, or holds one since
+/// another program has changed it. A disabled enrollment is none once the service was observed with
+/// it. `is_verified` is whether the service was observed to hold the CA certificates that a group
+/// names.
+fn in_force(
+    row: &EnrollmentRow,
+    certificates: &[Thumbprint],
+    is_verified: bool,
+) -> Option<InForce> {
+    let slot_of = |(primary, secondary): (Option<Thumbprint>, Option<Thumbprint>)| {
+        let held = [primary, secondary].into_iter().zip(SlotName::BOTH);
+        let mut fitting =
+            held.filter(|(held, _)| held.is_some_and(|it| certificates.contains(&it)));
+        fitting.next().map(|(_, slot)| slot)
     };
-    if !row.enabled && row.mark.is_none() {
+    let [primary, secondary] = SlotName::BOTH.map(|slot| row.slots.in_slot(slot));
+    let desired = slot_of((primary, secondary));
+    let observed = row.observed.clone().and_then(|it| Record::parse(it).ok());
+    let found = observed.as_ref().and_then(|it| slot_of(it.thumbprints()));
+    let is_drifted = row.drift.is_some();
+    let is_settled = row.mark.is_none() && !is_drifted && !row.restored && !row.leaving;
+    if is_settled && !row.enabled {
         return None;
     }
-    let slot = SlotName::BOTH.into_iter().find(holds)?;
-    let kind = row.kind.name();
-    let name = &row.name;
-    let status = if row.enabled {
-        "admits by it"
-    } else {
+    let slot = desired.or(found.filter(|_| is_drifted))?;
+    let observed_at = row.observed_at.filter(|_| is_drifted || is_settled);
+    let status = if is_drifted {
+        drifted(row, observed.as_ref(), found.is_some())
+    } else if row.leaving {
+        "is to be removed, and may admit by it until it is gone"
+    } else if !row.enabled {
         "is disabled"
+    } else if !is_verified {
+        "names a CA certificate that was not observed verified, so it may admit nothing by it"
+    } else {
+        "admits by it"
     };
-    let observed_at = row.observed_at.filter(|_| row.mark.is_none());
-    let answer = match observed_at {
-        Some(at) => format!("{kind} enrollment {name} {status}, observed {at}"),
-        None => format!(
-            "{kind} enrollment {name} {status} as desired, not observed yet; `hallmark push list` \
-             shows the change that waits"
-        ),
+    let way = match observed_at {
+        Some(at) if is_drifted => {
+            format!(
+                ", observed {at}; `hallmark enrollment show {}` has the difference",
+                row.name
+            )
+        }
+        Some(at) => format!(", observed {at}"),
+        None if row.mark.is_some() => " as desired, not observed yet; `hallmark push list` shows \
+             the change that waits"
+            .into(),
+        None => " as recorded, not observed yet".into(),
     };
+    let kind = row.kind.name();
     Some(InForce {
         place: format!("dps: {}", row.provisioning),
-        enrollment: Some(format!("{kind} {name}")),
+        enrollment: Some(format!("{kind} {}", row.name)),
         slot: Some(slot),
         observed_at: observed_at.map(|at| at.to_string()),
-        answer,
+        answer: format!("{kind} enrollment {} {status}{way}", row.name),
     })
+}
+
+/// Says what was observed of an enrollment that another program has changed.
+fn drifted(row: &EnrollmentRow, observed: Option<&Record>, holds_it: bool) -> &'static str {
+    let is_enabled = observed.is_some_and(|it| it.status() == Some(Status::Enabled));
+    match observed {
+        None if row.observed.is_none() => "was deleted outside Hallmark",
+        None => "was changed outside Hallmark",
+        Some(_) if !is_enabled => "was changed outside Hallmark, and is not enabled",
+        Some(_) if row.by_reference => "was changed outside Hallmark",
+        Some(_) if !holds_it => "was changed outside Hallmark, and does not hold it",
+        Some(_) => "was changed outside Hallmark, and admits by it",
+    }
 }
 
 /// Says which rule of `ca::authorize` let the caller ask for it. The caller is on record as
