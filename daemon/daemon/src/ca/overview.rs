@@ -202,7 +202,9 @@ impl CertificateAuthority {
     fn approval_remarks(&self) -> Result<Vec<Remark>, Error> {
         let mut remarks = Vec::new();
         for roll in self.store.open_authority_rolls()? {
-            if self.rollovers.roll_waits_for(&roll)?.code == WaitCode::Approval {
+            // A roll that cannot be read has an alarm of its own.
+            let waits = self.rollovers.roll_waits_for(&roll);
+            if waits.is_ok_and(|it| it.code == WaitCode::Approval) {
                 let id = roll.id;
                 let name = roll.subject.name();
                 let text = format!("roll {id} of {name} waits for `hallmark roll approve {id}`");
