@@ -48,7 +48,6 @@ mod certificate;
 mod certificate_range;
 mod certificate_search;
 mod certified_key;
-mod checkpoint;
 mod client;
 mod clock;
 mod compromise;

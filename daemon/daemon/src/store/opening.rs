@@ -4,7 +4,6 @@
 //! its metrics, so such a disk does not end the start. Readers then read the files as they are
 //! ([`Unchanged`]), every write is refused, and the writer tries to open the database again.
 
-use super::checkpoint::Checkpointer;
 use super::engine::{Tx, remedy};
 use super::health::WriteHealth;
 use super::probe::probe;
@@ -22,6 +21,9 @@ const READERS: usize = 4;
 /// SQLite's default of 2 MiB nearly every page is read from the file again. A larger cache never
 /// shrinks, and each commit walks through it.
 const WRITER_CACHE_KIB: i64 = 8 * 1024;
+/// The length of the write-ahead log, in pages of 4 KiB, at which it is copied into the database.
+/// A page that changed a hundred times until then is copied once.
+const CHECKPOINT_PAGES: i64 = 4_096;
 
 /// A database that was opened for reading only.
 pub enum ReadOnly {
@@ -73,7 +75,6 @@ impl Store {
             open: Box::new(move || refreshed.make_way(&database)),
             health: Arc::clone(&health),
             revocations: Arc::clone(&revocations),
-            checkpointer: Checkpointer::start(path.to_owned())?,
         })?;
         Ok(Self {
             writer,
@@ -123,6 +124,7 @@ fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
         return Err(rusqlite::Error::SqliteFailure(error, None).into());
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     if missing_migrations(&connection)? > 0 {
         migrate(&mut connection)?;

@@ -7,7 +7,6 @@ mod block;
 mod calls;
 mod certificates;
 mod certified_key;
-mod checkpoint;
 mod clients;
 mod conflicts;
 mod crl;

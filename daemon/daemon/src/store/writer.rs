@@ -10,7 +10,6 @@
 //! transaction is rolled back and run again, each operation in a savepoint of its own.
 
 use super::StoreError;
-use super::checkpoint::{self, Checkpointer};
 use super::engine::Tx;
 use super::health::WriteHealth;
 use super::probe::{Probing, needs_another_connection, probe};
@@ -57,7 +56,6 @@ pub(super) struct WriterState {
     pub(super) health: Arc<WriteHealth>,
     /// Counts the changes of certificates, which only revocations make, and those of blocks.
     pub(super) revocations: Arc<AtomicU64>,
-    pub(super) checkpointer: Checkpointer,
 }
 
 struct WriterThread {
@@ -134,7 +132,6 @@ impl Writer {
 
 /// Counts each change of a certificate and of a block in `revocations` at once, because operations
 /// of the same group must see it, and sets `revoked`, by which the commit is counted for readers.
-/// The length of the write-ahead log is noted for the checkpointer.
 fn watch(
     connection: &Connection,
     revoked: &Arc<AtomicBool>,
@@ -142,7 +139,6 @@ fn watch(
 ) -> Result<(), rusqlite::Error> {
     let revoked = revoked.clone();
     let revocations = revocations.clone();
-    checkpoint::watch(connection);
     connection.update_hook(Some(move |action: Action, _: &str, table: &str, _: i64| {
         // A certificate is inserted valid; a block may exclude what was compromised before.
         let is_revocation = action == Action::SQLITE_UPDATE && table == "certificate";
@@ -197,9 +193,6 @@ impl WriterThread {
         };
         for job in group {
             job.answer(lost.clone());
-        }
-        if let Some(connection) = &self.state.connection {
-            self.state.checkpointer.after_commit(connection);
         }
     }
 

@@ -323,7 +323,6 @@ fn a_backend_knows_no_message() {
 /// file.
 const NAMES_RUSQLITE: &[&str] = &[
     "store/backup.rs",
-    "store/checkpoint.rs",
     "store/engine/",
     "store/mod.rs",
     "store/opening.rs",

@@ -62,10 +62,9 @@ fn thread(path: &std::path::Path, pages: u32) -> (WriterThread, Arc<AtomicU64>) 
     let path = path.to_owned();
     let opened = Arc::new(AtomicU64::new(0));
     let counted = opened.clone();
-    let database = path.clone();
     let open = move || -> Result<Connection, StoreError> {
         counted.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection::open(&database)?;
+        let connection = Connection::open(&path)?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS write_probe (only INTEGER PRIMARY KEY, filler BLOB);
              CREATE TABLE IF NOT EXISTS t (value INTEGER)",
@@ -80,7 +79,6 @@ fn thread(path: &std::path::Path, pages: u32) -> (WriterThread, Arc<AtomicU64>) 
             open,
             health: Arc::default(),
             revocations: Arc::default(),
-            checkpointer: Checkpointer::start(path.clone()).expect("a thread"),
         },
         revoked: Arc::default(),
         probing: None,
