@@ -56,7 +56,7 @@ fn four_questions_are_answered_with_an_exit_code() {
     assert_eq!(parked.code, Some(1), "{parked:?}");
     assert!(parked.out.contains("hallmark push list"), "{parked:?}");
     env.run(&["push", "retry", "line-2"]);
-    assert_eq!(wait_for(&env, "services", "good").code, Some(0));
+    assert_eq!(wait_for(&env, "operator", "good").code, Some(0));
 
     let station = env.station_called("station-2");
     fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
@@ -68,7 +68,7 @@ fn four_questions_are_answered_with_an_exit_code() {
     assert_eq!(answers.as_array().unwrap().len(), 4);
 
     fs::rename(env.path("tokens.away"), env.path("tokens")).unwrap();
-    assert_eq!(wait_for(&env, "issuing", "good").code, Some(0));
+    assert_eq!(wait_for(&env, "operator", "good").code, Some(0));
 
     env.stop();
     assert_eq!(env.hallmark(&["status"]).code, Some(3));
@@ -111,6 +111,22 @@ fn what_an_operator_has_stopped_or_must_approve_is_named() {
             .then_some(output)
     });
     assert_eq!(severity(&waits, "operator"), "attention", "{waits:?}");
+
+    // Two matters: the five lines count them, and the whole status names both.
+    env.run(&[
+        "roll",
+        "start",
+        "--authority",
+        "operations",
+        "--reason",
+        "expiry",
+    ]);
+    until("both are named", || {
+        let counted = env.hallmark(&["status"]).out.contains("2 matters");
+        let whole = env.run(&["status", "--verbose"]);
+        let named = whole.matches("hallmark roll approve").count();
+        (counted && named == 2).then_some(())
+    });
 }
 
 /// Verifies: `--watch` prints the five lines again, and shows a token that was taken away in

@@ -37,8 +37,10 @@ codes! {
 pub struct Answer {
     pub question: Question,
     pub severity: Severity,
-    /// One sentence; the whole of it is in the alarms.
+    /// One sentence, about the worst that was found.
     pub text: String,
+    /// Every sentence of the question that no alarm has, such as a roll that waits for approval.
+    pub remarks: Vec<String>,
 }
 
 /// A state that spoils an answer and is no alarm: it may be wanted, or end by itself.
@@ -259,11 +261,8 @@ impl Judged<'_> {
     /// Missing conditions of readiness come before the alarms, which name their causes.
     fn issuing(&self, signing: usize) -> Answer {
         if let Some(missing) = self.facts.not_ready.first() {
-            return Answer {
-                question: Question::Issuing,
-                severity: Severity::Critical,
-                text: missing.text.clone(),
-            };
+            let text = missing.text.clone();
+            return self.give(Question::Issuing, Severity::Critical, text);
         }
         let good = format!(
             "{signing} authorities sign, {} certificates issued so far",
@@ -301,11 +300,7 @@ impl Judged<'_> {
         let remarks = self.remarks.iter().map(|it| it.severity);
         let missing = self.facts.not_ready.first().map(|_| Severity::Critical);
         let worst = alarms.chain(remarks).chain(missing).max();
-        Answer {
-            question: Question::Operator,
-            severity: worst.unwrap_or(Severity::Good),
-            text,
-        }
+        self.give(Question::Operator, worst.unwrap_or(Severity::Good), text)
     }
 
     /// Answers with the worst alarm or remark of the question, the earlier of two that are as bad;
@@ -325,20 +320,22 @@ impl Judged<'_> {
         let found: Vec<_> = of_alarms.chain(of_remarks).collect();
         let worst = found.iter().rev().max_by_key(|(severity, _)| *severity);
         let Some((severity, text)) = worst else {
-            return Answer {
-                question,
-                severity: Severity::Good,
-                text: good,
-            };
+            return self.give(question, Severity::Good, good);
         };
         let text = match found.len() - 1 {
             0 => (*text).to_owned(),
             others => format!("{text} (and {others} more)"),
         };
+        self.give(question, *severity, text)
+    }
+
+    fn give(&self, question: Question, severity: Severity, text: String) -> Answer {
+        let remarks = self.remarks.iter().filter(|it| it.question == question);
         Answer {
             question,
-            severity: *severity,
+            severity,
             text,
+            remarks: remarks.map(|it| it.text.clone()).collect(),
         }
     }
 }
