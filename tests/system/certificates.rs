@@ -332,14 +332,7 @@ fn a_certificate_is_exported_in_each_form() {
 fn an_abandoned_intent_is_listed_and_lists_go_on_after_a_crash() {
     let mut env = TestEnv::running();
     let station = env.enlist("station", "station-1");
-    env.restart_to_stay_at("cycle-8");
-    let caller = env.caller(&station);
-    std::thread::scope(|scope| {
-        let asked = scope.spawn(|| caller.try_ask(&Request::device("press-1")));
-        env.stays_at("cycle-8");
-        env.kill();
-        assert!(asked.join().unwrap().is_err());
-    });
+    env.is_killed_while_signing_for(&station, "press-1");
     env.start();
     env.wait_ready();
     let abandoned = until("the intent is abandoned", || {

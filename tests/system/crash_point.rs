@@ -4,6 +4,7 @@
 //! it writes FILE and waits there until the test kills the daemon.
 
 use crate::process::until;
+use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use serde_json::Value;
@@ -34,6 +35,19 @@ impl TestEnv {
     /// Waits until the daemon has stopped at `point`.
     pub(crate) fn stays_at(&self, point: &str) {
         until(point, || self.has_come_to(point).then_some(()));
+    }
+
+    /// Kills the daemon after the token has signed the leaf of `device` for this station, and
+    /// before that is on record.
+    pub(crate) fn is_killed_while_signing_for(&mut self, station: &Holder, device: &str) {
+        self.restart_to_stay_at("cycle-8");
+        let caller = self.caller(station);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| caller.try_ask(&Request::device(device)));
+            self.stays_at("cycle-8");
+            self.kill();
+            assert!(asked.join().unwrap().is_err());
+        });
     }
 
     /// Kills the daemon when it has reached `point`, and starts it again.

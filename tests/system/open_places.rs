@@ -6,6 +6,7 @@ use crate::device::{is_assigned, register};
 use crate::excluded::is_out;
 use crate::process::until;
 use crate::provisioned::individually;
+use crate::receipt_stories::has_a_third_group;
 use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault, Kind};
 use serde_json::{Value, json};
@@ -199,17 +200,8 @@ fn a_draining_generation_without_room_for_its_blocking_group_is_open() {
     env.wait_in_sync();
     let expiry = start(&env, "line-1", "expiry", &[]);
     comes_to(&env, &expiry, "draining");
-    let theirs =
-        json!({ "enrollmentGroupId": "theirs", "attestation": { "type": "symmetricKey" } });
-    let theirs = theirs.as_object().unwrap().clone();
-    env.emulator
-        .create_record(Kind::Group, "theirs", theirs)
-        .unwrap();
     // The service counts groups with X.509 alone.
-    env.emulator.switch(|it| it.quotas.groups = Some(2));
-    env.run(&["reload"]);
-    let counted = "service_load WHERE groups = 3";
-    until("it is counted", || (env.count(counted) == 1).then_some(()));
+    has_a_third_group(&env, 2);
 
     let report = [
         "roll",

@@ -417,6 +417,21 @@ fn an_unusable_option_never_delays_the_exclusion_of_an_authority() {
     assert_eq!(line(&answer, "crl")["code"], "crl_signed", "{answer}");
 }
 
+/// Has another program add a group, the third, and the service take no more than `quota`; returns
+/// when the daemon has counted it.
+pub(crate) fn has_a_third_group(env: &TestEnv, quota: usize) {
+    let theirs =
+        json!({ "enrollmentGroupId": "theirs", "attestation": { "type": "symmetricKey" } });
+    let theirs = theirs.as_object().unwrap().clone();
+    env.emulator
+        .create_record(Kind::Group, "theirs", theirs)
+        .unwrap();
+    env.emulator.switch(|it| it.quotas.groups = Some(quota));
+    env.run(&["reload"]);
+    let counted = "service_load WHERE groups = 3";
+    until("it is counted", || (env.count(counted) == 1).then_some(()));
+}
+
 /// The service has no room for the blocking group of a compromised line, below the group of the
 /// root. Verifies: all is excluded at once, and the command says what is missing; the successor
 /// waits, and the line's disabled group keeps the compromised certificate, so the group of the root
@@ -431,16 +446,7 @@ fn a_service_without_room_never_delays_the_exclusion_of_an_authority() {
     let device = under_the_root(&mut env);
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
-    let theirs =
-        json!({ "enrollmentGroupId": "theirs", "attestation": { "type": "symmetricKey" } });
-    let theirs = theirs.as_object().unwrap().clone();
-    env.emulator
-        .create_record(Kind::Group, "theirs", theirs)
-        .unwrap();
-    env.emulator.switch(|it| it.quotas.groups = Some(3));
-    env.run(&["reload"]);
-    let counted = "service_load WHERE groups = 3";
-    until("it is counted", || (env.count(counted) == 1).then_some(()));
+    has_a_third_group(&env, 3);
 
     let report = [
         "roll",

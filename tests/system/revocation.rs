@@ -174,14 +174,7 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
 fn an_abandoned_serial_number_is_on_the_list() {
     let mut env = TestEnv::running();
     let station = env.enlist("station", "station-1");
-    env.restart_to_stay_at("cycle-8");
-    let caller = env.caller(&station);
-    std::thread::scope(|scope| {
-        let asked = scope.spawn(|| caller.try_ask(&Request::device("press-1")));
-        env.stays_at("cycle-8");
-        env.kill();
-        assert!(asked.join().unwrap().is_err());
-    });
+    env.is_killed_while_signing_for(&station, "press-1");
     env.start();
     let relying = Relying::on(&env);
     let entries = until("the serial number is listed", || {
