@@ -57,11 +57,16 @@ pub(crate) fn measure(extent: &Extent, entries: usize) -> anyhow::Result<Part> {
     Ok(Part {
         name: "crl",
         text: format!(
-            "A list of {marked} entries: {from_start:.2} s from the start of the daemon to the signed list. Afterwards \
-             `hallmark certificate revoke` was answered, with its new list, after {revoked} (median), at {CONNECTIONS} \
-             connections of load.\n"
+            "A list of {marked} entries: {from_start:.2} s from the start of the daemon to the \
+             signed list. Afterwards `hallmark certificate revoke` was answered, with its new \
+             list, after {revoked} (median), at {CONNECTIONS} connections of load.\n"
         ),
-        json: json!({ "entries": marked, "start_to_list_s": from_start, "revocations_s": times, "p99_ratios": ratios }),
+        json: json!({
+            "entries": marked,
+            "start_to_list_s": from_start,
+            "revocations_s": times,
+            "p99_ratios": ratios,
+        }),
         goals: vec![
             Goal::new(
                 format!("s from start to a list of {marked} entries"),

@@ -50,7 +50,8 @@ struct Arguments {
     #[arg(long, hide = true)]
     bench: bool,
     /// Be the raw signer, a process of its own: a module reads its environment when it is loaded.
-    #[arg(long, hide = true, num_args = 4, value_names = ["MODULE", "PIN_FILE", "KEY_ID", "THREADS"])]
+    #[arg(long, hide = true, num_args = 4)]
+    #[arg(value_names = ["MODULE", "PIN_FILE", "KEY_ID", "THREADS"])]
     raw: Option<Vec<String>>,
 }
 

@@ -156,9 +156,10 @@ fn headline(extent: &Extent) -> anyhow::Result<Part> {
             memory,
         ),
     ];
-    let title = "Each request is for another device with another key. Hallmark: SoftHSM, mutual TLS, all promises. \
-                 C_Sign: one thread at the same key. prototype: SoftHSM, mutual TLS, one commit, checks its own signature. \
-                 cfssl: key in a file, stores nothing, HTTP. OpenBao: key in its storage, raft, HTTP.";
+    let title = "Each request is for another device with another key. Hallmark: SoftHSM, mutual \
+                 TLS, all promises. C_Sign: one thread at the same key. prototype: SoftHSM, mutual \
+                 TLS, one commit, checks its own signature. cfssl: key in a file, stores nothing, \
+                 HTTP. OpenBao: key in its storage, raft, HTTP.";
     let mut text = rates(title, &rounds)?;
     writeln!(
         text,
@@ -168,7 +169,11 @@ fn headline(extent: &Extent) -> anyhow::Result<Part> {
     Ok(Part {
         name: "headline",
         text,
-        json: json!({ "series": rounds_json(&rounds), "resident_kib": resident, "proportional_kib": proportional }),
+        json: json!({
+            "series": rounds_json(&rounds),
+            "resident_kib": resident,
+            "proportional_kib": proportional,
+        }),
         goals,
     })
 }
@@ -260,8 +265,8 @@ fn tpm(extent: &Extent) -> anyhow::Result<Part> {
     Ok(Part {
         name: "tpm",
         text: rates(
-            "An issuer with P-256 in a software TPM (swtpm), a process that counts as a part of the \
-             server.",
+            "An issuer with P-256 in a software TPM (swtpm), a process that counts as a part of \
+             the server.",
             &rounds,
         )?,
         json: rounds_json(&rounds),
@@ -302,7 +307,8 @@ fn million(extent: &Extent, part: usize) -> anyhow::Result<Part> {
     }
     let ratio = rounds.ratio([LARGE, SMALL], 64, rate);
     let mut text = rates(
-        "Issued over the API to a database that batches have filled before, with random idempotency keys.",
+        "Issued over the API to a database that batches have filled before, with random \
+         idempotency keys.",
         &rounds,
     )?;
     writeln!(text, "\nThe large database has {size} MiB.")?;

@@ -132,7 +132,8 @@ pub(crate) fn rounds_json(rounds: &Rounds) -> Value {
 /// A table of rates, latencies and processor time, with a sentence about the load of others.
 pub(crate) fn rates(title: &str, rounds: &Rounds) -> anyhow::Result<String> {
     let mut text = format!("{title}\n\n");
-    text += "| server | connections | certificates a second (least to greatest) | p50 ms | p99 ms | processor time for each, us |\n";
+    text += "| server | connections | certificates a second (least to greatest) | p50 ms | p99 ms \
+             | processor time for each, us |\n";
     text += "|---|---|---|---|---|---|\n";
     for series in &rounds.0 {
         let rate = series.spread(|it| it.rate);
@@ -160,8 +161,8 @@ pub(crate) fn rates(title: &str, rounds: &Rounds) -> anyhow::Result<String> {
     let foreign = Spread::of(foreign);
     writeln!(
         text,
-        "\nOther programs used {} core (median {}), the host withheld {}; {} of {} measurements were dropped, \
-         in which others used {FOREIGN_CORES_MAX} core or more.",
+        "\nOther programs used {} core (median {}), the host withheld {}; {} of {} measurements \
+         were dropped, in which others used {FOREIGN_CORES_MAX} core or more.",
         foreign.map_or_else(String::new, |it| format!(
             "{:.2} to {:.2}",
             it.least, it.greatest

@@ -175,8 +175,11 @@ fn a_stranger_is_refused_before_its_request_is_parsed() {
         );
     }
     env.stop();
-    let written = env.count("audit WHERE detail ->> 'code' = 'client_certificate_required'
-                               AND detail ->> 'times' IS NULL AND detail ->> 'address' = '127.0.0.1'");
+    let written = env.count(
+        "audit WHERE detail ->> 'code' = 'client_certificate_required'
+                               AND detail ->> 'times' IS NULL
+                               AND detail ->> 'address' = '127.0.0.1'",
+    );
     let counted = "SELECT coalesce(sum(detail ->> 'times'), 0) FROM audit
                    WHERE action = 'certificate.refusals_counted'
                      AND detail ->> 'code' = 'client_certificate_required'";

@@ -84,12 +84,13 @@ fn old_authorities(env: &TestEnv) {
     }
     openssl(
         env,
-        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /C=DE/O=Works/CN=Old-Root \
-         -extensions authority -out root.pem",
+        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj \
+         /C=DE/O=Works/CN=Old-Root -extensions authority -out root.pem",
     );
     openssl(
         env,
-        "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=Works/CN=Old-Plant -out plant.csr",
+        "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=Works/CN=Old-Plant -out \
+         plant.csr",
     );
     openssl(
         env,
@@ -265,14 +266,14 @@ fn an_authority_that_does_not_fit_is_not_adopted() {
     );
     openssl(
         &env,
-        "req -x509 -config openssl.cnf -new -key stranger.key -days 9 -subj /CN=Stranger -extensions authority \
-         -out stranger.pem",
+        "req -x509 -config openssl.cnf -new -key stranger.key -days 9 -subj /CN=Stranger \
+         -extensions authority -out stranger.pem",
     );
     env.write("weak.key", &Weakness::Roca.key());
     openssl(
         &env,
-        "req -x509 -config openssl.cnf -new -key weak.key -days 9 -subj /CN=Weak -extensions authority \
-         -out weak.pem",
+        "req -x509 -config openssl.cnf -new -key weak.key -days 9 -subj /CN=Weak -extensions \
+         authority -out weak.pem",
     );
     env.start();
     let good = takeover(&env);
@@ -381,8 +382,8 @@ fn path_lengths_and_long_numbers_count_on_from_an_old_root() {
     old_authorities(&env);
     openssl(
         &env,
-        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /C=DE/O=Works/CN=Old-Root \
-         -extensions short -out root.pem",
+        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj \
+         /C=DE/O=Works/CN=Old-Root -extensions short -out root.pem",
     );
     openssl(
         &env,

@@ -44,7 +44,8 @@ const SUBJECT: &str = "subject = { country = \"DE\", organization = \"Works\"";
 fn made_here(subject: &str) -> String {
     let authority = |name: &str, issuer: &str| {
         format!(
-            "[[authority]]\nname = {name:?}\nissuer = {issuer:?}\n{subject}common_name = \"New {name}\" }}\n\
+            "[[authority]]\nname = {name:?}\nissuer = {issuer:?}\n{subject}common_name = \"New \
+             {name}\" }}\n\
              validity = \"1y\"\npath_length = 0\n"
         )
     };
@@ -71,14 +72,15 @@ fn old_authorities(env: &TestEnv) {
         openssl(
             env,
             &format!(
-                "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /C=DE/O=Works/CN=Old-Root \
-                 -extensions {extensions} -out {name}.pem"
+                "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj \
+                 /C=DE/O=Works/CN=Old-Root -extensions {extensions} -out {name}.pem"
             ),
         );
     }
     openssl(
         env,
-        "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=WORKS/CN=Old-Plant -out plant.csr",
+        "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=WORKS/CN=Old-Plant -out \
+         plant.csr",
     );
     openssl(
         env,

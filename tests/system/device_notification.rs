@@ -38,7 +38,8 @@ fn one_job_notifies_a_batch_of_devices_over_a_crash() {
     env.emulator.inject(unanswered).unwrap();
     restart_with(
         &mut env,
-        "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval = \"1s\"",
+        "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval \
+         = \"1s\"",
     );
     let station = env.station_called("station-2");
     for id in ids {
@@ -113,7 +114,8 @@ fn the_devices_below_an_authority_are_notified_at_its_cut_over() {
     });
     assert_eq!(shown["report"]["not_reached"], json!(["press-7"]));
     let expected = json!({
-        "total": 2, "done": 1, "unanswered": 0, "notified": 1, "offline": 1, "failing": 0, "jobs": 1, "jobs_ended": 1,
+        "total": 2, "done": 1, "unanswered": 0, "notified": 1, "offline": 1, "failing": 0,
+        "jobs": 1, "jobs_ended": 1,
     });
     let hub = &shown["hub"];
     assert_eq!(hub, &expected);
@@ -339,7 +341,8 @@ fn a_job_calls_a_device_by_its_id_in_the_hub() {
     is_online(&env, "Asset-0815");
     restart_with(
         &mut env,
-        "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval = \"1s\"",
+        "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval \
+         = \"1s\"",
     );
     let station = env.station_called("station-2");
     station.obtain(&Request::device("press-7"));

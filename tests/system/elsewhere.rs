@@ -107,8 +107,8 @@ impl<'a> Elsewhere<'a> {
 
     pub(crate) fn make_root(&self, key: &str, name: &str, extensions: &str) {
         self.openssl(&format!(
-            "req -x509 -config openssl.cnf -new -key {key}.key -days 3650 -subj /O=Works/CN=Elsewhere \
-             -extensions {extensions} -out {name}.pem"
+            "req -x509 -config openssl.cnf -new -key {key}.key -days 3650 -subj \
+             /O=Works/CN=Elsewhere -extensions {extensions} -out {name}.pem"
         ));
     }
 

@@ -169,7 +169,8 @@ fn adoption(env: &TestEnv, name: &str, issuer: &str, id: &str, der: &[u8]) -> St
     let file = env.path(&format!("{name}.der"));
     fs::write(&file, der).unwrap();
     format!(
-        "[[authority]]\nname = {name:?}\n{issuer}key = \"pkcs11:id=%{id}\"\ncertificate = {file:?}\n"
+        "[[authority]]\nname = {name:?}\n{issuer}key = \"pkcs11:id=%{id}\"\ncertificate = \
+         {file:?}\n"
     )
 }
 

@@ -295,11 +295,12 @@ fn an_answer_that_does_not_fit_is_not_installed() {
     let own = elsewhere.read("answer.pem");
     elsewhere.openssl("req -in gateway.csr -noout -pubkey -out gateway.pub");
     elsewhere.openssl(
-        "x509 -new -force_pubkey gateway.pub -subj /CN=Gateway-8 -CA root.pem -CAkey root.key -days 9 \
-         -extfile openssl.cnf -extensions below -out named.pem",
+        "x509 -new -force_pubkey gateway.pub -subj /CN=Gateway-8 -CA root.pem -CAkey root.key \
+         -days 9 -extfile openssl.cnf -extensions below -out named.pem",
     );
     elsewhere.openssl(
-        "req -config openssl.cnf -new -key other.key -subj /C=DE/O=Works/CN=Gateway\u{a0}7 -out other.csr",
+        "req -config openssl.cnf -new -key other.key -subj /C=DE/O=Works/CN=Gateway\u{a0}7 -out \
+         other.csr",
     );
     let other_key = elsewhere.signs("other.csr", "below", 9, "root");
     let short_root = {

@@ -24,7 +24,8 @@ pub(crate) fn second_token(env: &TestEnv, name: &str, label: &str) -> String {
     )
     .unwrap();
     format!(
-        "[[token]]\nname = {name:?}\nkind = \"pkcs11\"\nfragment = \"softhsm2\"\nlabel = {label:?}\n\
+        "[[token]]\nname = {name:?}\nkind = \"pkcs11\"\nfragment = \"softhsm2\"\nlabel = \
+         {label:?}\n\
          credential = {:?}\n[token.environment]\nSOFTHSM2_CONF = {conf:?}\n\n",
         env.path("pin")
     )

@@ -63,8 +63,8 @@ fn old_authority(env: &TestEnv) {
     );
     openssl(
         env,
-        "req -x509 -config openssl.cnf -new -key old.key -days 3650 -set_serial 1 -subj /C=DE/O=Works/CN=Old \
-         -extensions authority -out old.pem",
+        "req -x509 -config openssl.cnf -new -key old.key -days 3650 -set_serial 1 -subj \
+         /C=DE/O=Works/CN=Old -extensions authority -out old.pem",
     );
 }
 
@@ -325,8 +325,8 @@ fn what_is_no_past_of_the_authority_is_not_imported() {
     let broken = env.write("broken.txt", &format!("{good}X\t1\t\t01\tunknown\t/CN=x\n"));
     openssl(
         &env,
-        "req -x509 -config openssl.cnf -new -newkey rsa:2048 -nodes -keyout other.key -days 9 -subj /C=DE/O=Works/CN=Old \
-         -extensions authority -out other.pem",
+        "req -x509 -config openssl.cnf -new -newkey rsa:2048 -nodes -keyout other.key -days 9 \
+         -subj /C=DE/O=Works/CN=Old -extensions authority -out other.pem",
     );
     openssl(
         &env,

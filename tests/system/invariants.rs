@@ -102,8 +102,8 @@ fn certificates_carry_their_intents(store: &Connection) {
 }
 
 fn the_journal_has_every_end(store: &Connection) {
-    let untold = "intent_state WHERE (hex(serial), CASE WHEN purpose = 'adopted' THEN 'authority.adopted' \
-                                           WHEN state = 'issued' THEN 'certificate.issued' \
+    let untold = "intent_state WHERE (hex(serial), CASE WHEN purpose = 'adopted' THEN \
+                  'authority.adopted' WHEN state = 'issued' THEN 'certificate.issued' \
                                            WHEN state = 'withdrawn' THEN 'intent.withdrawn' \
                                            ELSE 'intent.abandoned' END) NOT IN (\
                   SELECT upper(detail ->> 'serial'), \

@@ -109,7 +109,8 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test stops at the unexpected and shows the daemon's log; a measurement prints its figures"
+    reason = "a test stops at the unexpected and shows the daemon's log; a measurement prints its \
+              figures"
 )]
 
 mod access;

@@ -151,7 +151,8 @@ fn ceremony_of(it: &OwnAuthority) -> String {
         Kind::Root => "",
     };
     format!(
-        "\n[[authority]]\nname = \"{0}\"\n{issuer}subject = {{ common_name = \"Example Works {0}\" }}\n\
+        "\n[[authority]]\nname = \"{0}\"\n{issuer}subject = {{ common_name = \"Example Works {0}\" \
+         }}\n\
          validity = \"30d\"\npath_length = 0\n",
         it.name
     )

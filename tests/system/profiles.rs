@@ -219,7 +219,8 @@ fn a_mistake_in_a_profile_is_named_when_the_file_is_read() {
             &["no place {name}", "{id}"],
         ),
         (
-            "preset = \"device\"\n[[profile.certificate.extension]]\noid = \"2.5.29.15\"\nnull = true",
+            "preset = \"device\"\n[[profile.certificate.extension]]\noid = \"2.5.29.15\"\nnull = \
+             true",
             &["2.5.29.15", "use key_usage"],
         ),
     ] {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// Becomes the service with its first two descriptors as those that systemd hands over. The process
 /// id stays, as with systemd.
 const HAND_OVER: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
-                         LISTEN_PID=$$ LISTEN_FDS=$1; export LISTEN_PID LISTEN_FDS; shift; exec \"$@\"";
+                         LISTEN_PID=$$ LISTEN_FDS=$1; export LISTEN_PID LISTEN_FDS; shift; \
+                         exec \"$@\"";
 /// How long one read waits for a message.
 const PATIENCE: Duration = Duration::from_millis(50);
 

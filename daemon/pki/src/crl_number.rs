@@ -18,8 +18,8 @@ pub struct CrlNumber([u8; OCTETS]);
 pub enum CrlNumberRefusal {
     /// It has other characters.
     #[error(
-        "a CRL number is written in decimal digits, or in hexadecimal ones after 0x, as `openssl crl \
-         -noout -crlnumber` prints it"
+        "a CRL number is written in decimal digits, or in hexadecimal ones after 0x, as `openssl \
+         crl -noout -crlnumber` prints it"
     )]
     NotDigits,
     /// It does not fit into the octets that RFC 5280 allows.

@@ -69,7 +69,10 @@ impl FromStr for Moment {
             return Ok(Self::At(UnixSeconds::new(begin.unix_timestamp())));
         }
         text.parse().map(Self::Ago).map_err(|_| {
-            format!("{text:?} is no date (2026-11-30), no time (2026-11-30T12:00:00Z) and no time ago (7d)")
+            format!(
+                "{text:?} is no date (2026-11-30), no time (2026-11-30T12:00:00Z) and no time \
+                     ago (7d)"
+            )
         })
     }
 }

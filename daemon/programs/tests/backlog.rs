@@ -89,8 +89,8 @@ async fn ten_thousand_enrollments_are_pushed_within_the_quota_and_no_operation_i
         operations as f64 / fewest as f64
     );
     eprintln!(
-        "{devices} enrollments in {elapsed:.1?} of compressed time ({:.1} minutes of the service's): \
-         {requests} requests, {refused} refused",
+        "{devices} enrollments in {elapsed:.1?} of compressed time ({:.1} minutes of the \
+         service's): {requests} requests, {refused} refused",
         elapsed.as_secs_f64()
     );
     assert_eq!(refused, 0, "the budget kept within the quota");

@@ -39,7 +39,8 @@ fn every_log_message_is_in_the_table() {
     for ((level, message), place) in &logged {
         if !documented.contains(&(level.clone(), message.clone())) {
             broken.push(format!(
-                "{place}: add to docs/operations.md, Log messages: | `{message}` | {level} | … | … |"
+                "{place}: add to docs/operations.md, Log messages: | `{message}` | {level} | … | … \
+                 |"
             ));
         }
     }

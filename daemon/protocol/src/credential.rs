@@ -203,7 +203,9 @@ mod tests {
     proptest! {
         /// Bytes that an authority signs are a SEQUENCE of more than 127 bytes.
         #[test]
-        fn nothing_that_begins_as_a_certificate_is_a_credential(rest in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn nothing_that_begins_as_a_certificate_is_a_credential(
+            rest in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
             for length in [&[0x30, 0x81][..], &[0x30, 0x82]] {
                 let message = [length, &rest].concat();
                 prop_assert!(check_assertion(&message, now()).is_err());

@@ -235,7 +235,8 @@ mod tests {
         #[test]
         fn what_is_taken_is_written_so_that_it_is_taken(
             kind in "(device|swtpm|tabrmd|x)?:?",
-            rest in "([a-z0-9_=,./-]{0,24}|/dev/[a-z0-9]{1,8}|host=[a-z0-9.-]{1,9},port=[0-9]{1,5}|bus_type=(system|session))",
+            rest in "([a-z0-9_=,./-]{0,24}|/dev/[a-z0-9]{1,8}|host=[a-z0-9.-]{1,9},\
+                     port=[0-9]{1,5}|bus_type=(system|session))",
         ) {
             let text = format!("{kind}{rest}");
             if let Ok(tcti) = text.parse::<Tcti>() {

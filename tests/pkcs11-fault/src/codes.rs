@@ -5,7 +5,11 @@ use cryptoki_sys::*;
 /// A list of constants with their names.
 macro_rules! codes {
     ($($name:ident)*) => {
-        &[$((stringify!($name), $name as u64),)* ("0x2ff", 0x2ff), ("CKR_VENDOR_DEFINED+1", 0x8000_0001)]
+        &[
+            $((stringify!($name), $name as u64),)*
+            ("0x2ff", 0x2ff),
+            ("CKR_VENDOR_DEFINED+1", 0x8000_0001),
+        ]
     };
 }
 

@@ -172,7 +172,10 @@ pub fn restrict(path: &Path) -> io::Result<()> {
     match fchmod(&file, Mode::RUSR | Mode::WUSR) {
         // A daemon that serves with a wider mode is better than none.
         Err(rustix::io::Errno::ROFS) => {
-            tracing::warn!(path = %path.display(), "file mode cannot be restricted: read-only disk");
+            tracing::warn!(
+                path = %path.display(),
+                "file mode cannot be restricted: read-only disk",
+            );
         }
         restricted => {
             restricted?;

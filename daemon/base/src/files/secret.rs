@@ -16,8 +16,8 @@ pub enum SecretUnusable {
     Unreadable(#[from] io::Error),
     /// Other users can read the file.
     #[error(
-        "its mode {mode:04o} lets {who} read it: chmod 0600, and renew the secret if others may have \
-         read it"
+        "its mode {mode:04o} lets {who} read it: chmod 0600, and renew the secret if others may \
+         have read it"
     )]
     Exposed {
         mode: u32,

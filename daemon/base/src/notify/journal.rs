@@ -147,7 +147,12 @@ mod tests {
     /// A forged line in each member of an event, by each way to record it.
     fn forged() {
         let forged = "x\n1970-01-01 ERROR forged \u{1b}[2J\u{202e}";
-        tracing::warn!(text = forged, shown = %forged, debugged = ?Some(forged), "refused {forged}");
+        tracing::warn!(
+            text = forged,
+            shown = %forged,
+            debugged = ?Some(forged),
+            "refused {forged}",
+        );
     }
 
     #[test]

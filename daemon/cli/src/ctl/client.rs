@@ -165,9 +165,9 @@ impl ApiClient {
             Some(ErrorKind::PermissionDenied) => Failure::Problem {
                 code: "user_not_admitted".into(),
                 detail: format!(
-                    "user {user} may not open the admin socket {socket}; run the command as root or \
-                     as the daemon's user, or give the user access to the socket's folder and add \
-                     {user} to [listen] admin_users"
+                    "user {user} may not open the admin socket {socket}; run the command as root \
+                     or as the daemon's user, or give the user access to the socket's folder and \
+                     add {user} to [listen] admin_users"
                 ),
             },
             Some(ErrorKind::NotFound) => Failure::Unreachable(format!(

@@ -20,7 +20,8 @@ impl Output {
         };
         files::try_write(path).map_err(|error| {
             let message = format!(
-                "{}: {error}; nothing was asked of the daemon: make the folder, or name another file",
+                "{}: {error}; nothing was asked of the daemon: make the folder, or name another \
+                 file",
                 path.display()
             );
             Failure::File(message)

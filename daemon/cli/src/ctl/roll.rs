@@ -141,7 +141,8 @@ fn start_authority(
         return Ok(());
     }
     Err(Failure::Failed(format!(
-        "the exclusion of {authority} is on record, and the receipt shows its progress, but: {wrong}"
+        "the exclusion of {authority} is on record, and the receipt shows its progress, but: \
+         {wrong}"
     )))
 }
 

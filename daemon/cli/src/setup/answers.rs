@@ -384,8 +384,9 @@ impl Token {
         let device = tcti.strip_prefix("device:");
         device.filter(|it| is_device(it)).ok_or_else(|| {
             format!(
-                "[token] `tcti` must be \"device:\" and a file below /dev, as in \"device:{TPM_DEVICE}\": \
-                 {tcti:?} is no device that the worker's sandbox could be opened for"
+                "[token] `tcti` must be \"device:\" and a file below /dev, as \
+                 in \"device:{TPM_DEVICE}\": {tcti:?} is no device that the worker's sandbox could \
+                 be opened for"
             )
         })
     }

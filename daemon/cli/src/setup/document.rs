@@ -167,7 +167,8 @@ pub(super) fn configuration(answers: &Answers) -> String {
             text.replace(mark, &value.to_string())
         });
     format!(
-        "# Every key is explained in /usr/share/doc/hallmark/examples/hallmark.toml.\n{}\n{profiles}",
+        "# Every key is explained in \
+         /usr/share/doc/hallmark/examples/hallmark.toml.\n{}\n{profiles}",
         toml::to_string(&document).expect("tables of texts and numbers can be written as TOML")
     )
 }

@@ -72,7 +72,8 @@ impl Root {
             let path = self.path(link);
             if fs::symlink_metadata(&path).is_ok_and(|it| !it.is_symlink()) {
                 bail!(
-                    "{} is in the way of a link that setup makes: move it away, and run setup again",
+                    "{} is in the way of a link that setup makes: move it away, and run setup \
+                     again",
                     path.display()
                 );
             }

@@ -184,7 +184,8 @@ impl Interview<'_> {
             self.text(of("resource_group"), "Resource group", None, is_set)?;
             self.text(of("service_name"), "The service's name there", None, is_set)?;
         }
-        let prompt = "Host of the IoT Hub, where identities of compromised devices are deleted (empty: none)";
+        let prompt = "Host of the IoT Hub, where identities of compromised devices are deleted \
+                      (empty: none)";
         self.text(of("hub_endpoint"), prompt, Some(""), is_host_or_empty)
             .map(drop)
     }

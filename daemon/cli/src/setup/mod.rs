@@ -145,8 +145,8 @@ fn answers(options: &Options, root: &Root) -> Result<Answers, Stop> {
     };
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Stop::Usage(format!(
-            "there is no terminal to ask on, and {} does not answer everything ({problem}); correct \
-             it, or give --answers FILE (an example is \
+            "there is no terminal to ask on, and {} does not answer everything ({problem}); \
+             correct it, or give --answers FILE (an example is \
              /usr/share/doc/hallmark/examples/setup-answers.toml)",
             kept.display()
         )));
@@ -267,8 +267,9 @@ mod tests {
     #[test]
     fn a_gateway_has_the_numbers_of_its_example() {
         let written = |shape: &str| {
-            let service = "\"group\"\nprovisioning = { endpoint = \"x.azure-devices-provisioning.net\", \
-                           id_scope = \"0ne1\", verify = \"by-hand\" }";
+            let service = "\"group\"\nprovisioning = { endpoint \
+                           = \"x.azure-devices-provisioning.net\", id_scope = \"0ne1\", verify \
+                           = \"by-hand\" }";
             let shape = shape.replacen("\"none\"", service, 1);
             let text = format!("{shape}\ntoken = {{ name = \"keys\", kind = \"tpm\" }}");
             let plan = planned(&text).expect("good answers");
@@ -357,7 +358,9 @@ mod tests {
     proptest! {
         /// The organization is either refused or appears unchanged in the files.
         #[test]
-        fn an_answer_is_never_more_than_a_text(answer in "\\PC{0,40}|[\"'\\\\@\n#=\\[\\]a-z]{0,20}") {
+        fn an_answer_is_never_more_than_a_text(
+            answer in "\\PC{0,40}|[\"'\\\\@\n#=\\[\\]a-z]{0,20}",
+        ) {
             let quoted = toml::Value::from(answer.as_str()).to_string();
             let text = EXAMPLE.replacen("\"Example Works\"", &quoted, 1);
             if let Ok(plan) = planned(&text) {

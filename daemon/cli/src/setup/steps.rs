@@ -116,8 +116,8 @@ impl Steps<'_> {
         let pin = &self.plan.credentials[0].name;
         if !is_made && is_stored(&self.root, self.plan.store, pin)? {
             bail!(
-                "there is no token in {}, but its PIN is stored: bring the folder back, or remove {} \
-                 to have another token made",
+                "there is no token in {}, but its PIN is stored: bring the folder back, or remove \
+                 {} to have another token made",
                 tokens.display(),
                 credentials::path(self.plan.store, pin).display()
             );
@@ -201,8 +201,8 @@ impl Steps<'_> {
             // A stored secret is never replaced: keys may depend on it.
             let stored = credentials::path(self.plan.store, &self.plan.credentials[0].name);
             bail!(
-                "token {} refuses its PIN or secret: {reason}; if another one is right, remove {} and \
-                 run setup again, which obtains it again",
+                "token {} refuses its PIN or secret: {reason}; if another one is right, remove {} \
+                 and run setup again, which obtains it again",
                 self.plan.token,
                 stored.display()
             );
@@ -400,8 +400,8 @@ pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
 pub(super) fn come_back(answers: &Answers) -> anyhow::Result<()> {
     let name = answers.issuing_authority();
     print(&format!(
-        "\nNext: carry the request to the issuer. With its answer, the certificate and those above it:\n  \
-         hallmark authority install {name} FILE\n  hallmark setup\n"
+        "\nNext: carry the request to the issuer. With its answer, the certificate and those above \
+         it:\n  hallmark authority install {name} FILE\n  hallmark setup\n"
     ))
 }
 

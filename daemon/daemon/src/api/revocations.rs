@@ -179,8 +179,8 @@ impl Named {
 fn not_everywhere(reason: RevocationReason) -> Error {
     let message = format!(
         "nothing was revoked: `everywhere` excludes a device until it has a new leaf, and is for \
-         keyCompromise, not for {reason}; leave it out, and then `hallmark device block` excludes the \
-         device until you lift the block"
+         keyCompromise, not for {reason}; leave it out, and then `hallmark device block` excludes \
+         the device until you lift the block"
     );
     Error::invalid(Code::ReasonInvalid, message)
 }

@@ -176,7 +176,8 @@ impl Ceremonies {
             })
             .map_err(|error| match Error::from(error) {
                 error if error.code == Code::TokenKey => refused(format!(
-                    "{}: no key under {} has the public key of the certificate, together with its public half",
+                    "{}: no key under {} has the public key of the certificate, together with its \
+                     public half",
                     error.message, adoption.key
                 )),
                 other => other,

@@ -162,7 +162,10 @@ impl Backups {
             actor: permission.caller().to_string(),
             action: "backup.created",
             subject: file.display().to_string(),
-            detail: json!({ "sha256": manifest.sha256, "audit_hash": manifest.contents.audit_hash }),
+            detail: json!({
+                "sha256": manifest.sha256,
+                "audit_hash": manifest.contents.audit_hash,
+            }),
         };
         pollster::block_on(self.issuer.store().record_audit(entry))?;
         let deleted = delete_oldest(kept, self.kept.saturating_sub(1));

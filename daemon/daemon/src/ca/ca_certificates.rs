@@ -79,14 +79,15 @@ impl CertificateAuthority {
             let text = if it.restored {
                 format!(
                     "{count} enrollments at {service} differ since a restore, such as {first}, and \
-                     may exclude what the record admits: repeat what was excluded after the backup; \
-                     `hallmark push retry {first}` writes the record over the rest, one by its name"
+                     may exclude what the record admits: repeat what was excluded after the \
+                     backup; `hallmark push retry {first}` writes the record over the rest, one by \
+                     its name"
                 )
             } else {
                 format!(
                     "{count} enrollments at {service} were changed outside Hallmark, such as \
-                     {first}: `hallmark enrollment show {first}` has the difference; change it back \
-                     there, or set [policy] drift = \"repair\""
+                     {first}: `hallmark enrollment show {first}` has the difference; change it \
+                     back there, or set [policy] drift = \"repair\""
                 )
             };
             let parameters = json!({ "provisioning": service, "enrollments": count,
@@ -100,9 +101,9 @@ impl CertificateAuthority {
         let unknown = self.store.unknown_by_service()?;
         let alarm = |(service, count, first): (String, i64, String)| {
             let text = format!(
-                "{count} enrollments at {service} are not on record and may admit what is excluded, \
-                 such as {first}: `hallmark enrollment list --unknown` lists them; adopt or remove \
-                 each, or compromise or block its device by its name"
+                "{count} enrollments at {service} are not on record and may admit what is \
+                 excluded, such as {first}: `hallmark enrollment list --unknown` lists them; adopt \
+                 or remove each, or compromise or block its device by its name"
             );
             let parameters =
                 json!({ "provisioning": service, "enrollments": count, "first": first });

@@ -237,8 +237,8 @@ impl CrlPublisher {
             };
             if self.is_withheld(generation.id) {
                 let text = format!(
-                    "the revocation list of {name} is not served since the restore: it may lack what \
-                     was revoked after the backup; token {} has to sign a newer one",
+                    "the revocation list of {name} is not served since the restore: it may lack \
+                     what was revoked after the backup; token {} has to sign a newer one",
                     generation.token
                 );
                 let parameters = json!({ "token": generation.token });
@@ -258,8 +258,8 @@ impl CrlPublisher {
             {
                 let ended_at = list.next_update.to_string();
                 let text = format!(
-                    "the revocation list of {name} has ended at {ended_at}: verifiers refuse all that \
-                     it signed until token {} signs the next one",
+                    "the revocation list of {name} has ended at {ended_at}: verifiers refuse all \
+                     that it signed until token {} signs the next one",
                     generation.token
                 );
                 let parameters = json!({ "ended_at": ended_at, "token": generation.token });

@@ -239,8 +239,8 @@ fn write_bench(page: &mut Page, report: &bench::Report) {
 /// One measurement in one line, and what it means.
 fn meaning_of(row: &bench::Row) -> String {
     format!(
-        "{:8} {:3} at a time, sessions at work {:2}: {:6} signatures/s, half within {:.1} ms, 99 % within {:.1} ms: at most \
-         {} leaves an hour",
+        "{:8} {:3} at a time, sessions at work {:2}: {:6} signatures/s, half within {:.1} ms, 99 % \
+         within {:.1} ms: at most {} leaves an hour",
         row.key_type.name(),
         row.in_flight,
         row.sessions,

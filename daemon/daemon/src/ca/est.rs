@@ -262,8 +262,8 @@ impl Est {
             }
         }
         let message = format!(
-            "this CSR was answered with {CERTIFICATES_PER_CSR_MAX} certificates; make a new key and \
-             another CSR"
+            "this CSR was answered with {CERTIFICATES_PER_CSR_MAX} certificates; make a new key \
+             and another CSR"
         );
         Err(Error::conflict(Code::CsrUsedUp, message))
     }
@@ -314,8 +314,8 @@ fn refuse_other_names(
     }
     let message = format!(
         "a renewal is for the names that the certificate has (here {:?}): copy its common name and \
-         subject alternative names into the CSR, and the attributes of its subject that the profile \
-         takes from the CSR; or use simpleenroll",
+         subject alternative names into the CSR, and the attributes of its subject that the \
+         profile takes from the CSR; or use simpleenroll",
         renewed.subject()
     );
     Err(Error::invalid(Code::CsrOtherNames, message))

@@ -150,7 +150,8 @@ impl Ceremonies {
         own.find(|it| PendingAuthority::of(it).is_some()).ok_or_else(|| {
             let message = format!(
                 "authority {authority:?} waits for no certificate: a ceremony makes one that does \
-                 (`external_issuer`), and `hallmark roll start --authority` the next generation of it"
+                 (`external_issuer`), and `hallmark roll start --authority` the next generation of \
+                 it"
             );
             Error::conflict(Code::AuthorityNotWaiting, message)
         })

@@ -193,8 +193,8 @@ impl Ceremonies {
         }
         if first.revoked_at.is_some() {
             let message = format!(
-                "generation 1 of authority {authority} is revoked or blocked, and signs no list any \
-                 more; lift its block first, if there is one"
+                "generation 1 of authority {authority} is revoked or blocked, and signs no list \
+                 any more; lift its block first, if there is one"
             );
             return Err(Error::conflict(Code::ImportRefused, message));
         }

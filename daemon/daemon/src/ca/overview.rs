@@ -168,8 +168,8 @@ impl CertificateAuthority {
                 question: Question::Issuing,
                 severity: Severity::Critical,
                 text: format!(
-                    "authority {name} has signed leaves until {end}; finish its roll, or start it by \
-                     `hallmark roll start --authority {name} --reason expiry`"
+                    "authority {name} has signed leaves until {end}; finish its roll, or start it \
+                     by `hallmark roll start --authority {name} --reason expiry`"
                 ),
             });
         }

@@ -142,8 +142,8 @@ impl Restored {
         }
         text += &format!(
             "\nWHAT WAS DONE AFTER {made_at} IS UNKNOWN TO IT:\n\
-             - Certificates issued since are on no revocation list, and cannot be revoked one by one. \
-             Their devices have to ask for new ones.\n\
+             - Certificates issued since are on no revocation list, and cannot be revoked one by \
+             one. Their devices have to ask for new ones.\n\
              - Revocations and blocks since then are undone. Make them again, first of all.\n\
              - Provisioning services may hold what came since; the daemon compares them when it \
              starts: `hallmark enrollment list --unknown`.\n\

@@ -90,8 +90,8 @@ impl Configuration {
                 let keeps_keys = known.is_some_and(|it| it.interface.family().is_some());
                 if !keeps_keys || Some(token) == own {
                     return contradiction(format!(
-                        "authority {authority:?} is also on token {token:?}; name another [[token]] \
-                         that holds the same key; a TPM cannot"
+                        "authority {authority:?} is also on token {token:?}; name another \
+                         [[token]] that holds the same key; a TPM cannot"
                     ));
                 }
             }
@@ -99,7 +99,8 @@ impl Configuration {
         for (authority, standby) in &self.issuer.failover.standby {
             if !self.issuer.authorities.contains_key(standby) || standby == authority {
                 return contradiction(format!(
-                    "authority {authority:?} has the standby {standby:?}; name another [[authority]]"
+                    "authority {authority:?} has the standby {standby:?}; name another \
+                     [[authority]]"
                 ));
             }
         }
@@ -158,8 +159,8 @@ impl Configuration {
         match self.issuer.profiles.get(&https.profile) {
             Some(profile) if profile.certificate.longest_seconds().is_none() => {
                 contradiction(format!(
-                    "[listen] profile {:?} has a fixed end, and the daemon renews its certificate by \
-                     itself; set validity in place of not_after",
+                    "[listen] profile {:?} has a fixed end, and the daemon renews its certificate \
+                     by itself; set validity in place of not_after",
                     https.profile
                 ))
             }
@@ -167,8 +168,8 @@ impl Configuration {
                 if (profile.certificate.places()).any(|it| matches!(it, Place::Csr(_))) =>
             {
                 contradiction(format!(
-                    "[listen] profile {:?} takes attributes of the CSR ({{csr.…}}), and the daemon's \
-                     own CSR has none; remove them, or name another profile",
+                    "[listen] profile {:?} takes attributes of the CSR ({{csr.…}}), and the \
+                     daemon's own CSR has none; remove them, or name another profile",
                     https.profile
                 ))
             }

@@ -72,8 +72,8 @@ impl Listen {
     pub(super) fn admin_users(&self) -> Result<Vec<u32>, ConfigurationError> {
         if self.admin_users.contains(&OVERFLOW_USER) {
             return Err(ConfigurationError::Contradiction(format!(
-                "[listen] admin_users has {OVERFLOW_USER}, the number of every user that the sandbox does \
-                 not know; name the users, and set PrivateUsers=no in a drop-in \
+                "[listen] admin_users has {OVERFLOW_USER}, the number of every user that the \
+                 sandbox does not know; name the users, and set PrivateUsers=no in a drop-in \
                  of hallmarkd.service"
             )));
         }

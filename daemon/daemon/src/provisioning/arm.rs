@@ -58,7 +58,8 @@ impl ArmClient {
     /// Speaks about the service at `path`.
     pub fn new(plane: Plane, path: &ResourcePath) -> Self {
         let service = format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/provisioningServices/{}",
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/\
+             provisioningServices/{}",
             segment(&path.subscription),
             segment(&path.resource_group),
             segment(&path.name)

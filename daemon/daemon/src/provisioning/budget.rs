@@ -134,7 +134,9 @@ mod tests {
         #[test]
         fn no_minute_sees_more_than_was_configured(
             per_minute in 10u32..2000,
-            calls in prop::collection::vec((0u64..3000, 1u32..10, prop::bool::weighted(0.05)), 1..400),
+            calls in prop::collection::vec(
+                (0u64..3000, 1u32..10, prop::bool::weighted(0.05)), 1..400
+            ),
         ) {
             let mut bucket = Bucket::new(per_minute);
             let (mut now, mut granted) = (Duration::ZERO, Vec::new());

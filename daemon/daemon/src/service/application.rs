@@ -199,7 +199,12 @@ impl<'a> Rest<'a> {
 
     fn note(&mut self, what: &str, result: Result<(), Error>) {
         if let Err(error) = result {
-            tracing::warn!(what, code = error.code.name(), %error, "application step failed, retrying");
+            tracing::warn!(
+                what,
+                code = error.code.name(),
+                %error,
+                "application step failed, retrying",
+            );
             self.pause = self.pause.min(FAILURE_PAUSE);
         }
     }

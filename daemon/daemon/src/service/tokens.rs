@@ -172,7 +172,10 @@ impl Tokens {
         if let Some(written) = next.taken
             && let Err(error) = files::rename(&written, &self.taken)
         {
-            tracing::error!(%error, "configuration copy not replaced, restarted workers read the old one");
+            tracing::error!(
+                %error,
+                "configuration copy not replaced, restarted workers read the old one",
+            );
         }
         for (name, command) in next.commands {
             let client = next.configured[&name].client.clone();

@@ -124,8 +124,8 @@ fn refuse_excluded(
     let device = &adopted.name;
     let refused = |code, what: &str| {
         let message = format!(
-            "{what}, and this enrollment may admit it: block or compromise {device} by its name, or \
-             remove the enrollment"
+            "{what}, and this enrollment may admit it: block or compromise {device} by its name, \
+             or remove the enrollment"
         );
         Err(StoreError::Blocking { code, message })
     };

@@ -147,8 +147,8 @@ pub(super) fn block(
         let before_cut_over = |state| matches!(state, RollState::Requested | RollState::Staged);
         if let Some(open) = open.filter(|it| before_cut_over(it.state)) {
             let message = format!(
-                "roll {} of {authority} is under way, and this block would take certificates out of \
-                 its slots: abort it with `hallmark roll abort {}`, or start a roll by \
+                "roll {} of {authority} is under way, and this block would take certificates out \
+                 of its slots: abort it with `hallmark roll abort {}`, or start a roll by \
                  compromise, which excludes at once and is not refused",
                 open.id, open.id
             );
@@ -172,8 +172,9 @@ pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreErr
     for it in held {
         if let Some(group) = blocked_group_above(tx, &new.provisioning, &it, None)? {
             let message = format!(
-                "the group {group} of an authority above is blocked, and this group would admit its \
-                 devices; lift the block first with `hallmark enrollment unblock --group {group}`"
+                "the group {group} of an authority above is blocked, and this group would admit \
+                 its devices; lift the block first with `hallmark enrollment unblock --group \
+                 {group}`"
             );
             return blocking(Code::GroupBlocked, message);
         }
@@ -211,9 +212,9 @@ pub(super) fn new_individual(
         return Ok(());
     };
     let message = format!(
-        "the current leaf of {device} is below generation {number} of {authority}, which is revoked \
-         or blocked, and this enrollment would admit it; issue a new leaf first, or lift the block \
-         with `hallmark authority unblock {authority} --generation {number}`"
+        "the current leaf of {device} is below generation {number} of {authority}, which is \
+         revoked or blocked, and this enrollment would admit it; issue a new leaf first, or lift \
+         the block with `hallmark authority unblock {authority} --generation {number}`"
     );
     blocking(Code::IssuerRevoked, message)
 }

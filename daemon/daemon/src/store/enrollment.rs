@@ -71,7 +71,8 @@ pub struct EnrollmentRow {
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
      e.status = 'enabled', e.leaving, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, \
-     e.overlay_of, e.by_reference, e.restored FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
+     e.overlay_of, e.by_reference, e.restored FROM enrollment e LEFT JOIN mark m ON m.enrollment = \
+     e.id";
 
 impl Store {
     /// Records what is going to be sent, so that a lost answer cannot make our own change look like

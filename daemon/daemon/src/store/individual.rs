@@ -143,7 +143,8 @@ impl Store {
         let condition = format!(
             "e.overlay_of IS NOT NULL AND (lower(e.overlay_of) = lower(?2) OR {HOLDS_UNKNOWN}
              OR EXISTS (
-                 SELECT 1 FROM json_each(e.slots) slot JOIN certificate c ON c.sha256 = {}(slot.value)
+                 SELECT 1 FROM json_each(e.slots) slot
+                 JOIN certificate c ON c.sha256 = {}(slot.value)
                  JOIN intent i ON i.id = c.intent WHERE i.issuer IN {}))",
             from_hex!(),
             values_of_1!()

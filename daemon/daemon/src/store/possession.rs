@@ -51,8 +51,8 @@ impl CaCertificateRow {
     }
 }
 
-const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, i.tbs, a.proof, a.removed, \
-     a.gone, a.observed, a.observed_at, a.drift, \
+const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, i.tbs, a.proof, \
+                      a.removed, a.gone, a.observed, a.observed_at, a.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, a.restored, \
      c.signature \
      FROM ca_certificate a JOIN generation g ON g.id = a.generation \

@@ -302,7 +302,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn no_text_makes_it_panic(text in "(pkcs11:)?\\PC{0,80}", value in "[a-z;=%0-9A-F?]{0,60}") {
+        fn no_text_makes_it_panic(
+            text in "(pkcs11:)?\\PC{0,80}",
+            value in "[a-z;=%0-9A-F?]{0,60}",
+        ) {
             let _ = text.parse::<KeyUri>();
             let _ = format!("{SCHEME}{value}").parse::<KeyUri>();
         }

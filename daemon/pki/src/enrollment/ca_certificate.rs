@@ -149,7 +149,8 @@ impl PossessionProof {
 pub enum ProofRefusal {
     /// The attempts are used up.
     #[error(
-        "{PROOF_ATTEMPTS_MAX} codes were received without success: an operator must restart the proof"
+        "{PROOF_ATTEMPTS_MAX} codes were received without success: an operator must restart the \
+         proof"
     )]
     Exhausted,
     /// Another code is open, or none.

@@ -58,7 +58,8 @@ impl Sha1Thumbprint {
 /// The text is no thumbprint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a {algorithm} thumbprint is {digits} hex digits without separators, not {length} bytes of other text"
+    "a {algorithm} thumbprint is {digits} hex digits without separators, not {length} bytes of \
+     other text"
 )]
 pub struct ThumbprintInvalid {
     algorithm: &'static str,

@@ -62,8 +62,8 @@ pub enum CertificateRefusal {
     Malformed(String),
     /// Only version 3 has extensions (RFC 5280 4.1.2.9); relying parties refuse others with them.
     #[error(
-        "the certificate has extensions, and says that it is of version {0}, which has none; only its \
-         issuer can mend that, with another certificate"
+        "the certificate has extensions, and says that it is of version {0}, which has none; only \
+         its issuer can mend that, with another certificate"
     )]
     Version(u8),
     /// The outer signature algorithm differs from the signed one (RFC 5280 4.1.1.2).

@@ -120,8 +120,8 @@ pub(super) fn unreadable(field: &str) -> String {
         "is"
     };
     format!(
-        "its {field} {verb} not encoded as RFC 5280 prescribes; `openssl x509 -in FILE -noout -text` \
-         may show it, and only its issuer can mend that, with another certificate"
+        "its {field} {verb} not encoded as RFC 5280 prescribes; `openssl x509 -in FILE -noout \
+         -text` may show it, and only its issuer can mend that, with another certificate"
     )
 }
 

@@ -83,8 +83,8 @@ impl Subtrees {
         for network in &self.ip {
             let octets = network_octets(network).ok_or_else(|| {
                 format!(
-                    "name_constraints: ip {network:?} is no network, such as \"192.0.2.0/24\"; bits \
-                     behind the prefix must be 0"
+                    "name_constraints: ip {network:?} is no network, such as \"192.0.2.0/24\"; \
+                     bits behind the prefix must be 0"
                 )
             })?;
             let octets = OctetString::new(octets).map_err(|_| unencodable())?;

@@ -104,8 +104,8 @@ fn objection_by_names(authority: &Certificate, profiles: &[&Profile]) -> Option<
         let (attributes, only_name_follows) = profile.subject.beginning();
         let why = constraints.objection_to_all(&attributes, only_name_follows)?;
         Some(format!(
-            "the subject of every leaf of a profile is refused: {why}; correct the `subject` of the \
-             profile, or have the certificate issued with other constraints"
+            "the subject of every leaf of a profile is refused: {why}; correct the `subject` of \
+             the profile, or have the certificate issued with other constraints"
         ))
     })
 }

@@ -72,8 +72,8 @@ pub enum CsrRefusal {
 impl CsrRefusal {
     pub(super) fn damaged(field: &'static str) -> CsrRefusal {
         CsrRefusal::Malformed(format!(
-            "it is damaged in its {field}; make it once more, for example with `openssl req -new -key \
-             KEY`, and send all of it"
+            "it is damaged in its {field}; make it once more, for example with `openssl req -new \
+             -key KEY`, and send all of it"
         ))
     }
 

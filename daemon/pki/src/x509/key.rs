@@ -156,9 +156,9 @@ pub enum KeyRefusal {
     Malformed(String),
     /// The encoding is not canonical DER.
     #[error(
-        "the public key is not encoded as RFC 5280 prescribes, so other programs may read another key \
-         in it; make the request with a current library, for example with `openssl req -new -key \
-         KEY`"
+        "the public key is not encoded as RFC 5280 prescribes, so other programs may read another \
+         key in it; make the request with a current library, for example with `openssl req -new \
+         -key KEY`"
     )]
     NotCanonical,
     /// The key is too small, has a dangerous exponent, or its private key can be computed.
@@ -328,8 +328,8 @@ fn rsa_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, K
     }
     let rsa = RsaPublicKey::from_der(key).map_err(|error| match error.kind() {
         ErrorKind::Value { tag: Tag::Integer } => KeyRefusal::Malformed(
-            "the modulus or the exponent is a negative number, by a fault of the program that wrote \
-             it; make the request with a current library"
+            "the modulus or the exponent is a negative number, by a fault of the program that \
+             wrote it; make the request with a current library"
                 .to_owned(),
         ),
         _ => malformed(error),

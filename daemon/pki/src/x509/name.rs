@@ -468,7 +468,8 @@ mod tests {
             prop_assert!(!name.to_der().is_empty());
             prop_assert_eq!(&DistinguishedName::from_der(&name.to_der()).expect("is ours"), &name);
             let json = serde_json::to_string(&name).expect("serializes");
-            prop_assert_eq!(serde_json::from_str::<DistinguishedName>(&json).expect("reads back"), name);
+            let read: DistinguishedName = serde_json::from_str(&json).expect("reads back");
+            prop_assert_eq!(read, name);
         }
 
         #[test]

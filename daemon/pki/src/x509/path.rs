@@ -277,15 +277,15 @@ impl Search<'_> {
             return misfit;
         } else if named.any(|it| it.subject_der() == below.issuer_der()) {
             format!(
-                "the certificate of {:?} in the file has another key than the one that signed {:?}; \
-                 append that of this key, and all up to the self-signed one",
+                "the certificate of {:?} in the file has another key than the one that signed \
+                 {:?}; append that of this key, and all up to the self-signed one",
                 below.issuer(),
                 below.subject()
             )
         } else {
             format!(
-                "no certificate in the file is that of {:?}, which signed {:?}; append all up to the \
-                 self-signed one",
+                "no certificate in the file is that of {:?}, which signed {:?}; append all up to \
+                 the self-signed one",
                 below.issuer(),
                 below.subject()
             )

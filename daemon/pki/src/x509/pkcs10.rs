@@ -169,12 +169,12 @@ fn not_a_request(der: &[u8]) -> CsrRefusal {
     };
     let reason = match element.map(|it| (OtherFile::of_der(it), is_signed_data(it))) {
         Some((OtherFile::PrivateKey, _)) => {
-            "it is a private key, which must stay where it is; keep it secret, and send the request \
-             that is made with it"
+            "it is a private key, which must stay where it is; keep it secret, and send the \
+             request that is made with it"
         }
         Some((OtherFile::PublicKey, _)) => {
-            "it is a public key alone; send a request, which proves that its sender has the private \
-             key"
+            "it is a public key alone; send a request, which proves that its sender has the \
+             private key"
         }
         Some((_, true)) => {
             "it is a CMC request (PKCS #7); send one of PKCS #10 (certreq: RequestType = PKCS10 in \

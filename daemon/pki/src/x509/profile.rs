@@ -276,7 +276,8 @@ impl Profile {
         // RFC 3161 2.3: the extension is critical and has this purpose alone.
         refuse_if(
             purposes.contains(&ExtendedKeyUsage::TimeStamping) && purposes.len() > 1,
-            "time_stamping stands alone: verifiers of time stamps accept no other purpose beside it",
+            "time_stamping stands alone: verifiers of time stamps accept no other purpose beside \
+             it",
         )
     }
 

@@ -96,7 +96,8 @@ pub enum SanRefusal {
     NotEmail(String),
     /// The serial number of a hardware module is empty or too long.
     #[error(
-        "the serial number of a hardware module has 1 to {HARDWARE_SERIAL_OCTETS_MAX} bytes, not {0}"
+        "the serial number of a hardware module has 1 to {HARDWARE_SERIAL_OCTETS_MAX} bytes, not \
+         {0}"
     )]
     HardwareSerial(usize),
 }

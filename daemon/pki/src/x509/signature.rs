@@ -68,13 +68,14 @@ fn ecdsa_misform(key: &PublicKey, signature: &[u8]) -> Option<&'static str> {
         None
     } else if signature.len() == bare_length {
         Some(
-            "is two numbers one behind the other, as JWT and secure elements write it, where requests \
-             and certificates have them in the form of RFC 3279, 2.2.3; have a library convert it",
+            "is two numbers one behind the other, as JWT and secure elements write it, where \
+             requests and certificates have them in the form of RFC 3279, 2.2.3; have a library \
+             convert it",
         )
     } else {
         Some(
-            "is not in the form of RFC 3279, 2.2.3: one of its two numbers is negative or has needless \
-             zeros in front, or something follows them; have a library write it",
+            "is not in the form of RFC 3279, 2.2.3: one of its two numbers is negative or has \
+             needless zeros in front, or something follows them; have a library write it",
         )
     }
 }
@@ -128,8 +129,8 @@ fn unsupported(key: &PublicKey, algorithm: AlgorithmIdentifierRef<'_>) -> Signat
     let fits_another = KeyType::ALL.iter().any(is_listed_for);
     let why = if listed(key.key_type(), algorithm.oid).is_some() {
         format!(
-            "{name} and parameters, which this algorithm does not have; sign with a current version \
-             of the library"
+            "{name} and parameters, which this algorithm does not have; sign with a current \
+             version of the library"
         )
     } else if fits_another || algorithm.oid == oid::RSASSA_PSS {
         format!(
@@ -138,8 +139,8 @@ fn unsupported(key: &PublicKey, algorithm: AlgorithmIdentifierRef<'_>) -> Signat
         )
     } else {
         format!(
-            "{name}, which is not accepted; sign with ECDSA or RSA over SHA-256, SHA-384 or SHA-512 \
-             (openssl req: -sha256), or with Ed25519"
+            "{name}, which is not accepted; sign with ECDSA or RSA over SHA-256, SHA-384 or \
+             SHA-512 (openssl req: -sha256), or with Ed25519"
         )
     };
     SignatureRefusal::UnsupportedAlgorithm(why)

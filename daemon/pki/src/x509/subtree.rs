@@ -31,7 +31,8 @@ impl Subtree {
         if !distances.iter().all(from_zero) {
             let shown = read.shown();
             return Err(format!(
-                "its name constraints limit {shown} by a minimum or maximum, which RFC 5280 does not have"
+                "its name constraints limit {shown} by a minimum or maximum, which RFC 5280 does \
+                 not have"
             ));
         }
         let is_known = matches!(base.tag, EMAIL | HOST | URI | ADDRESS | DIRECTORY);
@@ -48,8 +49,8 @@ impl Subtree {
         }
         if critical && !is_known {
             return Err(format!(
-                "its critical name constraints limit names of the form {}, which Hallmark, like most \
-                 verifiers, does not evaluate",
+                "its critical name constraints limit names of the form {}, which Hallmark, like \
+                 most verifiers, does not evaluate",
                 read.shown()
             ));
         }

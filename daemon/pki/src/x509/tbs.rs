@@ -109,8 +109,8 @@ pub enum BuildRefusal {
     IssuersName,
     /// A name constraint of the issuer's certificate, or of one above it (RFC 5280 4.2.1.10).
     #[error(
-        "verifiers would refuse the certificate: {0}; ask for a name within the constraints, or move \
-         the profile to an authority without them"
+        "verifiers would refuse the certificate: {0}; ask for a name within the constraints, or \
+         move the profile to an authority without them"
     )]
     NameConstraints(String),
     /// A self-signed certificate needs cA, and the subject and key of its issuer.

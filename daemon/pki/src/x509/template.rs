@@ -93,20 +93,20 @@ pub enum TemplateRefusal {
     NoStation,
     /// The subject of the CSR lacks an attribute, or has several.
     #[error(
-        "the profile takes {0} from the subject of the CSR, which must have it once; add it (openssl \
-         req: -subj)"
+        "the profile takes {0} from the subject of the CSR, which must have it once; add it \
+         (openssl req: -subj)"
     )]
     NoField(&'static str),
     /// The attribute has characters that are not taken from a CSR.
     #[error(
-        "{0} in the subject of the CSR must have 1 to {FIELD_CHARACTERS_MAX} letters, digits, spaces \
-         and - . _ : / + ( ) ,"
+        "{0} in the subject of the CSR must have 1 to {FIELD_CHARACTERS_MAX} letters, digits, \
+         spaces and - . _ : / + ( ) ,"
     )]
     Field(&'static str),
     /// The attribute has characters that are not taken from a CSR into a name.
     #[error(
-        "{0} in the subject of the CSR must have 1 to {FIELD_CHARACTERS_MAX} letters, digits, - and \
-         _, because the profile makes it a part of a subject alternative name"
+        "{0} in the subject of the CSR must have 1 to {FIELD_CHARACTERS_MAX} letters, digits, - \
+         and _, because the profile makes it a part of a subject alternative name"
     )]
     NameField(&'static str),
     /// The filled text is no name of its kind.

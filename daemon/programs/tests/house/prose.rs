@@ -152,11 +152,10 @@ fn terms_of_the_glossary_have_no_second_word() {
 }
 
 #[test]
-fn a_comment_fits_in_100_columns() {
+fn a_line_of_code_fits_in_100_columns() {
     refuse(|source, report| {
         for (number, line) in source.numbered_lines() {
-            let is_comment = line.trim_start().starts_with("//");
-            if source.is_rust() && is_comment && line.chars().count() > COLUMNS {
+            if source.is_rust() && line.chars().count() > COLUMNS {
                 report.push((number, format!("more than {COLUMNS} columns")));
             }
         }

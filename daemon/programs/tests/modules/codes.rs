@@ -227,7 +227,8 @@ const HEAD: &str = "\
 # Effects of a token's return codes
 
 A test writes this page: a module returns each code once, in each of four
-places, and the test checks the caller's answer and the worker. No code ends the worker or `hallmarkd serve`.
-A code that comes again and again keeps the token unavailable: the worker recovers once a second, and after
-15 seconds another process replaces it.
+places, and the test checks the caller's answer and the worker. No code ends
+the worker or `hallmarkd serve`. A code that comes again and again keeps the
+token unavailable: the worker recovers once a second, and after 15 seconds
+another process replaces it.
 ";

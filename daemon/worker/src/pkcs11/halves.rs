@@ -375,7 +375,8 @@ fn is_ours(
 fn foreign_key_object(specification: &KeySpecification) -> Fault {
     Fault::refused(format!(
         "private keys with id {} are on the token, and nothing shows that an interrupted \
-         generation of key {:?} left them: inspect and remove them with the vendor's tool, then try again",
+         generation of key {:?} left them: inspect and remove them with the vendor's tool, then \
+         try again",
         hex::encode(&specification.id),
         specification.label
     ))

@@ -109,8 +109,8 @@ impl TpmBackend {
         };
         if let Some(serial) = self.settings.serial.as_ref().filter(|it| **it != now) {
             return parked(format!(
-                "this TPM has serial {now}, and the configuration says {serial}: it is another one, \
-                 or it was cleared, and its earlier keys are gone for good"
+                "this TPM has serial {now}, and the configuration says {serial}: it is another \
+                 one, or it was cleared, and its earlier keys are gone for good"
             ));
         }
         match known.map(|known| identity::serial(&known.primary)) {

@@ -159,7 +159,8 @@ mod tests {
         #[test]
         fn the_library_takes_what_is_taken(
             kind in "(device|swtpm|tabrmd|x)?:?",
-            rest in "([a-z0-9_=,./-]{0,24}|/dev/[a-z0-9]{1,8}|host=[a-z0-9.-]{1,9},port=[0-9]{1,5}|bus_type=(system|session))",
+            rest in "([a-z0-9_=,./-]{0,24}|/dev/[a-z0-9]{1,8}|host=[a-z0-9.-]{1,9},\
+                     port=[0-9]{1,5}|bus_type=(system|session))",
         ) {
             if let Ok(tcti) = format!("{kind}{rest}").parse::<Tcti>() {
                 prop_assert!(TctiNameConf::from_str(&tcti.to_string()).is_ok());

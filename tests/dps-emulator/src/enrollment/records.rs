@@ -236,7 +236,8 @@ mod tests {
                     let holds = |record: &&Record| {
                         record.attestation.certificates().any(|own| own == certificate)
                     };
-                    let mut expected: Vec<_> = records.iter().filter(holds).map(|own| &own.id).collect();
+                    let expected = records.iter().filter(holds).map(|own| &own.id);
+                    let mut expected: Vec<_> = expected.collect();
                     let sha256 = certificate.sha256();
                     let mut found: Vec<_> = records.holders(&sha256).map(|own| &own.id).collect();
                     found.sort();

@@ -164,7 +164,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "(\\$(dps|iothub)/|[a-z]+/registrations/)?.{0,200}") {
+        fn no_text_makes_the_parsers_panic(
+            text in "(\\$(dps|iothub)/|[a-z]+/registrations/)?.{0,200}",
+        ) {
             let _ = Login::parse(&text);
             let _ = request(&text);
             let _ = method_answer(&text);

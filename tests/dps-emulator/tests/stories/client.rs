@@ -119,7 +119,8 @@ impl Plant {
     pub(crate) fn arm(&self, method: Method, path: &str) -> RequestBuilder {
         let arm = self.emulator.arm();
         let path = format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/provisioningServices/{}{path}",
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/\
+             provisioningServices/{}{path}",
             arm.subscription, arm.resource_group, arm.name
         );
         let url = self.url(self.emulator.arm_host(), &versioned(&path, "2026-11-01"));

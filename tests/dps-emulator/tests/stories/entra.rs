@@ -124,7 +124,8 @@ async fn a_token_opens_the_plane_of_its_scope() {
     assert!(!opens(&plant, host, enrollment, arm).await);
     let access = plant.emulator.arm();
     let resource = format!(
-        "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/provisioningServices/{}?api-version=2026-11-01",
+        "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/\
+         provisioningServices/{}?api-version=2026-11-01",
         access.subscription, access.resource_group, access.name
     );
     assert!(opens(&plant, plant.emulator.arm_host(), &resource, arm).await);

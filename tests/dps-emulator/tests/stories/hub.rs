@@ -24,7 +24,11 @@ async fn add_identity(plant: &Plant, id: &str) {
 }
 
 fn reregister() -> Value {
-    json!({ "methodName": "reregister", "payload": { "reason": "roll" }, "responseTimeoutInSeconds": 5 })
+    json!({
+        "methodName": "reregister",
+        "payload": { "reason": "roll" },
+        "responseTimeoutInSeconds": 5,
+    })
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ fn a_device_made_of_curl_and_openssl_is_assigned() {
     let file = |name: &str| program.dir.path().join(name).display().to_string();
     openssl(
         &program,
-        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem -out r.csr -subj /CN=press-7",
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem -out r.csr \
+         -subj /CN=press-7",
     );
     openssl(
         &program,

@@ -38,7 +38,8 @@ pub struct Adoption {
 }
 
 /// Of a key that may have left its token once.
-const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key never could leave it (CKA_NEVER_EXTRACTABLE is false)";
+const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key never could leave it \
+                               (CKA_NEVER_EXTRACTABLE is false)";
 
 /// The certificate of an adopted authority, and those above it if its issuer is elsewhere.
 pub(super) struct Adopted {
@@ -183,8 +184,8 @@ impl Adoption {
                 "ACCEPTED although sensitive={sensitive} extractable={extractable}: {reason}"
             ))),
             None => Err(format!(
-                "its key can leave the token (sensitive={sensitive} extractable={extractable}); make another \
-                 authority, or say in `accept` why this one is taken all the same"
+                "its key can leave the token (sensitive={sensitive} extractable={extractable}); \
+                 make another authority, or say in `accept` why this one is taken all the same"
             )),
         }
     }

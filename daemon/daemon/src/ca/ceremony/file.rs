@@ -192,8 +192,8 @@ impl Raw {
         let crl_number = self.crl_number.unwrap_or(CrlNumber::START);
         if !crl_number.leaves_room() {
             return Err(format!(
-                "`crl_number` {crl_number} is so high that no later list could have a number within \
-                 the 20 octets of RFC 5280"
+                "`crl_number` {crl_number} is so high that no later list could have a number \
+                 within the 20 octets of RFC 5280"
             ));
         }
         Ok(Adoption {

@@ -377,8 +377,8 @@ impl Exclusions {
             .find(|it| it.authority == authority && it.number == number);
         found.cloned().ok_or_else(|| {
             let message = format!(
-                "nothing is excluded: authority {authority:?} has no generation {number}; `hallmark \
-                 authority list` has all"
+                "nothing is excluded: authority {authority:?} has no generation {number}; \
+                 `hallmark authority list` has all"
             );
             Error::missing(Code::AuthorityUnknown, message)
         })

@@ -168,7 +168,13 @@ mod tests {
             let digits = hex::encode(&octets);
             let serial = CertificateName::serial(&digits).unwrap();
             let colons = octets.iter().map(|it| format!("{it:02X}")).collect::<Vec<_>>().join(":");
-            for form in [digits.to_uppercase(), format!("0x{digits}"), format!(" {digits} "), colons] {
+            let forms = [
+                digits.to_uppercase(),
+                format!("0x{digits}"),
+                format!(" {digits} "),
+                colons,
+            ];
+            for form in forms {
                 prop_assert_eq!(&CertificateName::serial(&form).unwrap(), &serial);
             }
         }

@@ -41,8 +41,8 @@ impl Exclusions {
         }
         if self.store.lost_period()?.is_none() {
             let message = format!(
-                "nothing is excluded: there is no device {registration_id:?}; `hallmark device list` \
-                 has all that ever got a leaf"
+                "nothing is excluded: there is no device {registration_id:?}; `hallmark device \
+                 list` has all that ever got a leaf"
             );
             return Err(Error::missing(Code::DeviceUnknown, message));
         }

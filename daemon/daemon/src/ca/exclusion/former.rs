@@ -13,7 +13,8 @@ use crate::x509::revocation::RevocationReason;
 
 /// The consequence of a certificate whose file is missing.
 const ONLY_ITS_SERIAL: &str = "only the serial number is known, from the import: the revocation \
-     list has it, and nothing is known of its key or of a device; import its file to exclude those, too";
+     list has it, and nothing is known of its key or of a device; import its file to exclude \
+     those, too";
 
 impl Exclusions {
     /// Returns the certificate of this name that is known by its serial number alone, if no other
@@ -29,7 +30,8 @@ impl Exclusions {
             .certificates_by_serial(serial.as_bytes(), authority)?;
         if former.len() + others.len() > 1 {
             let message = format!(
-                "several certificates have serial number {serial}; name the authority, or the SHA-256"
+                "several certificates have serial number {serial}; name the authority, or the \
+                 SHA-256"
             );
             return Err(Error::conflict(Code::CertificateAmbiguous, message));
         }

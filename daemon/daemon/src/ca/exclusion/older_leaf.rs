@@ -84,8 +84,8 @@ impl Exclusions {
 
 fn with_remedy(answer: &str, row: &CertificateRow) -> String {
     format!(
-        "{answer}; `hallmark roll start {} --reason compromise` excludes the device there, with its \
-         newer leaf, until it has another one",
+        "{answer}; `hallmark roll start {} --reason compromise` excludes the device there, with \
+         its newer leaf, until it has another one",
         row.subject
     )
 }

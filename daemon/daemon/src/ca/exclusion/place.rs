@@ -215,8 +215,8 @@ impl Place {
             let answer = if row.restored {
                 format!(
                     "{kind} enrollment {name} differs since a restore: {drift}; repeat what was \
-                     excluded after the backup, or have the record written with `hallmark push retry \
-                     {name}`"
+                     excluded after the backup, or have the record written with `hallmark push \
+                     retry {name}`"
                 )
             } else {
                 format!(

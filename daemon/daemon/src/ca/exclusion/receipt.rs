@@ -119,8 +119,8 @@ impl Exclusions {
         let serial = generation.certificate.serial().to_string();
         let authority = &generation.authority;
         let answer = format!(
-            "have it revoke the certificate of {authority} with serial {serial}: nothing here is on \
-             its list"
+            "have it revoke the certificate of {authority} with serial {serial}: nothing here is \
+             on its list"
         );
         let parameters = json!({ "authority": authority, "serial": serial, "issuer": issuer });
         Some(Place::issuer(&issuer, parameters, answer))

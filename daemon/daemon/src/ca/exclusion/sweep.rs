@@ -31,7 +31,12 @@ impl Exclusions {
                 if let Err(error) = self.advance_block(&block) {
                     let block = block.id.get();
                     let code = error.code;
-                    tracing::warn!(block, code = code.name(), %error, "block step failed, retrying");
+                    tracing::warn!(
+                        block,
+                        code = code.name(),
+                        %error,
+                        "block step failed, retrying",
+                    );
                     retry = Some(self.issuer.now() + RETRY_SECONDS);
                     break;
                 }

@@ -55,8 +55,8 @@ impl KnownClient {
                                user of the daemon's machine by `hallmark issue`"
                 .into(),
             _ => format!(
-                "make a new key, and have an operator issue the next one: `hallmark issue --profile \
-                 {} --id {name} --csr FILE`",
+                "make a new key, and have an operator issue the next one: `hallmark issue \
+                 --profile {} --id {name} --csr FILE`",
                 self.profile
             ),
         }

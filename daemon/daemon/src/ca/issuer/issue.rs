@@ -315,8 +315,8 @@ impl Issuer {
             return Ok(());
         }
         let message = format!(
-            "authority {name} has signed leaves until {}; roll it (`hallmark roll start --authority \
-             {name} --reason expiry`)",
+            "authority {name} has signed leaves until {}; roll it (`hallmark roll start \
+             --authority {name} --reason expiry`)",
             end
         );
         Err(Error::later(60, Code::SigningWindowClosed, message))

@@ -29,7 +29,11 @@ impl Issuer {
             may_be_done: unsigned.may_be_done,
         };
         if let Err(error) = self.record_end(&intent).await {
-            tracing::error!(intent = intent.id.get(), %error, "end of intent not recorded, will retry");
+            tracing::error!(
+                intent = intent.id.get(),
+                %error,
+                "end of intent not recorded, will retry",
+            );
             lock(&self.shared.open_intents).push(intent);
         }
         // The next revocation list has to name it. Other failed work waits for its own time.

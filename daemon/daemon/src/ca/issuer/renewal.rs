@@ -79,8 +79,8 @@ impl Issuer {
         };
         if matches!(profile.certificate.end, End::At(end) if end <= present.not_after) {
             let message = format!(
-                "the next certificate would end like this one, at {}: profile {:?} has a fixed end; \
-                 set a later not_after in it and reload",
+                "the next certificate would end like this one, at {}: profile {:?} has a fixed \
+                 end; set a later not_after in it and reload",
                 present.not_after, profile.name
             );
             return Err(Error::conflict(Code::RenewalTooEarly, message));

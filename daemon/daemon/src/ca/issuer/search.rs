@@ -136,7 +136,8 @@ impl Issuer {
         let issuers: Vec<GenerationId> = its.map(|it| it.id).collect();
         if issuers.is_empty() {
             let message = format!(
-                "there is no authority {name:?} with a certificate; `hallmark authority list` has all"
+                "there is no authority {name:?} with a certificate; `hallmark authority list` has \
+                 all"
             );
             return Err(Error::missing(Code::AuthorityUnknown, message));
         }

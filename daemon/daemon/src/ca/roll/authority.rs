@@ -177,7 +177,12 @@ impl Rollovers {
         }
         if let Err(error) = self.next_key_signs(roll, evidence, &step) {
             self.note_failure(roll, Some(error.to_string()))?;
-            tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "the next key does not sign");
+            tracing::warn!(
+                roll = roll.id.get(),
+                code = error.code.name(),
+                %error,
+                "the next key does not sign",
+            );
             return Ok(Some(now + RETRY_SECONDS));
         }
         // Before the step: from its commit on the rollover waits for these tasks, and without any
@@ -340,7 +345,12 @@ impl Rollovers {
         }
         self.note_failure(roll, failure)?;
         if let Err(error) = made {
-            tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "next generation not made, retrying");
+            tracing::warn!(
+                roll = roll.id.get(),
+                code = error.code.name(),
+                %error,
+                "next generation not made, retrying",
+            );
             return Ok(Some(now + RETRY_SECONDS));
         }
         self.issuer.wake();
@@ -430,7 +440,13 @@ impl Rollovers {
         for name in &evidence.behind {
             if let Err(error) = self.roll_below(roll, name) {
                 let code = error.code.name();
-                tracing::warn!(roll = roll.id.get(), authority = name, code, %error, "rollover not started, retrying");
+                tracing::warn!(
+                    roll = roll.id.get(),
+                    authority = name,
+                    code,
+                    %error,
+                    "rollover not started, retrying",
+                );
             }
         }
     }

@@ -96,8 +96,8 @@ impl Rollovers {
         let serving = number(hierarchy.serving(authority));
         let message = format!(
             "nothing is excluded by this command: roll {} reports the compromise of generation \
-             {excluded} of {authority} since {}, and generation {serving} serves now; if that one is \
-             compromised, too, repeat the command with --generation {serving}",
+             {excluded} of {authority} since {}, and generation {serving} serves now; if that one \
+             is compromised, too, repeat the command with --generation {serving}",
             last.id, last.started_at
         );
         Err(Error::conflict(Code::RollGenerationRequired, message))

@@ -84,7 +84,12 @@ impl Rollovers {
                 Ok(evidence) => evidence,
                 // Its alarm says so; the canaries of others are due all the same.
                 Err(error) => {
-                    tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "canary evidence unreadable");
+                    tracing::warn!(
+                        roll = roll.id.get(),
+                        code = error.code.name(),
+                        %error,
+                        "canary evidence unreadable",
+                    );
                     continue;
                 }
             };
@@ -115,8 +120,8 @@ impl Rollovers {
         let left = generation.certificate.not_after() - self.issuer.now();
         if left < VALIDITY_SECONDS_MIN {
             let message = format!(
-                "the next certificate of {} ends at {}, too early for a canary: abort the roll, and \
-                 start it with a longer --validity",
+                "the next certificate of {} ends at {}, too early for a canary: abort the roll, \
+                 and start it with a longer --validity",
                 generation.authority,
                 generation.certificate.not_after()
             );

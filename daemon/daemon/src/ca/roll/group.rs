@@ -70,9 +70,9 @@ fn proof(device: &str, group: &EnrollmentRow, above: &[(Thumbprint, String)]) ->
     let name = &group.name;
     let says = match (held, &seen_at) {
         (Some((_, authority)), Some(at)) => format!(
-            "nothing has to change: {service} admits {device} by its group {name}, which was observed \
-             at {at} holding the certificate of {authority}, and a new leaf is signed below that; \
-             request it, and the device registers with it"
+            "nothing has to change: {service} admits {device} by its group {name}, which was \
+             observed at {at} holding the certificate of {authority}, and a new leaf is signed \
+             below that; request it, and the device registers with it"
         ),
         _ => format!(
             "{service} admits {device} by its group {name}, which was not observed holding a \

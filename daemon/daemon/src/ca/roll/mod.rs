@@ -120,7 +120,12 @@ impl Rollovers {
             };
             // A failure delays no other rollover: the next one may be an exclusion.
             let due = due.unwrap_or_else(|error| {
-                tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "rollover step failed, retrying");
+                tracing::warn!(
+                    roll = roll.id.get(),
+                    code = error.code.name(),
+                    %error,
+                    "rollover step failed, retrying",
+                );
                 Some(now + RETRY_SECONDS)
             });
             next_due = earlier(next_due, due);

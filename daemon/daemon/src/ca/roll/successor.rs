@@ -191,9 +191,9 @@ fn outlives(old: &Generation, above: &str) -> Error {
 
 fn no_room_below(signer: &Generation) -> Error {
     let message = format!(
-        "no authority fits below {} (until {}): the path length of its certificate, or of one above \
-         it, is used up. Make an authority below another one by a ceremony, and move the profiles \
-         and groups to it",
+        "no authority fits below {} (until {}): the path length of its certificate, or of one \
+         above it, is used up. Make an authority below another one by a ceremony, and move the \
+         profiles and groups to it",
         signer.authority,
         signer.certificate.not_after()
     );

@@ -63,8 +63,8 @@ impl Waits {
         let parameters = json!({ "provisioning": provisioning, "group": group,
             "reason": reason, "since": since });
         let text = format!(
-            "the canary at {provisioning} for group {group}, which could not be tried since {since}: \
-             {reason}"
+            "the canary at {provisioning} for group {group}, which could not be tried since \
+             {since}: {reason}"
         );
         Self::new(WaitCode::CanaryNotTried, parameters, text)
     }

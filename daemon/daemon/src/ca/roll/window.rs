@@ -98,7 +98,8 @@ impl Rollovers {
                 Err(error) => {
                     let text = format!(
                         "roll {id} of {name} goes no further: {error}; this version cannot read \
-                         what is on record of it, so run the version that wrote it, or abort the roll"
+                         what is on record of it, so run the version that wrote it, or abort the \
+                         roll"
                     );
                     let parameters = json!({ "reason": error.message });
                     raise(AlarmCode::RolloverUnreadable, parameters, text);
@@ -152,7 +153,12 @@ impl Rollovers {
             let name = &generation.authority;
             let detail = AuthorityDetail::default();
             if let Err(error) = self.begin_authority_roll(&Caller::Daemon, name, &detail, None) {
-                tracing::warn!(authority = name, code = error.code.name(), %error, "rollover not started, retrying");
+                tracing::warn!(
+                    authority = name,
+                    code = error.code.name(),
+                    %error,
+                    "rollover not started, retrying",
+                );
             }
         }
         let now = self.issuer.now();

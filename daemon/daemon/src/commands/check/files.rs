@@ -93,13 +93,14 @@ fn state_files(configuration: &Configuration) -> impl Iterator<Item = String> {
         if mode & OTHERS != 0 && found.is_file() {
             let file = file.display();
             return Some(format!(
-                "{file} has mode {mode:04o}, and other users can read or change it: chmod 0600 {file}"
+                "{file} has mode {mode:04o}, and other users can read or change it: chmod 0600 \
+                 {file}"
             ));
         }
         let owner = owner.filter(|it| *it != found.uid())?;
         Some(format!(
-            "{} belongs to user {}, and its folder to user {owner}: the daemon cannot use it; chown \
-             it to {owner}",
+            "{} belongs to user {}, and its folder to user {owner}: the daemon cannot use it; \
+             chown it to {owner}",
             file.display(),
             found.uid()
         ))

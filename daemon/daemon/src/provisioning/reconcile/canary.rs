@@ -127,7 +127,12 @@ impl Reconciler {
     async fn note_failure(&self, canary: &CanaryRequest, failure: &Failure) -> Result<(), Error> {
         let service = &self.name;
         let name = &canary.registration_id;
-        tracing::warn!(service, canary = name, reason = %failure, "canary attempt failed, retrying");
+        tracing::warn!(
+            service,
+            canary = name,
+            reason = %failure,
+            "canary attempt failed, retrying",
+        );
         if matches!(failure, Failure::Here(error) if error.code == Code::SigningPaused) {
             return Ok(());
         }

@@ -77,7 +77,12 @@ impl Reconciler {
                 }
                 Err(error) => {
                     let seconds = pause_after(row.attempts, &error);
-                    tracing::warn!(service, reason = %error, seconds, "hub job call failed, retrying");
+                    tracing::warn!(
+                        service,
+                        reason = %error,
+                        seconds,
+                        "hub job call failed, retrying",
+                    );
                     let due = now.saturating_add_unsigned(seconds);
                     ca.store()
                         .postpone_hub_job(row.id, due, Some(error.to_string()))?;

@@ -208,10 +208,10 @@ impl Reconciler {
     }
 
     /// How long it is until the moment that `next` names, at most a [`TICK`].
-    async fn until(
-        &self,
-        next: impl FnOnce(&CertificateAuthority) -> Result<Option<UnixSeconds>, Error> + Send + 'static,
-    ) -> Duration {
+    async fn until<F>(&self, next: F) -> Duration
+    where
+        F: FnOnce(&CertificateAuthority) -> Result<Option<UnixSeconds>, Error> + Send + 'static,
+    {
         match self.blocking(move |ca| Ok((next(ca)?, ca.now()))).await {
             Ok((Some(due), now)) => {
                 let seconds = u64::try_from(due - now).unwrap_or(0);

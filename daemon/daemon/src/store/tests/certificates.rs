@@ -192,7 +192,8 @@ proptest! {
         for state in states.map(Some).into_iter().chain([None]) {
             for profile in [None, Some("rare".to_owned()), Some("none".to_owned())] {
                 for issuers in [None, Some(vec![issuers[0]]), Some(issuers.to_vec())] {
-                    for (since, until) in [(None, UnixSeconds::MAX), (Some(unix(since)), unix(until))] {
+                    let bounded = (Some(unix(since)), unix(until));
+                    for (since, until) in [(None, UnixSeconds::MAX), bounded] {
                         let filter = CertificateFilter {
                             state,
                             profile: profile.clone(),

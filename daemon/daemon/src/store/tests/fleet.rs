@@ -28,7 +28,8 @@ impl Stage {
              SELECT id, randomblob(80), randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
              INSERT INTO device (registration_id, profile, certificate, created_at, not_after)
              SELECT subject, 'device', id, 1, 5000 FROM intent WHERE purpose = 'leaf';
-             INSERT INTO hub_observation (provisioning, device, certificate, registration, since, seen_at)
+             INSERT INTO hub_observation
+                 (provisioning, device, certificate, registration, since, seen_at)
              SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.certificate - 1, 1
              FROM device d JOIN certificate c ON c.intent = d.certificate;",
             stage.root, count

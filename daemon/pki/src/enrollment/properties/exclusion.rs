@@ -443,7 +443,8 @@ proptest! {
 
     #[test]
     fn every_access_path_of_a_device_is_restricted(
-        services in prop::collection::vec((any::<bool>(), any::<bool>()), 0..5), one in any::<bool>(),
+        services in prop::collection::vec((any::<bool>(), any::<bool>()), 0..5),
+        one in any::<bool>(),
     ) {
         let path = |(at, (individual, group)): (usize, &(bool, bool))| AccessPath {
             provisioning: format!("dps-{at}"),

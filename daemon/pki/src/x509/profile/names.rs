@@ -236,9 +236,9 @@ impl TryFrom<Written<NamesTable>> for SubjectAlternativeNames {
         let requested: BTreeSet<NameKind> = table.request.into_iter().collect();
         if let Some(name) = made.iter().find(|it| it.adds_up(&requested)) {
             return Err(format!(
-                "subject_alternative_names: {:?} is another name at each renewal, and the former one \
-                 is copied from the certificate into the request; remove {{date}}, {{year}} and \
-                 {{station}} from it, or its kind from request",
+                "subject_alternative_names: {:?} is another name at each renewal, and the former \
+                 one is copied from the certificate into the request; remove {{date}}, {{year}} \
+                 and {{station}} from it, or its kind from request",
                 name.text.to_string()
             ));
         }

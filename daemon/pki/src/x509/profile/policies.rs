@@ -68,7 +68,10 @@ impl TryFrom<Written<PolicyTable>> for CertificatePolicy {
             Written::Table(table) => (table.oid, Some(table.cps)),
         };
         let id = oid::parse(&text).ok_or_else(|| {
-            format!("certificate_policies: {text:?} is no object identifier, such as \"1.3.6.1.4.1.32473.1\"")
+            format!(
+                "certificate_policies: {text:?} is no object identifier, such \
+                     as \"1.3.6.1.4.1.32473.1\""
+            )
         })?;
         if let Some(cps) = &cps {
             let is_address = ["http://", "https://"]

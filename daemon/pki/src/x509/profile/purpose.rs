@@ -76,8 +76,8 @@ impl TryFrom<String> for ExtendedKeyUsage {
         })?;
         if id == oid::ANY_EXTENDED_KEY_USAGE {
             return Err(
-                "extended_key_usage cannot be anyExtendedKeyUsage, which is good for every purpose; \
-                 name the purposes"
+                "extended_key_usage cannot be anyExtendedKeyUsage, which is good for every \
+                 purpose; name the purposes"
                     .to_owned(),
             );
         }

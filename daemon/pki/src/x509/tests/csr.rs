@@ -269,7 +269,9 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "(-----BEGIN |-----END |CERTIFICATE REQUEST-----|[A-Za-z0-9+/=\r\n -]){0,40}") {
+    fn no_text_makes_it_panic(
+        text in "(-----BEGIN |-----END |CERTIFICATE REQUEST-----|[A-Za-z0-9+/=\r\n -]){0,40}",
+    ) {
         let _ = Csr::parse(text.as_bytes());
     }
 

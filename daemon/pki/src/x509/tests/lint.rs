@@ -392,7 +392,11 @@ prop_compose! {
         let leaf = order();
         let profile = match path_length {
             Some(path_length) => Profile::authority(path_length.or(Some(1)), validity_seconds),
-            None => Profile { validity_seconds, extended_key_usage: purposes, ..leaf.profile.clone() },
+            None => Profile {
+                validity_seconds,
+                extended_key_usage: purposes,
+                ..leaf.profile.clone()
+            },
         };
         let now = NOW + age;
         let mut profile = profile;

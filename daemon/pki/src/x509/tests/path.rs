@@ -84,8 +84,8 @@ impl Folder {
     fn root(&self, name: &str, more: &str) -> Certificate {
         let subject = name.split('-').next().expect("has a name");
         self.openssl(&format!(
-            "req -x509 -config cnf -new -key {subject}.key -days 900 -subj /CN={subject} {more} -out \
-             {name}.pem"
+            "req -x509 -config cnf -new -key {subject}.key -days 900 -subj /CN={subject} {more} \
+             -out {name}.pem"
         ));
         self.read(name)
     }
@@ -97,8 +97,8 @@ impl Folder {
         ));
         let key = issuer.split('-').next().expect("has a name");
         self.openssl(&format!(
-            "x509 -req -in csr -CA {issuer}.pem -CAkey {key}.key -CAcreateserial -days 800 -extfile \
-             cnf {more} -out {name}.pem"
+            "x509 -req -in csr -CA {issuer}.pem -CAkey {key}.key -CAcreateserial -days 800 \
+             -extfile cnf {more} -out {name}.pem"
         ));
         self.read(name)
     }

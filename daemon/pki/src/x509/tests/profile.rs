@@ -25,7 +25,10 @@ const FULL: &str = r#"
     key_types = ["p256"]
     key_usage = ["digital_signature"]
     extended_key_usage = ["client_auth", "1.3.6.1.5.5.7.3.21"]
-    certificate_policies = ["1.3.6.1.4.1.32473.1", { oid = "1.3.6.1.4.1.32473.2", cps = "https://pki.example/cps" }]
+    certificate_policies = [
+        "1.3.6.1.4.1.32473.1",
+        { oid = "1.3.6.1.4.1.32473.2", cps = "https://pki.example/cps" },
+    ]
     subject = { organization = "Example", organizational_unit = "{line}", serial_number = "{id}" }
     [subject_alternative_names]
     request = ["dns", "ip", "uri", "email"]

@@ -282,7 +282,8 @@ proptest! {
         damaged[at / 8] ^= 1 << (at % 8);
         for der in [&damaged, &damaged[cut..].to_vec(), &REQUEST[..cut].to_vec()] {
             let body = STANDARD.encode(der);
-            if let (Ok(requested), Ok(csr)) = (UnprovenCsr::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
+            let body = body.as_bytes();
+            if let (Ok(requested), Ok(csr)) = (UnprovenCsr::read(body), Csr::parse(body)) {
                 prop_assert_eq!(&requested.names, csr.names());
                 prop_assert_eq!(&*requested.der, &**der);
             }
@@ -291,7 +292,9 @@ proptest! {
 
     #[test]
     fn white_space_anywhere_changes_nothing(
-        places in proptest::collection::vec((any::<prop::sample::Index>(), "[ \t\r\n]{1,3}"), 0..20),
+        places in proptest::collection::vec(
+            (any::<prop::sample::Index>(), "[ \t\r\n]{1,3}"), 0..20
+        ),
     ) {
         let mut body = STANDARD.encode(&*REQUEST);
         for (place, space) in places {

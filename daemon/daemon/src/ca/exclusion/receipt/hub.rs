@@ -167,8 +167,8 @@ fn place_elsewhere(service: &str, elsewhere: &Elsewhere) -> Place {
     } = elsewhere;
     let named = named_of(device_ids, *count);
     let answer = format!(
-        "the registration last named this hub, and no [[provisioning.hub]] does: add it and reload, \
-         and the daemon deletes the identity, or delete it there yourself: {named}"
+        "the registration last named this hub, and no [[provisioning.hub]] does: add it and \
+         reload, and the daemon deletes the identity, or delete it there yourself: {named}"
     );
     let parameters = json!({ "hub": hub, "total": count, "device_ids": device_ids });
     Place::hub_named(hub, service, parameters, answer)

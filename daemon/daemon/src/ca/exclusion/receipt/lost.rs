@@ -35,8 +35,8 @@ impl Exclusions {
         parameters["ends_at"] = json!(end.to_string());
         let answer = format!(
             "leaves of {whose} that were issued between {since} and {until} are not on record, so \
-             no revocation list has them: have whatever reads the lists refuse {whose} by name until \
-             they have expired, by {end} at the latest"
+             no revocation list has them: have whatever reads the lists refuse {whose} by name \
+             until they have expired, by {end} at the latest"
         );
         let code = PlaceCode::LeavesUnknown;
         Ok(Some(Place::crl(code, parameters, answer)))
@@ -116,8 +116,8 @@ impl Exclusions {
         }
         let place = |(service, names): (String, Vec<String>)| {
             let answer = format!(
-                "enrollments that are not on record may admit {device}: {}; repeat the compromise, or \
-                 lift the block and repeat it, and the device is excluded here, too",
+                "enrollments that are not on record may admit {device}: {}; repeat the compromise, \
+                 or lift the block and repeat it, and the device is excluded here, too",
                 names.join(", ")
             );
             let parameters = json!({ "total": names.len(), "names": names });
@@ -148,7 +148,8 @@ impl Exclusions {
             parameters["done"] = json!(groups.listed);
             parameters["total"] = json!(groups.total);
             let answer = format!(
-                "{} of {} groups were asked for the registrations of devices that are not on record",
+                "{} of {} groups were asked for the registrations of devices that are not on \
+                 record",
                 groups.listed, groups.total
             );
             let code = PlaceCode::RegistrationsPending;

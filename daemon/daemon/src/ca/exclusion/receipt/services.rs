@@ -250,8 +250,8 @@ impl Exclusions {
         let mut parameters = json!({ "done": settled, "total": total });
         if !self.services.names.contains(service) {
             let answer = format!(
-                "{service} is not configured, so nothing is written or observed there: change {total} \
-                 individual enrollments at the service, or configure the service again"
+                "{service} is not configured, so nothing is written or observed there: change \
+                 {total} individual enrollments at the service, or configure the service again"
             );
             return Place::service(service, PlaceCode::ServiceNotConfigured, parameters, answer);
         }
@@ -288,8 +288,8 @@ impl Exclusions {
             parameters["reason"] = json!(error);
             if held.mark.as_ref().is_some_and(|it| it.parked) {
                 let answer = format!(
-                    "the deletion of CA certificate {name} was rejected: {why}; fix the cause, then \
-                     `hallmark push retry {name}`"
+                    "the deletion of CA certificate {name} was rejected: {why}; fix the cause, \
+                     then `hallmark push retry {name}`"
                 );
                 let code = PlaceCode::CaCertificateParked;
                 return Place::service(service, code, parameters, answer);
@@ -299,8 +299,8 @@ impl Exclusions {
             return Place::service(service, code, parameters, answer);
         }
         let answer = format!(
-            "{service} is not configured, so nothing is deleted there: delete CA certificate {name} \
-             at the service, or configure the service again"
+            "{service} is not configured, so nothing is deleted there: delete CA certificate \
+             {name} at the service, or configure the service again"
         );
         Place::service(service, PlaceCode::ServiceNotConfigured, parameters, answer)
     }
@@ -335,8 +335,8 @@ impl Exclusions {
             .filter(|it| self.services.names.contains(&it.provisioning));
         let waits = holding.map(|group| {
             let answer = format!(
-                "group {} is disabled; when the next generation takes its place there, groups above \
-                 may admit devices for a moment, which is then undone",
+                "group {} is disabled; when the next generation takes its place there, groups \
+                 above may admit devices for a moment, which is then undone",
                 group.name
             );
             Place::service(
