@@ -88,6 +88,7 @@ impl Recorder {
             shared_key: false,
             is_device: false,
             moves: Moves::Never,
+            grant: None,
             at,
         };
         let entry = AuditEntry {

@@ -166,6 +166,7 @@ mod keepalive;
 mod kept;
 mod key_types;
 mod keys;
+mod late_renewal;
 mod leaf_faults;
 mod load;
 mod lost_places;

@@ -239,6 +239,7 @@ fn record(store: &Store, issuer: GenerationId, der: &[u8], purpose: Purpose, on_
         shared_key: false,
         is_device: false,
         moves: Moves::Never,
+        grant: None,
         at: UnixSeconds::new(0),
     };
     let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");

@@ -28,12 +28,21 @@ pub(super) trait RoutePermission {
     /// callers may have the permission.
     const LOCAL_ONLY: Option<(Code, &'static str)> = None;
 
+    /// Identifies the sender of a request with this head.
+    fn identify(api: &Api, peer: &Peer) -> impl Future<Output = Result<Caller, Problem>> + Send {
+        api.caller(peer)
+    }
+
     /// Returns the permission, or refuses `caller`.
     fn permit(caller: Caller) -> Result<Authorized<Self::Permission>, Error>;
 }
 
 impl RoutePermission for Issue {
     type Permission = Issue;
+
+    fn identify(api: &Api, peer: &Peer) -> impl Future<Output = Result<Caller, Problem>> + Send {
+        api.applicant(peer)
+    }
 
     fn permit(caller: Caller) -> Result<Authorized<Issue>, Error> {
         Authorized::<Issue>::to_issue(caller)
@@ -69,7 +78,7 @@ impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
 
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
         let (api, peer) = edge.asked(&parts.extensions)?;
-        let caller = api.caller(&peer).await?;
+        let caller = R::identify(&api, &peer).await?;
         if let Some((code, what)) = R::LOCAL_ONLY
             && !matches!(caller, Caller::Local { .. })
         {

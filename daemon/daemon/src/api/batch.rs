@@ -118,6 +118,7 @@ pub(super) async fn issue(
     headers: HeaderMap,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
+    asks.permission.refuse_grants()?;
     let shared = Arc::clone(&asks.api.shared);
     let batches = shared.in_flight.batches(&asks.peer);
     let permit = tokio::time::timeout(PERMIT_WAIT, batches.batches.acquire()).await;

@@ -9,7 +9,7 @@ use super::Api;
 use super::problem::Problem;
 use crate::ca::authorize::Caller;
 use crate::ca::issuer::client::KnownClient;
-use crate::ca::{Advice, CertificateAuthority, Code, Error};
+use crate::ca::{Advice, CertificateAuthority, Code, Error, Issuer};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -127,6 +127,19 @@ impl Api {
     /// Step 1 of the issuance cycle, first half: identifies the caller. It is done for every
     /// request, because a certificate may expire or be revoked while its connection is open.
     pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
+        self.identified(peer, Issuer::identify).await
+    }
+
+    /// The same for a request for a certificate: a device without a valid leaf may make that.
+    pub(super) async fn applicant(&self, peer: &Peer) -> Result<Caller, Problem> {
+        self.identified(peer, Issuer::identify_to_issue).await
+    }
+
+    async fn identified(
+        &self,
+        peer: &Peer,
+        identify: fn(&Issuer, Option<KnownClient>) -> Result<Caller, Error>,
+    ) -> Result<Caller, Problem> {
         let certificate = match peer {
             Peer::Local { uid, admission } if (admission.0)() => {
                 return Ok(Caller::Local { uid: *uid });
@@ -150,7 +163,7 @@ impl Api {
                 self.application(move |ca| certificate.find(ca)).await?
             }
         };
-        Ok(self.ca.issuer().identify(client)?)
+        Ok(identify(self.ca.issuer(), client)?)
     }
 }
 

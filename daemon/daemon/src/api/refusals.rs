@@ -123,6 +123,11 @@ impl RequestSummary {
         }
         match status {
             StatusCode::UNAUTHORIZED => None,
+            _ if self.asks_for_certificate() => api
+                .applicant(&client.peer)
+                .await
+                .ok()
+                .map(|it| it.to_string()),
             _ => api.caller(&client.peer).await.ok().map(|it| it.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 use super::profile::{IssuanceProfile, Role};
 use super::station::StationPolicy;
 use super::{Code, Error};
-use crate::store::{Moves, Requester};
+use crate::store::{Grant, Moves, Requester};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -26,6 +26,14 @@ pub enum Caller {
         /// The certificate, for the store to see that it is not revoked while a request is in work.
         certificate: Requester,
     },
+    /// A device without a valid leaf, which may request one by a grant, and do nothing else.
+    Granted {
+        /// Its registration id.
+        name: String,
+        /// The profile that the grant is for.
+        profile: String,
+        grant: Grant,
+    },
     Daemon,
 }
 
@@ -34,6 +42,10 @@ impl Caller {
     pub(super) fn requester(&self) -> Option<Requester> {
         match self {
             Caller::Certificate { certificate, .. } => Some(*certificate),
+            Caller::Granted {
+                grant: Grant::LateRenewal(certificate),
+                ..
+            } => Some(*certificate),
             Caller::Local { .. } | Caller::Daemon => None,
         }
     }
@@ -49,6 +61,14 @@ impl Caller {
             _ => None,
         }
     }
+
+    /// By what it requests a leaf, if it has no valid one.
+    pub(super) fn grant(&self) -> Option<&Grant> {
+        match self {
+            Caller::Granted { grant, .. } => Some(grant),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Caller {
@@ -56,6 +76,7 @@ impl fmt::Display for Caller {
         match self {
             Caller::Local { uid } => write!(f, "local uid {uid}"),
             Caller::Certificate { role, name, .. } => write!(f, "{role} {name}"),
+            Caller::Granted { name, .. } => write!(f, "{} {name}", Role::Device),
             Caller::Daemon => f.write_str("hallmarkd"),
         }
     }
@@ -95,6 +116,11 @@ enum Scope {
     /// Permits what the station policy allows the station of this name.
     Devices(String),
     Device(String),
+    /// A leaf of this device by this profile.
+    Granted {
+        id: String,
+        profile: String,
+    },
     /// Its own next certificate, and nothing else.
     Nothing,
 }
@@ -129,6 +155,10 @@ impl Authorized<Issue> {
                 role: Role::Server | Role::Auditor,
                 ..
             } => Scope::Nothing,
+            Caller::Granted { name, profile, .. } => Scope::Granted {
+                id: name.clone(),
+                profile: profile.clone(),
+            },
         };
         Ok(Self {
             caller,
@@ -146,7 +176,7 @@ impl Authorized<Issue> {
                 profile: by,
                 ..
             } => judged && own == name && *by == profile.name,
-            Caller::Local { .. } | Caller::Daemon => false,
+            Caller::Local { .. } | Caller::Granted { .. } | Caller::Daemon => false,
         }
     }
 
@@ -168,11 +198,48 @@ impl Authorized<Issue> {
                 return stations.admit(station, &profile.name, name);
             }
             Scope::Device(own) if is_device && own == name => return Ok(Moves::NotByItself),
-            Scope::Devices(_) | Scope::Device(_) | Scope::Nothing => {}
+            Scope::Granted { id, profile: by } if is_device => {
+                return self.covers_granted((id, by), profile, name);
+            }
+            _ => {}
         }
         let message = format!(
             "{} may not ask for {name:?} by profile {:?}: stations ask for devices, a device for \
              itself, operators for anything, and all but these renew only what they have",
+            self.caller, profile.name
+        );
+        Err(Error::forbidden(Code::RoleForbidden, message))
+    }
+}
+
+impl Authorized<Issue> {
+    /// Refuses a caller that may request one leaf of its own alone.
+    pub(crate) fn refuse_grants(&self) -> Result<(), Error> {
+        match self.caller.grant() {
+            None => Ok(()),
+            Some(_) => Err(Error::forbidden(
+                Code::RoleForbidden,
+                format!(
+                    "{} has no valid certificate and may request its own alone; send POST \
+                     /v1/certificates or EST",
+                    self.caller
+                ),
+            )),
+        }
+    }
+
+    fn covers_granted(
+        &self,
+        (own, by): (&str, &str),
+        profile: &IssuanceProfile,
+        name: &str,
+    ) -> Result<Moves, Error> {
+        if own == name && by == profile.name {
+            return Ok(Moves::NotByItself);
+        }
+        let message = format!(
+            "{} has no valid certificate and may request that of {own:?} by profile {by:?} alone, \
+             not that of {name:?} by profile {:?}",
             self.caller, profile.name
         );
         Err(Error::forbidden(Code::RoleForbidden, message))
@@ -220,9 +287,14 @@ impl Authorized<Inspect> {
 }
 
 impl Authorized<Fetch> {
-    /// Permits everyone: operators and auditors for all certificates, others for their own.
+    /// Permits everyone with a valid certificate: operators and auditors for all certificates,
+    /// others for their own.
     pub fn to_fetch(caller: Caller) -> Result<Self, Error> {
         let all = match &caller {
+            Caller::Granted { .. } => {
+                let message = format!("{caller} has no valid certificate; request one first");
+                return Err(Error::forbidden(Code::RoleForbidden, message));
+            }
             Caller::Local { .. } | Caller::Daemon => true,
             Caller::Certificate { role, .. } => matches!(role, Role::Operator | Role::Auditor),
         };
@@ -246,7 +318,7 @@ impl Authorized<Fetch> {
             Caller::Certificate {
                 role, name: own, ..
             } => own == name && of == Some(*role),
-            Caller::Local { .. } | Caller::Daemon => false,
+            Caller::Local { .. } | Caller::Granted { .. } | Caller::Daemon => false,
         };
         own || self.permission.all
     }

@@ -120,6 +120,10 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::Blocked(_) => Self::forbidden(Code::DeviceBlocked, message),
             IntentRefusal::GroupBlocked { .. } => Self::forbidden(Code::GroupBlocked, message),
             IntentRefusal::Key(reason) => Self::invalid(reason.code(), message),
+            IntentRefusal::LateRenewalUsed => Self::conflict(Code::LateRenewalUsed, message),
+            IntentRefusal::LateRenewalSuperseded(_) => {
+                Self::conflict(Code::LateRenewalSuperseded, message)
+            }
             IntentRefusal::RollUnderWay { .. } => Self::conflict(Code::RollUnderWay, message),
             IntentRefusal::RequesterRevoked => Self::new(
                 Advice::Authenticate,

@@ -130,6 +130,11 @@ impl Est {
             return self.issuer.profile(profile);
         }
         if request.label.is_none()
+            && let Caller::Granted { profile, .. } = permission.caller()
+        {
+            return self.issuer.profile(profile);
+        }
+        if request.label.is_none()
             && request.renews
             && let Some(device) = self.issuer.store().device(name)?
         {
@@ -224,7 +229,7 @@ impl Est {
             caller,
             Caller::Certificate { role, name: own, profile: by, .. }
                 if own == name && (*role == profile.role || *by == profile.name)
-        );
+        ) || matches!(caller, Caller::Granted { name: own, .. } if own == name);
         let renewed = match presented.filter(|_| own) {
             Some(presented) => Some(presented),
             None => {

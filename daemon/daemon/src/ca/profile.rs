@@ -27,6 +27,10 @@ pub struct IssuanceProfile {
     /// never. See [`super::expiry`].
     #[serde(default, deserialize_with = "human_seconds::optional")]
     pub expiry_alarm: Option<u64>,
+    /// How long after its end a device's leaf may renew itself, once, in seconds; never without
+    /// it. See [`super::issuer::late_renewal`].
+    #[serde(default, deserialize_with = "human_seconds::optional")]
+    pub late_renewal: Option<u64>,
     /// The complete shape of the certificate.
     pub certificate: Profile,
 }
@@ -82,6 +86,13 @@ impl IssuanceProfile {
     }
 
     fn check_renewal(&self) -> Result<(), String> {
+        if self.late_renewal.is_some() && self.role != Role::Device {
+            return Err(format!(
+                "late_renewal is for role device: the certificate of a {} that has ended renews \
+                 nothing; remove it",
+                self.role
+            ));
+        }
         match self.role {
             Role::Device | Role::Operator if self.self_renewal.is_some() => Err(format!(
                 "self_renewal is not for role {}: a device renews at any time, and an operator may \

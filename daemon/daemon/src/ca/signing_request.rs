@@ -8,7 +8,7 @@ use super::issuer::pace::Source;
 use super::profile::Role;
 use super::{Code, Error};
 use crate::ids::GenerationId;
-use crate::store::{AuditEntry, Idempotency, Intent, Moves, OnIssued, Purpose, Requester};
+use crate::store::{AuditEntry, Grant, Idempotency, Intent, Moves, OnIssued, Purpose, Requester};
 use crate::token::KeyReference;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
@@ -53,8 +53,11 @@ pub(super) struct LeafHolder<'a> {
     pub idempotency: Option<Idempotency>,
     /// For a device: from which other profiles it may be moved to this one.
     pub moves: Moves,
-    /// The serial number of the certificate that the holder renews, for all roles but devices.
+    /// The serial number of the certificate that the holder renews. Devices are named here only if
+    /// that certificate had ended.
     pub renews: Option<String>,
+    /// By what a device without a valid leaf requests this one.
+    pub grant: Option<Grant>,
 }
 
 /// The signer: a serving generation, or a root that is about to sign itself.
@@ -98,6 +101,7 @@ impl LeafHolder<'_> {
             idempotency: None,
             moves: Moves::Never,
             renews: None,
+            grant: None,
         }
     }
 }
@@ -169,6 +173,7 @@ impl SigningRequest<'_> {
             shared_key: self.holder.shared_key,
             is_device: matches!(self.on_issued, OnIssued::Device { .. }),
             moves: self.holder.moves.clone(),
+            grant: self.holder.grant.clone(),
             at: now,
         }
     }
@@ -187,19 +192,23 @@ impl SigningRequest<'_> {
         dropped_names: &[String],
         now: UnixSeconds,
     ) -> AuditEntry {
+        let mut detail = json!({
+            "serial": serial.to_string(),
+            "profile": self.profile_name,
+            "role": self.holder.role,
+            "sha256": hex::encode(certificate.sha256()),
+            "renews": self.holder.renews,
+            "dropped_names": dropped_names,
+        });
+        if let Some(grant) = &self.holder.grant {
+            detail["grant"] = grant.kind().into();
+        }
         AuditEntry {
             at: now,
             actor: self.caller.clone(),
             action: "certificate.issued",
             subject: self.subject.label().to_owned(),
-            detail: json!({
-                "serial": serial.to_string(),
-                "profile": self.profile_name,
-                "role": self.holder.role,
-                "sha256": hex::encode(certificate.sha256()),
-                "renews": self.holder.renews,
-                "dropped_names": dropped_names,
-            }),
+            detail,
         }
     }
 }

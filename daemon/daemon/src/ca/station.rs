@@ -236,6 +236,7 @@ mod tests {
             shared_keys: false,
             self_renewal: None,
             expiry_alarm: None,
+            late_renewal: None,
             certificate: Profile::verification(),
         };
         let all = [

@@ -2,6 +2,7 @@
 
 use super::certificate::CertificateRow;
 use super::certified_key::KeyRefusal;
+use super::grant::Grant;
 use super::{REQUESTER_REVOKED, StoreError, UnixSeconds};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
@@ -69,6 +70,8 @@ pub struct Intent {
     pub is_device: bool,
     /// The other profiles from which a device may be moved to this one.
     pub moves: Moves,
+    /// By what a device without a valid leaf requests this one.
+    pub grant: Option<Grant>,
     pub at: UnixSeconds,
 }
 
@@ -199,6 +202,18 @@ pub enum IntentRefusal {
     /// The caller's client certificate was revoked after the caller was authorized.
     #[error("{REQUESTER_REVOKED}")]
     RequesterRevoked,
+    /// The ended leaf has renewed itself before.
+    #[error(
+        "this certificate has renewed itself after its end once, and does so no second time; have \
+         a station or an operator request the next one with a new key"
+    )]
+    LateRenewalUsed,
+    /// The device has a newer leaf than the ended one.
+    #[error(
+        "{0} has a newer certificate than this one, which has ended; present the newer one, or \
+         have a station or an operator request the next one with a new key"
+    )]
+    LateRenewalSuperseded(String),
     /// The issuing generation is revoked.
     #[error(
         "the generation that would sign this is revoked, and signs nothing any more; roll its \

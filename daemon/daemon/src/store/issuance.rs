@@ -9,7 +9,7 @@ use super::digest::sha256;
 use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded};
-use super::{Store, StoreError, generation, leaf, possession, readings};
+use super::{Store, StoreError, generation, grant, leaf, possession, readings};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -152,6 +152,9 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal
     if intent.is_device {
         leaf::admit(tx, intent)?;
     }
+    if let Some(grant) = &intent.grant {
+        grant::admit(tx, grant, &intent.subject)?;
+    }
     let inserted = tx.insert_apart(
         concat!(
             "INSERT ",
@@ -178,7 +181,11 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal
             intent.role.map(Role::name),
         ],
     );
-    inserted.map_err(|error| refusal_of(error, &intent.subject))
+    let id = inserted.map_err(|error| refusal_of(error, &intent.subject))?;
+    if let Some(grant) = &intent.grant {
+        grant::record_use(tx, grant, id)?;
+    }
+    Ok(id)
 }
 
 /// Step 7: returns why the intent's key gets no certificate.

@@ -23,8 +23,8 @@ pub enum RevocationTarget {
     Serial(Vec<u8>),
     /// The certificate with this SHA-256.
     Sha256([u8; 32]),
-    /// All leaves of this device that have not expired. A station with the same common name keeps
-    /// its certificates.
+    /// All leaves of this device that have not expired, and its newest in any case. A station with
+    /// the same common name keeps its certificates.
     Leaves {
         /// The registration id in any spelling.
         subject: String,
@@ -219,9 +219,11 @@ pub(super) fn certificates(
             generation,
             format!("generation {generation} with a certificate"),
         ),
+        // The newest leaf may renew itself after its end.
         RevocationTarget::Leaves { subject } => select(
             tx,
-            "i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2",
+            "i.subject = ?1 AND i.role = 'device' AND (i.not_after >= ?2 OR i.id = (
+                 SELECT d.certificate FROM device d WHERE d.registration_id = ?1))",
             &[subject, &revocation.at],
         ),
     }

@@ -793,6 +793,33 @@ CREATE TABLE operator_hold (
     cause       TEXT    NOT NULL
 ) STRICT;
 
+-- The intents that were recorded by a grant: what lets a device without a valid leaf request one.
+-- `name` is the SHA-256 of the leaf that had ended, in hex. An intent that ended without a
+-- certificate uses nothing up.
+CREATE TABLE grant_use (
+    kind   TEXT    NOT NULL
+           CONSTRAINT grant_use_kind_valid CHECK (kind IN ('late_renewal')),
+    name   TEXT    NOT NULL COLLATE NOCASE,
+    intent INTEGER NOT NULL REFERENCES intent (id),
+    PRIMARY KEY (kind, name, intent)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER grant_is_used_once BEFORE INSERT ON grant_use
+WHEN EXISTS (
+    SELECT 1 FROM grant_use g JOIN intent i ON i.id = g.intent
+    WHERE g.kind = NEW.kind AND g.name = NEW.name AND i.ended IS NULL
+)
+BEGIN
+    SELECT RAISE(ABORT, 'grant_is_used_once');
+END;
+CREATE TRIGGER grant_use_is_immutable BEFORE UPDATE ON grant_use
+BEGIN
+    SELECT RAISE(ABORT, 'grant_use_is_immutable');
+END;
+CREATE TRIGGER grant_use_is_kept BEFORE DELETE ON grant_use
+BEGIN
+    SELECT RAISE(ABORT, 'grant_use_is_kept');
+END;
+
 -- Counts of signatures that have no other record: `proof` for test signatures, `credential` for
 -- those of cloud credentials. `counted` is the last count that the worker process `worker` has
 -- reported, `total` the sum over all workers.

@@ -14,6 +14,7 @@ mod excluded;
 mod exclusion;
 mod expiry;
 mod fleet;
+mod grants;
 mod hold;
 mod indexes;
 mod key_use;

@@ -123,6 +123,7 @@ impl Scene {
             shared_key: false,
             is_device: false,
             moves: Moves::Never,
+            grant: None,
             at: UnixSeconds::new(0),
         };
         let store = self.ca.store();

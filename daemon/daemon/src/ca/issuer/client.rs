@@ -19,17 +19,19 @@ use aws_lc_rs::digest;
 /// The holder of a client certificate that this daemon issued, good or not.
 #[derive(Clone, Debug)]
 pub struct KnownClient {
-    certificate: Requester,
-    role: Role,
-    name: String,
-    profile: String,
+    pub(super) certificate: Requester,
+    pub(super) role: Role,
+    pub(super) name: String,
+    pub(super) profile: String,
     not_before: UnixSeconds,
-    not_after: UnixSeconds,
+    pub(super) not_after: UnixSeconds,
     is_revoked: bool,
     /// Its revocation can be lifted.
     is_on_hold: bool,
     /// The generation above that excludes it, in words.
     excluded_by: Option<String>,
+    /// The revoked generation above it, in words. It excludes no device whose leaf is valid.
+    revoked_above: Option<String>,
 }
 
 impl KnownClient {
@@ -73,7 +75,7 @@ impl KnownClient {
             );
             return Err(unauthenticated(Code::ClientCertificateExpired, message));
         }
-        if now > self.not_after {
+        if self.has_ended(now) {
             let message = format!(
                 "the client certificate of {role} {name} ended at {}, so it renews nothing; {}",
                 self.not_after,
@@ -81,6 +83,32 @@ impl KnownClient {
             );
             return Err(unauthenticated(Code::ClientCertificateExpired, message));
         }
+        self.is_not_excluded()
+    }
+
+    /// Returns true if its certificate is not valid any more.
+    pub(super) fn has_ended(&self, now: UnixSeconds) -> bool {
+        now > self.not_after
+    }
+
+    /// Fails if a generation above the certificate is revoked.
+    pub(super) fn is_not_below_revoked(&self) -> Result<(), Error> {
+        let Some(generation) = &self.revoked_above else {
+            return Ok(());
+        };
+        let message = format!(
+            "the client certificate of {} {} has ended, and was issued below {generation}, which \
+             is revoked; {}",
+            self.role,
+            self.name,
+            self.way_back()
+        );
+        Err(unauthenticated(Code::ClientCertificateRevoked, message))
+    }
+
+    /// Fails if its certificate is revoked, on hold, or below a generation that excludes it.
+    pub(super) fn is_not_excluded(&self) -> Result<(), Error> {
+        let Self { role, name, .. } = self;
         let excluded = if self.is_on_hold {
             Some("is on hold; have an operator lift the block, or issue another one".to_owned())
         } else if self.is_revoked {
@@ -159,8 +187,9 @@ impl Issuer {
         let excluded_by = if role == Role::Device && row.revoked_above.is_some() {
             self.blocked_generation_above(row.certificate.issuer)?
         } else {
-            row.revoked_above.map(in_words)
+            row.revoked_above.clone().map(in_words)
         };
+        let revoked_above = row.revoked_above.map(in_words);
         let is_on_hold = row.certificate.is_on_hold();
         Ok(Some(KnownClient {
             certificate: requester,
@@ -172,6 +201,7 @@ impl Issuer {
             is_revoked: row.certificate.revoked_at.is_some(),
             is_on_hold,
             excluded_by,
+            revoked_above,
         }))
     }
 
@@ -204,6 +234,6 @@ fn in_words((authority, number): (String, GenerationNumber)) -> String {
     format!("generation {number} of {authority}")
 }
 
-fn unauthenticated(code: Code, message: impl Into<String>) -> Error {
+pub(super) fn unauthenticated(code: Code, message: impl Into<String>) -> Error {
     Error::new(Advice::Authenticate, code, message)
 }

@@ -134,9 +134,10 @@ impl Issuer {
         };
         agrees_with(&csr, &name)?;
         let values = self.values(permission.caller(), profile, &name, csr.names());
-        let renews = renews_itself
-            .then(|| self.check_renewal(permission.caller(), profile, &csr, &values))
-            .transpose()?;
+        let renews = match permission.caller() {
+            caller if renews_itself => Some(self.check_renewal(caller, profile, &csr, &values)?),
+            caller => self.check_granted(caller, profile, &csr, &values)?,
+        };
         let subject_alternative_names = csr
             .names()
             .certified_by(&profile.certificate, &values)
@@ -173,6 +174,7 @@ impl Issuer {
                 idempotency: idempotency.cloned(),
                 moves,
                 renews,
+                grant: caller.grant().cloned(),
             },
             on_issued: match profile.role {
                 Role::Device => OnIssued::Device {

@@ -15,6 +15,7 @@ pub mod issue;
 mod key_health;
 mod key_proof;
 mod key_use;
+pub mod late_renewal;
 mod open_intents;
 pub(super) mod pace;
 pub mod refusals;

@@ -130,7 +130,7 @@ impl Issuer {
 }
 
 /// The holder has all names and attributes of the subject that the profile takes from the CSR.
-fn check_names(
+pub(super) fn check_names(
     profile: &IssuanceProfile,
     csr: &Csr,
     values: &Values<'_>,

@@ -67,6 +67,7 @@ impl Stage {
             shared_key: false,
             is_device: true,
             moves: Moves::Never,
+            grant: None,
             at: unix(1_000),
         }
     }

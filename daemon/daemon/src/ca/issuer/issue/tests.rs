@@ -24,6 +24,7 @@ fn profile(role: Role, certificate: Profile) -> BTreeMap<String, IssuanceProfile
         shared_keys: false,
         self_renewal: None,
         expiry_alarm: None,
+        late_renewal: None,
         certificate,
     };
     BTreeMap::from([(profile.name.clone(), profile)])

@@ -1,0 +1,111 @@
+//! Judges and counts grants: what lets a device without a valid leaf request one.
+//!
+//! Both are part of step 7 of the issuance cycle, so of two requests by one grant that arrive
+//! together the second finds the use of the first. An intent that ended without a certificate
+//! counts no more: a repeat after a crash works.
+
+use super::StoreError;
+use super::certified_key::KeyRefusal;
+use super::client;
+use super::engine::{Tx, params};
+use super::intent::{IntentRefusal, Requester};
+use crate::ids::{GenerationId, IntentId};
+
+/// The reason for which a device without a valid leaf may request one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Its newest leaf, which has ended.
+    LateRenewal(Requester),
+}
+
+impl Grant {
+    /// Returns its kind, as the audit journal and the table of uses name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Grant::LateRenewal(_) => "late_renewal",
+        }
+    }
+
+    /// Returns its name among those of its kind.
+    fn name(&self) -> String {
+        match self {
+            Grant::LateRenewal(requester) => hex::encode(requester.sha256),
+        }
+    }
+}
+
+/// Step 7: checks that the grant still lets `device` have a leaf.
+pub(super) fn admit(tx: &Tx<'_>, grant: &Grant, device: &str) -> Result<(), IntentRefusal> {
+    match grant {
+        Grant::LateRenewal(requester) => admit_late(tx, grant, requester, device),
+    }
+}
+
+/// Records that `intent` uses the grant.
+pub(super) fn record_use(tx: &Tx<'_>, grant: &Grant, intent: IntentId) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO grant_use (kind, name, intent) VALUES (?1, ?2, ?3)",
+        params![grant.kind(), grant.name(), intent],
+    )?;
+    Ok(())
+}
+
+/// Returns how many certificates the grant has given or is giving.
+fn uses(tx: &Tx<'_>, grant: &Grant) -> Result<i64, StoreError> {
+    tx.query_one(
+        "SELECT count(*) FROM grant_use g JOIN intent i ON i.id = g.intent
+         WHERE g.kind = ?1 AND g.name = ?2 AND i.ended IS NULL",
+        params![grant.kind(), grant.name()],
+        |row| row.get(0),
+    )
+}
+
+/// The leaf that has ended, as it is on record now.
+struct EndedLeaf {
+    is_revoked: bool,
+    issuer: GenerationId,
+    has_compromised_key: bool,
+    is_current: bool,
+}
+
+fn admit_late(
+    tx: &Tx<'_>,
+    grant: &Grant,
+    requester: &Requester,
+    device: &str,
+) -> Result<(), IntentRefusal> {
+    let leaf = tx.query_optional(
+        "SELECT c.revoked_at IS NOT NULL, i.issuer,
+                EXISTS (SELECT 1 FROM compromised_key k WHERE k.key_sha256 = i.key_sha256),
+                EXISTS (SELECT 1 FROM device d
+                        WHERE d.registration_id = i.subject AND d.certificate = c.intent)
+         FROM certificate c JOIN intent i ON i.id = c.intent WHERE c.sha256 = ?1",
+        params![requester.sha256],
+        |row| {
+            Ok(EndedLeaf {
+                is_revoked: row.get(0)?,
+                issuer: row.get(1)?,
+                has_compromised_key: row.get(2)?,
+                is_current: row.get(3)?,
+            })
+        },
+    )?;
+    // A revoked generation above ends the leaf, too: its holder has no valid leaf to show.
+    let leaf = leaf.filter(|it| !it.is_revoked);
+    let Some(leaf) = leaf else {
+        return Err(IntentRefusal::RequesterRevoked);
+    };
+    if client::revoked_above(tx, leaf.issuer)?.is_some() {
+        return Err(IntentRefusal::RequesterRevoked);
+    }
+    if leaf.has_compromised_key {
+        return Err(IntentRefusal::Key(KeyRefusal::Compromised));
+    }
+    if uses(tx, grant)? > 0 {
+        return Err(IntentRefusal::LateRenewalUsed);
+    }
+    if !leaf.is_current {
+        return Err(IntentRefusal::LateRenewalSuperseded(device.to_owned()));
+    }
+    Ok(())
+}
