@@ -1,11 +1,12 @@
 //! Tests blocks of a device, a group and a generation, and their end. One command changes
 //! revocation list, provisioning service and hub, and reports what each place answered.
 
+use crate::configured::{device_profile, station_table};
 use crate::device::{is_assigned, register};
 use crate::process::until;
 use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
-use crate::test_env::{TestEnv, device_profile, station_table};
+use crate::test_env::TestEnv;
 use serde_json::{Value, json};
 
 /// Two lines, as the article on X.509 attestation has two intermediates.

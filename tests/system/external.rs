@@ -2,13 +2,14 @@
 //! there. Hallmark makes a key and a request, is given a certificate, and issues below it.
 
 use crate::authority_roll::{comes_to, start};
+use crate::configured::{device_profile, station_table};
 use crate::device::is_assigned;
 use crate::elsewhere::Elsewhere;
 use crate::failover::{AFTER, alarms, second_token};
 use crate::process::{CommandOutput, until};
 use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request, der};
-use crate::test_env::{TestEnv, device_profile, station_table};
+use crate::test_env::TestEnv;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;

@@ -2,9 +2,10 @@
 //! computed, keys of another holder, and keys that were reported as compromised.
 
 use crate::caller::{Answer, Caller};
+use crate::configured::Profile;
 use crate::process::CommandOutput;
 use crate::request::{Request, der};
-use crate::test_env::{Profile, TestEnv};
+use crate::test_env::TestEnv;
 use crate::weak_key::Weakness;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,11 +1,12 @@
 //! Tests leaves of devices that renew themselves after their end, as policy allows: once, within a
 //! time, with the same names.
 
+use crate::configured::{Profile, station_table};
 use crate::device::is_assigned;
 use crate::est_client::EstClient;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request, der};
-use crate::test_env::{Profile, TestEnv, station_table};
+use crate::test_env::TestEnv;
 use serde_json::{Value, json};
 use time::Duration;
 

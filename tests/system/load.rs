@@ -4,11 +4,12 @@
 //! A client that is not served must get `Retry-After`, and is served in the end. Requests that need
 //! no token must always be answered.
 
+use crate::admin::AdminClient;
 use crate::caller::{Answer, Caller};
 use crate::invariants;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
-use crate::test_env::{AdminClient, TestEnv};
+use crate::test_env::TestEnv;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -7,6 +7,7 @@
 //! | environment | |
 //! |---|---|
 //! | `test_env` | the folder, the daemon, the emulator, and what a test may do to them |
+//! | `admin`, `configured` | commands over the admin socket; tables of the configuration |
 //! | `process` | a child process, signalled and ended by its id |
 //! | `request` | keys, CSRs, and the holders of certificates |
 //! | `caller` | a client of the HTTPS listener |
@@ -48,6 +49,7 @@
 //! | `stop` | an orderly stop: every accepted client is answered, within ten seconds |
 //! | `roles` | the role of a caller is the one on record; a row alone makes no caller |
 //! | `revoked_callers` | a revoked certificate is refused at its holder's next request |
+//! | `revoked_listener` | a revoked certificate of the listener is presented to no client |
 //! | `operations_authority` | compromise or block of the authority of stations and operators |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, verified, and restored |
@@ -79,7 +81,7 @@
 //! | `canary` | canaries that cannot be tried, and authorities that end before a canary would |
 //! | `roll_faults` | rollovers of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
-//! | `runbook` | the runbooks of `docs/operations.md`, line by line |
+//! | `runbook`, `runbook_text` | the runbooks of `docs/operations.md`, line by line |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
 //! | `adopted_keys` | adopted authorities with RSA and Ed25519 keys, through a rollover |
 //! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
@@ -114,6 +116,7 @@
 )]
 
 mod access;
+mod admin;
 mod adopted;
 mod adopted_keys;
 mod adoption;
@@ -135,6 +138,7 @@ mod check;
 mod cli;
 mod clock;
 mod compromise;
+mod configured;
 mod constrained;
 mod crash;
 mod crash_point;
@@ -201,10 +205,12 @@ mod restored;
 mod restored_drift;
 mod revocation;
 mod revoked_callers;
+mod revoked_listener;
 mod roles;
 mod roll;
 mod roll_faults;
 mod runbook;
+mod runbook_text;
 mod self_renewal;
 mod service;
 mod service_manager;

@@ -2,11 +2,12 @@
 //! listener, or of the authority above it: only devices below it may connect, to renew.
 
 use crate::authority_roll::second_signs;
+use crate::configured::device_profile;
 use crate::keepalive::KeepAlive;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
 use crate::roles::OPERATOR;
-use crate::test_env::{TestEnv, device_profile};
+use crate::test_env::TestEnv;
 use serde_json::json;
 use std::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};

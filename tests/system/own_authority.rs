@@ -2,10 +2,11 @@
 //! signs leaves of 20 days, and has a group, a profile and a device named after it.
 
 use crate::authority_roll::{comes_to, slots, thumbprint};
+use crate::configured::device_profile;
 use crate::device::is_assigned;
 use crate::invariants::held;
 use crate::request::{Holder, Request};
-use crate::test_env::{CEREMONY, TestEnv, device_profile};
+use crate::test_env::{CEREMONY, TestEnv};
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -1,11 +1,12 @@
 //! Tests which certificates stations and devices may request, as the configuration says.
 
 use crate::caller::Answer;
+use crate::configured::{device_profile, station_table};
 use crate::est_client::EstClient;
 use crate::process::CommandOutput;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
-use crate::test_env::{TestEnv, device_profile, station_table};
+use crate::test_env::TestEnv;
 
 /// A profile that would issue a CA certificate.
 const AUTHORITY: &str = r#"

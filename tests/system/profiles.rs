@@ -1,9 +1,10 @@
 //! Tests certificates of every shape that a profile can have, as OpenSSL reads and verifies them.
 
 use crate::authority_roll::{comes_to, start};
+use crate::configured::station_table;
 use crate::process::CommandOutput;
 use crate::request::{Holder, Request};
-use crate::test_env::{CEREMONY, TestEnv, station_table};
+use crate::test_env::{CEREMONY, TestEnv};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,10 +1,11 @@
 //! Tests that the configuration is read again while the line is at work, as a whole or not at all.
 
+use crate::configured::{device_profile, station_table};
 use crate::keepalive::KeepAlive;
 use crate::load::Load;
 use crate::process::{SOON, pid_with_argument, signal, until};
 use crate::request::Request;
-use crate::test_env::{TestEnv, device_profile, station_table};
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 //! the certificate, and its holder is refused at its next request, on every connection.
 
 use crate::keepalive::KeepAlive;
-use crate::process::{CommandOutput, SOON, until};
+use crate::process::CommandOutput;
 use crate::relying_party::Relying;
 use crate::request::{Holder, Request, der};
 use crate::roles::with_operators;
@@ -11,14 +11,12 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Instant;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
 /// A path that answers 403 to some roles, and 401 to strangers.
-const SOMEWHERE: &str = "/v1/devices";
+pub(crate) const SOMEWHERE: &str = "/v1/devices";
 
-fn revoke(env: &TestEnv, arguments: &[&str]) -> Value {
+pub(crate) fn revoke(env: &TestEnv, arguments: &[&str]) -> Value {
     env.json(&[&["certificate", "revoke"], arguments].concat())
 }
 
@@ -31,7 +29,7 @@ fn is_refused(env: &TestEnv, arguments: &[&str], code: &str, words: &[&str]) {
     }
 }
 
-fn is_identified(output: &(u16, String)) {
+pub(crate) fn is_identified(output: &(u16, String)) {
     assert!(matches!(output.0, 200 | 403), "{output:?}");
 }
 
@@ -437,70 +435,4 @@ fn a_resumed_session_of_a_revoked_caller_is_refused() {
         says(true, ["Reused, TLS", "client_certificate_revoked"]);
         says(true, ["Reused, TLS", "client_certificate_revoked"]);
     }
-}
-
-fn serial_of(der: &[u8]) -> String {
-    let (_, parsed) = X509Certificate::from_der(der).unwrap();
-    hex::encode_upper(parsed.tbs_certificate.serial.to_bytes_be())
-}
-
-/// The listener's own certificate. Verifies: from the answer on it is not presented; a new one is,
-/// with another key, and stays after a restart; kept-alive connections go on.
-#[test]
-fn the_listeners_own_certificate_is_replaced_at_once() {
-    let mut env = TestEnv::running();
-    let station = env.enlist("station", "station-1");
-    let mut kept = KeepAlive::secured(&env, &station);
-    let file = env.path("state/tls/server.pem");
-    let key = || fs::read_to_string(env.path("state/tls/server.key")).unwrap();
-    let old = serial_of(&kept.presented);
-    let old_key = key();
-    let named = ["--file", file.to_str().unwrap()];
-    let output = revoke(&env, &[&named[..], &["--reason", "keyCompromise"]].concat());
-    assert_eq!(
-        (&output["serial"], &output["role"]),
-        (&json!(old), &json!("server"))
-    );
-    let begun = Instant::now();
-    let mut new = loop {
-        if let Ok(connection) = KeepAlive::try_secured(&env, &station) {
-            break connection;
-        }
-        assert!(begun.elapsed() < SOON, "HTTPS does not come back");
-    };
-    let presented = serial_of(&new.presented);
-    assert_ne!(presented, old, "the revoked certificate is presented");
-    is_identified(&new.asks(SOMEWHERE));
-    is_identified(&kept.asks(SOMEWHERE));
-    assert_ne!(key(), old_key);
-    env.restart();
-    let after = until("HTTPS answers", || {
-        KeepAlive::try_secured(&env, &station).ok()
-    });
-    assert_eq!(serial_of(&after.presented), presented);
-}
-
-/// The daemon stops before the new one is there. Verifies: the next start does not present the
-/// revoked one.
-#[test]
-fn a_revoked_certificate_of_the_listener_is_not_presented_by_the_next_start() {
-    let mut env = TestEnv::running();
-    let station = env.enlist("station", "station-1");
-    let [pem, key] = ["server.pem", "server.key"].map(|name| env.path("state/tls").join(name));
-    let files = [&pem, &key].map(|path| fs::read(path).unwrap());
-    let named = ["--file", pem.to_str().unwrap()];
-    let output = revoke(&env, &[&named[..], &["--reason", "superseded"]].concat());
-    env.stop();
-    for (path, bytes) in [&pem, &key].into_iter().zip(files) {
-        fs::write(path, bytes).unwrap();
-    }
-    env.start();
-    let begun = Instant::now();
-    let presented = loop {
-        if let Ok(connection) = KeepAlive::try_secured(&env, &station) {
-            break serial_of(&connection.presented);
-        }
-        assert!(begun.elapsed() < SOON, "HTTPS does not come back");
-    };
-    assert_ne!(output["serial"], presented);
 }

@@ -2,8 +2,9 @@
 //! invalid in a row that no generation has signed.
 
 use crate::caller::{Answer, Caller};
+use crate::configured::Profile;
 use crate::request::{Holder, Request, der};
-use crate::test_env::{Profile, TestEnv};
+use crate::test_env::TestEnv;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::x509::certificate::signature_behind;
 use rcgen::{

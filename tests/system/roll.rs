@@ -1,11 +1,12 @@
 //! Tests the renewal of an individually enrolled device, through both slots and over restarts.
 
+use crate::configured::device_profile;
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
 use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::test_env::{TestEnv, device_profile};
+use crate::test_env::TestEnv;
 use serde_json::Value;
 use time::Duration;
 

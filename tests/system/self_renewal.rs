@@ -2,11 +2,12 @@
 //! comes before a certificate ends that was not renewed.
 
 use crate::caller::Caller;
+use crate::configured::Profile;
 use crate::est_client::EstClient;
 use crate::process::until;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
-use crate::test_env::{Profile, TestEnv};
+use crate::test_env::TestEnv;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::Value;
 use time::Duration;

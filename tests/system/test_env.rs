@@ -1,6 +1,7 @@
 //! The environment of a test: a folder with a token, a configuration and a database, the daemon
 //! over it, and an emulator. Drop stops the daemon in order and checks the invariants.
 
+use crate::admin::AdminClient;
 use crate::caller::Caller;
 use crate::invariants;
 use crate::kept;
@@ -35,7 +36,7 @@ pub(crate) struct TestEnv {
     /// A shell script that runs in a mount namespace of the daemon's own before it starts.
     namespace_script: Option<String>,
     /// The admin socket, below the folder.
-    admin: &'static str,
+    pub(crate) admin: &'static str,
     folder: TempDir,
 }
 
@@ -375,31 +376,6 @@ impl TestEnv {
         }
     }
 
-    /// The metrics, as a monitoring system reads them.
-    pub(crate) fn metrics(&self) -> String {
-        self.get("/metrics")
-    }
-
-    /// The answer to a GET over the admin socket.
-    pub(crate) fn get(&self, path: &str) -> String {
-        self.curl(path, &[])
-    }
-
-    /// The answer to a POST over the admin socket, which must succeed.
-    pub(crate) fn post(&self, path: &str, body: &Value) -> String {
-        let json = "content-type: application/json";
-        self.curl(path, &["--header", json, "--data", &body.to_string()])
-    }
-
-    fn curl(&self, path: &str, more: &[&str]) -> String {
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
-        command.arg(self.path(self.admin));
-        let output = CommandOutput::of(command.arg(format!("http://localhost{path}")).args(more));
-        assert_eq!(output.code, Some(0), "{output:?}");
-        output.out
-    }
-
     /// A client without a certificate.
     pub(crate) fn stranger(&self) -> Caller {
         Caller::new(self.https(), &self.authority("root"), None)
@@ -467,61 +443,6 @@ impl TestEnv {
     }
 }
 
-/// A `[[profile]]` table for leaves of TLS clients with P-256 keys, valid for `validity`.
-pub(crate) struct Profile<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) authority: &'a str,
-    pub(crate) role: &'a str,
-    pub(crate) validity: &'a str,
-    /// Further lines of the table.
-    pub(crate) more: &'a str,
-}
-
-impl Profile<'_> {
-    pub(crate) fn toml(&self) -> String {
-        let Self {
-            name,
-            authority,
-            role,
-            validity,
-            more,
-        } = self;
-        format!(
-            r#"
-[[profile]]
-name = "{name}"
-authority = "{authority}"
-role = "{role}"
-{more}
-[profile.certificate]
-kind = "leaf"
-validity = "{validity}"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-"#
-        )
-    }
-}
-
-/// A `[[profile]]` table for devices below `authority`, whose leaves are valid for `validity`.
-pub(crate) fn device_profile(name: &str, authority: &str, validity: &str) -> String {
-    let role = "device";
-    let more = "";
-    Profile {
-        name,
-        authority,
-        role,
-        validity,
-        more,
-    }
-    .toml()
-}
-
-pub(crate) fn station_table(name: &str, profiles: &[&str], ids: &[&str]) -> String {
-    format!("\n[[station]]\nname = \"{name}\"\nprofiles = {profiles:?}\nids = {ids:?}\n")
-}
-
 fn program() -> PathBuf {
     std::env::var_os(ANOTHER_BUILD).map_or_else(|| HALLMARKD.into(), PathBuf::from)
 }
@@ -538,19 +459,6 @@ fn in_namespace_of(script: &str, command: &Command) -> Command {
         surrounded.env_remove(variable);
     }
     surrounded
-}
-
-/// Runs `hallmark` over the admin socket.
-pub(crate) struct AdminClient {
-    socket: PathBuf,
-}
-
-impl AdminClient {
-    pub(crate) fn hallmark(&self, arguments: &[&str]) -> CommandOutput {
-        let mut command = Command::new(HALLMARK);
-        command.env("HALLMARK_ADMIN_SOCKET", &self.socket);
-        CommandOutput::of(command.args(arguments))
-    }
 }
 
 impl Drop for TestEnv {

@@ -8,12 +8,12 @@ use super::block::{BlockKind, Undo};
 use super::device::current_leaf;
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
-use super::exclusion::KnownGroup;
+use super::hierarchy;
 use super::json::to_json;
+use super::known_group::{KnownGroup, known_groups};
 use super::mark::{self, MarkSubject};
 use super::{
-    Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion, generation,
-    repeated_deletion,
+    Store, StoreError, UnixSeconds, access_path, block, conflicts, generation, repeated_deletion,
 };
 use crate::enrollment::exclusion::{AccessPath, BlockingGroup, Group, of_new_group};
 use crate::enrollment::slots::Slots;
@@ -126,8 +126,8 @@ pub(super) fn exclude_below(
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let row = by_id(tx, group)?;
-    let hierarchy = exclusion::hierarchy(tx)?;
-    let rows = exclusion::known_groups(tx)?;
+    let hierarchy = hierarchy::all(tx)?;
+    let rows = known_groups(tx)?;
     let groups: Vec<Group<'_>> = rows.iter().map(KnownGroup::known).collect();
     let excluded = excluded_generations(tx, &row.provisioning, at)?;
     let mut plan = Vec::new();
@@ -162,8 +162,8 @@ pub(super) fn exclude_again(
     if excluded.is_empty() {
         return Ok(());
     }
-    let hierarchy = exclusion::hierarchy(tx)?;
-    let rows = exclusion::known_groups(tx)?;
+    let hierarchy = hierarchy::all(tx)?;
+    let rows = known_groups(tx)?;
     let groups: Vec<Group<'_>> = rows.iter().map(KnownGroup::known).collect();
     let here = groups
         .iter()

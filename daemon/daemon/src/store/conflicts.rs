@@ -10,9 +10,11 @@ use super::authority_roll::{groups_of, open_authority_roll};
 use super::block::{BlockKind, is_blocked};
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
-use super::exclusion::{Excluded, KnownGroup};
+use super::exclusion::Excluded;
+use super::hierarchy;
+use super::known_group::{KnownGroup, known_group, known_groups};
 use super::roll::open_roll;
-use super::{StoreError, access_path, block, compromise, exclusion, individual};
+use super::{StoreError, access_path, block, compromise, individual};
 use crate::enrollment::exclusion::Restriction;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::Slots;
@@ -324,12 +326,12 @@ pub(super) fn block_of_blocking_group(
     tx: &Tx<'_>,
     row: &EnrollmentRow,
 ) -> Result<Option<BlockId>, StoreError> {
-    let hierarchy = exclusion::hierarchy(tx)?;
+    let hierarchy = hierarchy::all(tx)?;
     let held = row.slots.held();
     let Some(generation) = hierarchy.iter().find(|it| held.contains(&it.certificate)) else {
         return Ok(None);
     };
-    let others = exclusion::known_groups(tx)?;
+    let others = known_groups(tx)?;
     let mut others = others.iter().map(KnownGroup::known);
     if others.any(|it| {
         let is_here = it.id != row.id && it.provisioning == row.provisioning;
@@ -351,9 +353,9 @@ fn is_beside_blocked_group(tx: &Tx<'_>, individual: EnrollmentId) -> Result<bool
     let Some(holder) = holder.filter(|it| it.known().overlay_of.is_some()) else {
         return Ok(false);
     };
-    let hierarchy = exclusion::hierarchy(tx)?;
+    let hierarchy = hierarchy::all(tx)?;
     for group in enrollment::groups(tx)? {
-        let group = exclusion::known_group(&group, &[]);
+        let group = known_group(&group, &[]);
         let is_beside = group.has_beside_it(&holder.known(), &hierarchy);
         if is_beside && block::active(tx, BlockKind::Group, group.name, None)?.is_some() {
             return Ok(true);

@@ -17,25 +17,24 @@ use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id, save_slots, 
 use super::excluded_identity::{
     delete_identity, delete_unknown, delete_without_path, list_registrations,
 };
-use super::generation::{self, GenerationState};
+use super::generation;
+use super::hierarchy;
 use super::hub_task::HubCause;
+use super::known_group::{KnownGroup, known_groups};
 use super::mark;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::RollRow;
-use super::{
-    Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual, possession, restore,
-};
+use super::{Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual, restore};
 use crate::der_bytes::Der;
 use crate::enrollment::exclusion::{
-    self, End, Enrollments, Generation, Group, Individual, Remaining, Restriction,
+    self, End, Enrollments, Generation, Group, Individual, Restriction,
 };
 use crate::enrollment::roll::HubPolicy;
+use crate::enrollment::slot_exclusion::Remaining;
 use crate::enrollment::slots::{SlotName, Slots};
-use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{BlockId, EnrollmentId, GenerationNumber};
 use crate::x509::revocation::RevocationReason;
 use serde_json::Value;
-use std::collections::BTreeSet;
 
 /// The subject of an exclusion, its places and its end.
 #[derive(Clone, Debug)]
@@ -154,10 +153,12 @@ fn exclude(
     asked: &Exclusion,
     entry: &AuditEntry,
 ) -> Result<RecordedExclusion, StoreError> {
-    let hierarchy = hierarchy(tx)?;
+    let hierarchy = hierarchy::all(tx)?;
     let new = &of_slots_with_leaves(tx, asked, entry.at)?;
     let generation = match &new.subject {
-        Excluded::Generation(authority, number) => Some(find(&hierarchy, authority, *number)?),
+        Excluded::Generation(authority, number) => {
+            Some(hierarchy::find(&hierarchy, authority, *number)?)
+        }
         _ => None,
     };
     if let (Excluded::Device(device), Some(der)) = (&new.subject, &new.placeholder) {
@@ -264,81 +265,6 @@ fn plan(
         Some(it) => exclusion::of_generation(it, hierarchy, new.end(), known),
         None => exclusion::of_group(name, hierarchy, &generation::signed(tx, at)?, known),
     })
-}
-
-/// A group on record, and which of its CA certificates its service was observed to lack.
-pub(super) struct KnownGroup {
-    row: EnrollmentRow,
-    unverified: Vec<Thumbprint>,
-}
-
-impl KnownGroup {
-    pub(super) fn known(&self) -> Group<'_> {
-        known_group(&self.row, &self.unverified)
-    }
-}
-
-pub(super) fn known_group<'a>(row: &'a EnrollmentRow, unverified: &'a [Thumbprint]) -> Group<'a> {
-    Group {
-        id: row.id,
-        provisioning: &row.provisioning,
-        name: &row.name,
-        authority: row.authority.as_deref(),
-        slots: &row.slots,
-        by_reference: row.by_reference,
-        unverified,
-        is_blocking: row.overlay_of.is_some(),
-        is_leaving: row.leaving,
-    }
-}
-
-/// Returns every group that a service may hold. A group by reference holds what its service was
-/// last observed to hold verified: another program may have deleted the CA certificate.
-pub(super) fn known_groups(tx: &Tx<'_>) -> Result<Vec<KnownGroup>, StoreError> {
-    let verified: BTreeSet<(String, Thumbprint)> = possession::all(tx)?
-        .into_iter()
-        .filter(|it| !it.removed && it.is_verified())
-        .map(|it| (it.provisioning, Thumbprint::of(&it.certificate)))
-        .collect();
-    let known = |row: EnrollmentRow| {
-        let mut unverified = Vec::new();
-        if row.by_reference {
-            unverified = row.slots.held();
-            unverified.retain(|it| !verified.contains(&(row.provisioning.clone(), *it)));
-        }
-        KnownGroup { row, unverified }
-    };
-    Ok(enrollment::groups(tx)?.into_iter().map(known).collect())
-}
-
-/// Returns every generation that has a certificate, issuers first.
-pub(super) fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
-    Ok(generation::all(tx)?
-        .into_iter()
-        .filter_map(|row| {
-            let is_external = row.above.is_some();
-            Some(Generation {
-                certificate: Thumbprint::of(row.certificate.as_deref()?),
-                is_root: row.parent.is_none() && !is_external,
-                serves: row.state == GenerationState::Serving,
-                id: row.id,
-                authority: row.authority,
-                number: row.number,
-                parent: row.parent,
-            })
-        })
-        .collect())
-}
-
-pub(super) fn find<'a>(
-    hierarchy: &'a [Generation],
-    authority: &str,
-    number: GenerationNumber,
-) -> Result<&'a Generation, StoreError> {
-    hierarchy
-        .iter()
-        .find(|it| it.authority == authority && it.number == number)
-        .ok_or_else(|| StoreError::Missing(format!("generation {number} of {authority}")))
 }
 
 /// Abandons the intents of what is excluded: their certificates are not recorded.

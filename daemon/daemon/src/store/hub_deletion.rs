@@ -6,7 +6,8 @@
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Tx, params};
-use super::hub_task::{self, HubCause, HubProgress, NewHubTask};
+use super::hub_progress::HubProgress;
+use super::hub_task::{self, HubCause, NewHubTask};
 use super::{Store, StoreError, UnixSeconds};
 
 /// How many identities of one hub, or devices without a place, are listed by name.

@@ -5,7 +5,8 @@
 //! was not reached may be called by a later job.
 
 use super::engine::{Tx, params};
-use super::hub_task::{self, HubTaskEnd, NEEDED, NEEDED_NO_MORE};
+use super::hub_answer::HubTaskEnd;
+use super::hub_task::{self, NEEDED, NEEDED_NO_MORE};
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{HubJobId, HubTaskId};
 

@@ -7,10 +7,10 @@
 
 use super::engine::dialect::{from_hex, values_of_1};
 use super::engine::{Row, Tx, params};
+use super::hub_answer::{HubAnswer, HubTaskEnd};
 use super::hub_deletion::Deletion;
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{BlockId, EnrollmentId, HubJobId, HubTaskId, IntentId, RollId};
-use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// The action of a task.
@@ -141,113 +141,8 @@ pub struct HubTaskRow {
     pub answer: Option<String>,
 }
 
-/// A hub's answer to a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HubAnswer {
-    words: String,
-    reached: Option<bool>,
-    deletion: Option<Deletion>,
-}
-
-impl HubAnswer {
-    /// An answer that does not say whether the device was reached.
-    pub fn said(words: impl Into<String>) -> Self {
-        let words = words.into();
-        Self {
-            words,
-            reached: None,
-            deletion: None,
-        }
-    }
-
-    /// The result of a deletion.
-    pub fn deletion(words: impl Into<String>, deletion: Deletion) -> Self {
-        Self {
-            deletion: Some(deletion),
-            ..Self::said(words)
-        }
-    }
-
-    /// The device answered the call, with its status if the hub reports it.
-    pub fn heard(status: Option<i64>) -> Self {
-        Self {
-            words: status.map_or("answered".into(), |status| format!("answered {status}")),
-            reached: Some(true),
-            deletion: None,
-        }
-    }
-
-    /// The device was not reached; with the hub's code, if there is one.
-    pub fn not_heard(code: Option<String>) -> Self {
-        Self {
-            words: code.map_or("offline".into(), |code| format!("offline: {code}")),
-            reached: Some(false),
-            deletion: None,
-        }
-    }
-
-    /// Returns hub and device of an identity in a hub that is not configured.
-    pub fn elsewhere(&self) -> Option<(&str, &str)> {
-        match &self.deletion {
-            Some(Deletion::Elsewhere { hub, device_id }) => Some((hub, device_id)),
-            _ => None,
-        }
-    }
-
-    /// Returns true if the device was not reached.
-    pub fn is_not_heard(&self) -> bool {
-        self.reached == Some(false)
-    }
-}
-
-/// The end or retry of a task after an answer.
-#[derive(Clone, Debug)]
-pub struct HubTaskEnd {
-    /// The task's row id.
-    pub id: HubTaskId,
-    /// The round that was called; the answer does not end a later round.
-    pub round: i64,
-    pub answer: HubAnswer,
-    /// When it is tried again; `None` if it is done.
-    pub again_at: Option<UnixSeconds>,
-}
-
-/// The progress of the tasks of one cause. A device that is called at several hubs has several
-/// tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct HubProgress {
-    pub total: i64,
-    /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.
-    pub done: i64,
-    /// Calls that ended without an answer of the device: not needed any more, or abandoned. And
-    /// deletions of identities in a hub that is not configured, or that nothing names.
-    pub unanswered: i64,
-    /// Devices that were reached by any hub.
-    pub notified: i64,
-    /// Devices that were called at every hub and reached by none.
-    pub offline: i64,
-    /// Open tasks that have failed at least once.
-    pub failing: i64,
-    /// Jobs that carry these tasks.
-    pub jobs: i64,
-    /// Jobs that have ended.
-    pub jobs_ended: i64,
-}
-
-impl HubProgress {
-    /// Returns the number of open tasks.
-    pub fn open(&self) -> i64 {
-        self.total - self.done - self.unanswered
-    }
-}
-
 /// The recorded answer for a device that needs no call any more.
 pub const NEEDED_NO_MORE: &str = "needed no more";
-/// The device of the call `t` was reached by no hub, and no hub has yet to try.
-const UNREACHED: &str = "t.reached = 0 AND NOT EXISTS (
-    SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
-        AND o.device = t.device AND o.action = t.action
-        AND (o.reached = 1 OR o.reached IS NULL AND o.done_at IS NULL))";
 
 /// How long calls wait for others before the first is made, in seconds: the rolls of a fleet start
 /// one by one, and its devices are called together.
@@ -423,61 +318,6 @@ impl Store {
             }
             Ok(())
         })
-    }
-
-    /// Returns the progress of the tasks of `cause`, at one service or all.
-    pub fn hub_progress(
-        &self,
-        cause: HubCause,
-        provisioning: Option<&str>,
-    ) -> Result<HubProgress, StoreError> {
-        let (cause, id) = cause.columns();
-        let sql = format!(
-            "SELECT count(*),
-                    count(*) FILTER (WHERE t.done_at IS NOT NULL
-                                       AND (t.action = 'delete' AND t.hub IS NULL
-                                              AND t.outcome IS DISTINCT FROM 'unknown'
-                                            OR t.reached = 1)),
-                    count(*) FILTER (WHERE t.done_at IS NOT NULL
-                                       AND (t.action = 'call' AND t.reached IS DISTINCT FROM 1
-                                            OR t.hub IS NOT NULL OR t.outcome = 'unknown')),
-                    count(DISTINCT t.device) FILTER (WHERE t.reached = 1),
-                    count(DISTINCT t.device) FILTER (WHERE {UNREACHED}),
-                    count(*) FILTER (WHERE t.done_at IS NULL AND t.attempts > 0
-                                       AND t.reached IS NULL),
-                    count(DISTINCT t.job),
-                    count(DISTINCT t.job) FILTER (WHERE j.done_at IS NOT NULL)
-             FROM hub_task t LEFT JOIN hub_job j ON j.id = t.job
-             WHERE t.cause = ?1 AND t.cause_id = ?2 AND (?3 IS NULL OR t.provisioning = ?3)"
-        );
-        self.read(|tx| {
-            tx.query_one(&sql, params![cause, id, provisioning], |row| {
-                Ok(HubProgress {
-                    total: row.get(0)?,
-                    done: row.get(1)?,
-                    unanswered: row.get(2)?,
-                    notified: row.get(3)?,
-                    offline: row.get(4)?,
-                    failing: row.get(5)?,
-                    jobs: row.get(6)?,
-                    jobs_ended: row.get(7)?,
-                })
-            })
-        })
-    }
-
-    /// Returns the devices that the calls of `cause` have not reached, in order, at most `limit`.
-    pub fn devices_not_reached(
-        &self,
-        cause: HubCause,
-        limit: u32,
-    ) -> Result<Vec<String>, StoreError> {
-        let (cause, id) = cause.columns();
-        let sql = format!(
-            "SELECT DISTINCT t.device FROM hub_task t
-             WHERE t.cause = ?1 AND t.cause_id = ?2 AND {UNREACHED} ORDER BY t.device LIMIT ?3"
-        );
-        self.read(|tx| tx.query_all(&sql, params![cause, id, limit], |row| row.get(0)))
     }
 
     /// Returns the tasks of `cause`, open ones first, at most `limit`.

@@ -68,10 +68,13 @@ mod generation;
 mod grant;
 mod group_registrations;
 mod health;
+mod hierarchy;
 mod hold;
+mod hub_answer;
 mod hub_deletion;
 mod hub_job;
 mod hub_observation;
+mod hub_progress;
 mod hub_task;
 mod import;
 mod individual;
@@ -80,6 +83,7 @@ mod issuance;
 mod issuance_count;
 mod json;
 mod key_use;
+mod known_group;
 mod leaf;
 mod leaf_roll;
 mod mark;
@@ -133,12 +137,12 @@ pub use grant::Grant;
 pub use group_registrations::{GroupToList, GroupsListed};
 pub use health::WriteFault;
 pub use hold::{BlockedDevice, HoldChunk};
+pub use hub_answer::{HubAnswer, HubTaskEnd};
 pub use hub_deletion::{Deletion, Elsewhere, HubDeletions, PendingIdentity, WithoutPlace};
 pub use hub_job::{HubCall, HubJobRow};
 pub use hub_observation::HubObservation;
-pub use hub_task::{
-    HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
-};
+pub use hub_progress::HubProgress;
+pub use hub_task::{HubAction, HubCause, HubTaskRow, NEEDED_NO_MORE, NewHubTask};
 pub use import::{FormerCertificate, Imported, ImportedLeaf};
 pub use individual::IndividualsBelow;
 pub use intent::{

@@ -8,9 +8,10 @@ use super::block::{self, BlockKind, Undo};
 use super::compromise::compromised_until;
 use super::engine::Tx;
 use super::enrollment::{self, EnrollmentRow, save_slots, set_status};
+use super::hierarchy;
 use super::mark::{self, MarkSubject};
 use super::revocation::Revoked;
-use super::{Store, StoreError, UnixSeconds, conflicts, exclusion, hold, individual, restore};
+use super::{Store, StoreError, UnixSeconds, conflicts, hold, individual, restore};
 use crate::enrollment::exclusion::below;
 use crate::enrollment::slots::Slots;
 use crate::ids::{BlockId, EnrollmentId};
@@ -45,8 +46,8 @@ fn enable_again(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<(), Stor
     let block = block::by_id(tx, block)?;
     let individuals = match (block.kind, block.generation) {
         (BlockKind::Generation, Some(number)) => {
-            let hierarchy = exclusion::hierarchy(tx)?;
-            let lifted = exclusion::find(&hierarchy, &block.name, number)?;
+            let hierarchy = hierarchy::all(tx)?;
+            let lifted = hierarchy::find(&hierarchy, &block.name, number)?;
             individual::with_leaves_by(tx, &below(lifted.id, &hierarchy))?
         }
         (BlockKind::Group, _) => individual::beside_groups(tx)?,

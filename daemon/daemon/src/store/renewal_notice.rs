@@ -7,7 +7,8 @@
 use super::access_path::groups_admitting;
 use super::engine::{Tx, params};
 use super::enrollment::individual;
-use super::hub_task::{self, HubAction, HubCause, HubProgress, NewHubTask};
+use super::hub_progress::HubProgress;
+use super::hub_task::{self, HubAction, HubCause, NewHubTask};
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::IntentId;
 use std::collections::BTreeSet;

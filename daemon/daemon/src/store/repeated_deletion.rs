@@ -10,12 +10,12 @@ use super::engine::dialect::values_of_1;
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow};
 use super::excluded_identity::{causes_in_force, delete_for_all};
+use super::hierarchy;
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::json::to_json;
 use super::roll::{RollRow, RollSubject, roll_rows};
 use super::{
-    Store, StoreError, UnixSeconds, admission, exclusion, fleet_queries, group_registrations,
-    individual,
+    Store, StoreError, UnixSeconds, admission, fleet_queries, group_registrations, individual,
 };
 use crate::enrollment::history::History;
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
@@ -273,7 +273,7 @@ fn clear(
     after: Option<EnrollmentId>,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let hierarchy = exclusion::hierarchy(tx)?;
+    let hierarchy = hierarchy::all(tx)?;
     let cleared_below = roll.detail["cleared_below"].clone();
     let cleared_below: BTreeSet<GenerationId> =
         serde_json::from_value(cleared_below).unwrap_or_default();

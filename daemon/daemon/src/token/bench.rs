@@ -5,10 +5,9 @@
 //! each slows the other down.
 
 use super::client::{ClientToken, TokenClient};
-use super::contract::random_id;
 use super::key_proof::TEST_KEY_LABEL;
 use super::operation::{Operation, Token};
-use super::test_keys::TestKeys;
+use super::test_keys::{TestKeys, random_id};
 use super::{KeyDescription, KeySpecification, TokenError, key_proof};
 use crate::x509::key::KeyType;
 use serde::Serialize;

@@ -6,6 +6,13 @@
 use super::operation::{Answer, Operation, Token};
 use super::{KeyDescription, KeyReference, KeySpecification, TokenError};
 
+/// Returns a new key id.
+pub(super) fn random_id() -> Vec<u8> {
+    let mut id = vec![0; 16];
+    aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
+    id
+}
+
 /// A token, and the keys and secrets that were made on it.
 pub(super) struct TestKeys<'a> {
     token: &'a mut dyn Token,

@@ -27,6 +27,7 @@ mod renewal;
 mod rewrite;
 pub mod role;
 pub mod roll;
+pub mod slot_exclusion;
 pub mod slots;
 pub mod thumbprint;
 

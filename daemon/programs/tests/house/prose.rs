@@ -81,8 +81,6 @@ const RIDDLES: &[&str] = &[
     "the same", "one that",
 ];
 
-const COLUMNS: usize = 100;
-
 /// Files that quote the words, or keep the words of their date.
 const QUOTES: &[&str] = &["daemon/programs/tests/house/prose.rs", "docs/glossary.md"];
 
@@ -146,17 +144,6 @@ fn terms_of_the_glossary_have_no_second_word() {
                     line,
                     format!("\"{word}\": the glossary's term is {instead}"),
                 ));
-            }
-        }
-    });
-}
-
-#[test]
-fn a_line_of_code_fits_in_100_columns() {
-    refuse(|source, report| {
-        for (number, line) in source.numbered_lines() {
-            if source.is_rust() && line.chars().count() > COLUMNS {
-                report.push((number, format!("more than {COLUMNS} columns")));
             }
         }
     });

@@ -18,6 +18,7 @@ mod login;
 mod queue;
 mod recovery;
 mod service_watchdog;
+mod session_pool;
 mod signer;
 mod used_keys;
 mod watchdog;

@@ -14,6 +14,7 @@
 
 use super::health_cell::HealthCell;
 use super::login::{TokenLogin, may_again};
+use super::session_pool::SessionPool;
 use super::used_keys::UsedKeys;
 use super::watchdog::{Watchdog, Watched};
 use hallmark_protocol::credential::{NotACredential, check_assertion, check_shared_access};
@@ -52,20 +53,6 @@ pub(super) struct Recovery {
     remark: Mutex<Option<String>>,
     health: HealthCell,
     watchdog: Arc<Watchdog>,
-}
-
-/// The signers' sessions. Locks are taken in this order: pool, slot, login.
-struct SessionPool {
-    /// Counts renewals of all sessions, so that of many signers with one failure only the first
-    /// recovers.
-    renewals: u64,
-    slots: Vec<Mutex<SessionSlot>>,
-}
-
-#[derive(Default)]
-struct SessionSlot {
-    token: Option<Box<dyn Token>>,
-    renewed: Option<Instant>,
 }
 
 impl Recovery {
@@ -472,25 +459,6 @@ impl Recovery {
         self.watchdog
             .watch(slot, "recovery", Instant::now() + RENEWAL_DEADLINE)
     }
-}
-
-impl SessionPool {
-    fn drop_sessions(&mut self) {
-        for slot in &mut self.slots {
-            unlocked(slot).token = None;
-        }
-    }
-
-    fn fill(&mut self, tokens: Vec<Box<dyn Token>>) {
-        for (slot, token) in self.slots.iter_mut().zip(tokens) {
-            unlocked(slot).token = Some(token);
-        }
-    }
-}
-
-fn unlocked(slot: &mut Mutex<SessionSlot>) -> &mut SessionSlot {
-    slot.get_mut()
-        .expect("no thread panics while it holds a slot")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,12 +6,13 @@
 //! on it, and by such requests a hung worker is detected. A worker that does not send its health in
 //! time counts as hung, too.
 
+use super::in_flight::{Expiry, HEALTH_DEADLINE, InFlight, Lateness, Outcome, Pending};
 use crate::token::frame_writer::FrameWriter;
 use crate::token::health::WorkerHealth;
 use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::message::{
-    FrameReader, HEALTH_PAUSE, Hello, KEYS_NAMED_MAX, Message, ProtocolError, Request, Response,
-    ToWorker, VERSION,
+    FrameReader, Hello, KEYS_NAMED_MAX, Message, ProtocolError, Request, Response, ToWorker,
+    VERSION,
 };
 use crate::token::operation::{Answer, Operation};
 use crate::token::{CallFailure, KeyReference, TokenError};
@@ -20,7 +21,6 @@ use anyhow::{Context, bail};
 use futures_channel::oneshot;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, geteuid};
-use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -53,16 +53,8 @@ fn check_peer(stream: &UnixStream, worker: Option<Pid>) -> anyhow::Result<()> {
 /// Most requests in flight on one connection; further ones are refused at once.
 const IN_FLIGHT_MAX: usize = 1024;
 
-/// How far beyond its deadline a request may be before the worker counts as hung.
-const HANG_GRACE: Duration = Duration::from_secs(1);
-
-/// How long a worker may be silent about its health. It needs no call into the token for that.
-const HEALTH_DEADLINE: Duration = HEALTH_PAUSE.saturating_add(Duration::from_secs(2));
-
 /// How long the worker may take to greet, and to read what was sent.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
-
-type Outcome = Result<Answer, TokenError>;
 
 /// A connection on which greetings were exchanged.
 pub(super) struct Connection {
@@ -72,69 +64,6 @@ pub(super) struct Connection {
     pending: Mutex<Pending>,
     /// The keys that were named to the worker; the place is the number.
     keys: Mutex<Vec<Arc<KeyReference>>>,
-}
-
-struct Pending {
-    last_id: u64,
-    /// Set when the connection ends: no request may be added then.
-    ended: Option<TokenError>,
-    requests: HashMap<u64, InFlight>,
-    /// When the worker must have sent its health.
-    health: Expiry,
-    /// Nothing expires before this.
-    next_expiry: Instant,
-}
-
-struct InFlight {
-    operation: &'static str,
-    allowed: Duration,
-    expiry: Expiry,
-    /// `None` once the caller has got the error that it expired.
-    reply: Option<oneshot::Sender<Outcome>>,
-}
-
-/// The deadline of something that the worker must do, and how far it has been missed.
-struct Expiry {
-    deadline: Instant,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Expired,
-    /// So late that the worker counts as hung.
-    Hung,
-}
-
-impl Expiry {
-    fn new(deadline: Instant) -> Self {
-        Self {
-            deadline,
-            stage: Stage::Waiting,
-        }
-    }
-
-    /// Returns when the next stage is reached, if there is one.
-    fn next(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Waiting => Some(self.deadline),
-            Stage::Expired => Some(self.deadline + HANG_GRACE),
-            Stage::Hung => None,
-        }
-    }
-
-    /// Moves on to the next stage if it is reached, and returns it.
-    fn advance(&mut self, now: Instant) -> Option<Stage> {
-        if self.next().is_none_or(|next| now < next) {
-            return None;
-        }
-        self.stage = match self.stage {
-            Stage::Waiting => Stage::Expired,
-            Stage::Expired | Stage::Hung => Stage::Hung,
-        };
-        Some(self.stage)
-    }
 }
 
 /// Called by the threads of a connection.
@@ -355,15 +284,15 @@ impl Connection {
         }
         for request in pending.requests.values_mut() {
             match request.expiry.advance(now) {
-                Some(Stage::Expired) => request.expire(&self.token),
-                Some(Stage::Hung) => events.hung(request.operation),
-                Some(Stage::Waiting) | None => {}
+                Some(Lateness::Expired) => request.expire(&self.token),
+                Some(Lateness::Hung) => events.hung(request.operation),
+                Some(Lateness::Waiting) | None => {}
             }
         }
         match pending.health.advance(now) {
-            Some(Stage::Expired) => events.silent(),
-            Some(Stage::Hung) => events.hung("reporting its health"),
-            Some(Stage::Waiting) | None => {}
+            Some(Lateness::Expired) => events.silent(),
+            Some(Lateness::Hung) => events.hung("reporting its health"),
+            Some(Lateness::Waiting) | None => {}
         }
         pending.next_expiry = pending.next_expiry(now);
         Some(pending.next_expiry)
@@ -432,45 +361,6 @@ impl Connection {
         self.pending
             .lock()
             .expect("no thread panics while it holds the pending requests")
-    }
-}
-
-impl Pending {
-    fn new(now: Instant) -> Self {
-        let deadline = now + HEALTH_DEADLINE;
-        Self {
-            last_id: 0,
-            ended: None,
-            requests: HashMap::new(),
-            health: Expiry::new(deadline),
-            next_expiry: deadline,
-        }
-    }
-
-    fn next_expiry(&self, now: Instant) -> Instant {
-        let requests = self.requests.values();
-        let next = requests
-            .filter_map(|request| request.expiry.next())
-            .chain(self.health.next())
-            .min();
-        // A worker that hung may have sent its health since, and must send it again.
-        next.unwrap_or(now + HEALTH_PAUSE)
-    }
-}
-
-impl InFlight {
-    /// Answers the caller that the deadline is over.
-    fn expire(&mut self, token: &str) {
-        let deadline_ms = self.allowed.as_millis();
-        let expired = TokenError::Deadline {
-            token: token.to_owned(),
-            operation: self.operation.to_owned(),
-            deadline_ms: u64::try_from(deadline_ms).unwrap_or(u64::MAX),
-        };
-        if let Some(reply) = self.reply.take() {
-            // Fails if the caller has dropped the future.
-            let _ = reply.send(Err(expired));
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod connection;
 mod connection_manager;
+mod in_flight;
 mod trust;
 
 use super::credential::SecretBytes;

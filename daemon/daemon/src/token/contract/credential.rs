@@ -1,10 +1,12 @@
 //! Checks what every token must do with credentials' keys, unless it reports that it does not
 //! support them.
 
-use super::{Failure, Outcome, destroy, ensure, make_labelled, must_lack, random_id, sign};
+use super::key::{destroy, make_labelled, must_lack, sign};
+use super::{Failure, Outcome, ensure};
 use crate::token::credential::{self, SECRET_BYTES, SecretBytes};
 use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::operation::{Operation, Token};
+use crate::token::test_keys::random_id;
 use crate::token::{KeyReference, TokenError, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use aws_lc_rs::hmac;

@@ -13,6 +13,7 @@ mod lint;
 mod name_constraints;
 mod path;
 mod profile;
+mod profile_refusals;
 mod requested_names;
 mod weak;
 

@@ -1,5 +1,7 @@
 //! Name constraints along a chain, judged here and by OpenSSL.
 
+mod strategies;
+
 use crate::x509::bundle::render_chain;
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints;
@@ -8,7 +10,6 @@ use crate::x509::path::{Misfit, above, objection};
 use crate::x509::profile::{Profile, SubjectTemplate};
 use crate::x509::san::SubjectAlternativeName;
 use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, DnValue, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
+use strategies::{leaf, links};
 
 const EMAIL: u8 = 0x81;
 const HOST: u8 = 0x82;
@@ -213,155 +215,6 @@ fn directory(attributes: &[(u8, u8, &str)]) -> Vec<u8> {
     };
     let sets: Vec<u8> = attributes.iter().flat_map(set).collect();
     tlv(0x30, &sets)
-}
-
-fn subtree() -> impl Strategy<Value = Subtree> {
-    let hosts = [
-        "",
-        "example",
-        ".example",
-        "a.example",
-        ".a.example",
-        "A.EXAMPLE",
-        "b",
-    ];
-    let mailboxes = [
-        "example",
-        ".example",
-        "me@example",
-        "ME@example",
-        "@example",
-        "a.example",
-    ];
-    let ranges = [
-        "10.0.0.0/255.0.0.0",
-        "10.1.0.0/255.255.128.0",
-        "10.0.0.7/255.0.0.255",
-        "0.0.0.0/0.0.0.0",
-        "fd00::/ff00::",
-        "::/::",
-    ];
-    let (c, o, ou, cn) = (6, 10, 11, 3);
-    let directories = [
-        directory(&[]),
-        directory(&[(c, 0x13, "DE")]),
-        directory(&[(c, 0x0c, "de")]),
-        directory(&[(c, 0x13, "DE"), (o, 0x0c, "Works")]),
-        directory(&[(c, 0x13, "DE"), (o, 0x13, " wORKS  ")]),
-        directory(&[(o, 0x0c, "Works")]),
-        directory(&[(o, 0x14, "Works"), (ou, 0x0c, "Line  7")]),
-        directory(&[(o, 0x0c, "Works"), (cn, 0x0c, "press.example")]),
-        directory(&[(cn, 0x0c, "press.example")]),
-    ];
-    prop_oneof![
-        select(hosts.to_vec()).prop_map(|it| (HOST, it.as_bytes().to_vec())),
-        select(mailboxes.to_vec()).prop_map(|it| (EMAIL, it.as_bytes().to_vec())),
-        select(hosts[1..].to_vec()).prop_map(|it| (URI, it.as_bytes().to_vec())),
-        select(ranges.to_vec()).prop_map(|it| (ADDRESS, range(it))),
-        select(directories.to_vec()).prop_map(|it| (DIRECTORY, it)),
-    ]
-}
-
-fn some_constraints() -> impl Strategy<Value = Option<Constraints>> {
-    let lists = (
-        proptest::collection::vec(subtree(), 0..3),
-        proptest::collection::vec(subtree(), 0..2),
-        any::<bool>(),
-    );
-    lists.prop_map(|(permitted, excluded, critical)| {
-        let is_empty = permitted.is_empty() && excluded.is_empty();
-        (!is_empty).then_some(Constraints {
-            permitted,
-            excluded,
-            critical,
-        })
-    })
-}
-
-fn directory_part() -> impl Strategy<Value = Vec<(DnType, DnValue)>> {
-    let all = vec![
-        printable(DnType::CountryName, "DE"),
-        text(DnType::OrganizationName, "Works"),
-        text(DnType::OrganizationalUnitName, "line 7"),
-    ];
-    subsequence(all, 0..=3)
-}
-
-fn leaf() -> impl Strategy<Value = Names> {
-    let names = vec![
-        host("example"),
-        host("a.example"),
-        host("b.a.example"),
-        host("xa.example"),
-        address("10.1.2.3"),
-        address("10.0.0.7"),
-        address("192.0.2.1"),
-        address("fd00::1"),
-    ];
-    let common_names = [
-        "press",
-        "press.example",
-        "a.example",
-        "-a.example",
-        "a_1.b",
-        "a..b",
-        "7:1",
-    ];
-    let parts = (
-        directory_part(),
-        select(common_names.to_vec()),
-        subsequence(names, 0..3),
-    );
-    parts.prop_map(|(mut subject, common_name, alternative)| {
-        subject.push(text(DnType::CommonName, common_name));
-        Names {
-            subject,
-            alternative,
-        }
-    })
-}
-
-/// The names of an authority. Each has a common name of its own.
-fn authority_names(number: usize) -> impl Strategy<Value = Names> {
-    let names = vec![
-        host("a.example"),
-        SanType::Rfc822Name("me@example".try_into().expect("is ASCII")),
-        SanType::Rfc822Name("you@a.example".try_into().expect("is ASCII")),
-        SanType::URI("https://a.example/x".try_into().expect("is ASCII")),
-        SanType::URI("ldap://b:389/x".try_into().expect("is ASCII")),
-        address("10.1.2.3"),
-    ];
-    let mailboxes = vec![mailbox("me@example")];
-    let parts = (
-        directory_part(),
-        subsequence(names, 0..2),
-        subsequence(mailboxes, 0..=1),
-    );
-    parts.prop_map(move |(mut subject, alternative, mailboxes)| {
-        subject.push(text(DnType::CommonName, &format!("authority.{number}")));
-        subject.extend(mailboxes);
-        Names {
-            subject,
-            alternative,
-        }
-    })
-}
-
-fn link(number: usize) -> impl Strategy<Value = Link> {
-    let parts = (authority_names(number), some_constraints());
-    parts.prop_map(|(names, constraints)| Link { names, constraints })
-}
-
-/// Two or three authorities. One may have the name of the one above: it is self-issued.
-fn links() -> impl Strategy<Value = Vec<Link>> {
-    (link(0), link(1), link(2), 0..4).prop_map(|(root, mut middle, own, shape)| match shape {
-        0 => vec![root, own],
-        1 => {
-            middle.names.subject = root.names.subject.clone();
-            vec![root, middle, own]
-        }
-        _ => vec![root, middle, own],
-    })
 }
 
 proptest! {
