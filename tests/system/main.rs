@@ -72,6 +72,7 @@
 //! | `authority_crash` | rollovers of authorities, killed at each step |
 //! | `authority_faults` | rollovers of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; kills between record and signature |
+//! | `published` | caches of lists and CA certificates, with curl |
 //! | `held` | one certificate is revoked, held or released, by its own command, and everywhere |
 //! | `block` | a device, a group or a generation is blocked, and the block is lifted |
 //! | `compromise` | a compromised leaf is excluded when the command answers |
@@ -190,6 +191,7 @@ mod process;
 mod profiles;
 mod provisioned;
 mod provisioning;
+mod published;
 mod raw_tls;
 mod readiness;
 mod receipt_stories;

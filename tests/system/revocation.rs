@@ -127,7 +127,8 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
         .unwrap()
         .parse()
         .unwrap();
-    assert!((604_000..=604_800).contains(&age), "{age}");
+    // Shortly before the list ends.
+    assert!((604_000..=604_500).contains(&age), "{age}");
     for (asked, output) in [
         ("if-none-match", "etag"),
         ("if-modified-since", "last-modified"),

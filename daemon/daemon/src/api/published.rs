@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +24,10 @@ use std::time::{Duration, SystemTime};
 
 /// How long a certificate may be kept by caches, in seconds: the serving generation may change.
 const CERTIFICATE_AGE_SECONDS_MAX: i64 = 3_600;
+
+/// How long before the end of a list caches drop it at the latest, in seconds: a copy that is
+/// fetched at the last moment can still be used.
+const CRL_MARGIN_SECONDS_MAX: i64 = 300;
 
 /// When a client may ask again for a list that is not signed yet, in seconds.
 const CRL_ABSENT_SECONDS: u32 = 5;
@@ -44,16 +48,22 @@ async fn crl(
     let Some(list) = api.ca.crls().current(generation.id) else {
         return Err(no_list(&api, &generation).into());
     };
-    let modified_at = list.this_update;
-    let fresh_until = list.next_update;
+    let now = api.ca.now();
     let file = Published {
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
-        modified_at,
-        age_seconds_max: (fresh_until - api.ca.now()).max(0),
+        modified_at: list.this_update,
+        age_seconds_max: age_seconds_max(&list, now),
         body: Bytes::from_owner(Body(list)),
     };
-    Ok(file.answer(&headers))
+    Ok(file.answer(&headers, now))
+}
+
+/// Returns how long caches may keep a list: until shortly before the next one is due at the latest.
+fn age_seconds_max(list: &CrlRow, now: UnixSeconds) -> i64 {
+    let validity = list.next_update.seconds_since(list.this_update);
+    let margin = (validity / 10).min(CRL_MARGIN_SECONDS_MAX);
+    (list.next_update - margin).seconds_since(now).max(0)
 }
 
 fn no_list(api: &Api, generation: &Generation) -> Error {
@@ -85,7 +95,7 @@ async fn certificate(
         age_seconds_max: CERTIFICATE_AGE_SECONDS_MAX,
         body: Bytes::copy_from_slice(certificate.der()),
     };
-    Ok(file.answer(&headers))
+    Ok(file.answer(&headers, api.ca.now()))
 }
 
 fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, Problem> {
@@ -121,9 +131,10 @@ struct Published {
 }
 
 impl Published {
-    fn answer(self, asked: &HeaderMap) -> Response {
-        let modified = SystemTime::UNIX_EPOCH
-            + Duration::from_secs(u64::try_from(self.modified_at.get()).unwrap_or(0));
+    /// Answers 304 with the same headers if the client has the file (RFC 9110 15.4.5).
+    fn answer(self, asked: &HeaderMap, now: UnixSeconds) -> Response {
+        let modified = system_time(self.modified_at);
+        let expires = system_time(now + self.age_seconds_max);
         let known = is_known(asked, &self.etag, modified);
         let headers = [
             (ETAG, self.etag),
@@ -132,6 +143,8 @@ impl Published {
                 CACHE_CONTROL,
                 format!("public, max-age={}", self.age_seconds_max),
             ),
+            // For caches that know no `max-age`, which counts otherwise (RFC 9111 5.3).
+            (EXPIRES, httpdate::fmt_http_date(expires)),
         ];
         if known {
             return (StatusCode::NOT_MODIFIED, headers).into_response();
@@ -141,7 +154,12 @@ impl Published {
     }
 }
 
-/// RFC 9110 13.2.2: entity tags count, dates only where there is no tag.
+fn system_time(at: UnixSeconds) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.get()).unwrap_or(0))
+}
+
+/// RFC 9110 13.2.2: entity tags count, dates only where there is no tag. A date must be the same:
+/// after a cut-over the file of an authority may be older than the one that the client has.
 fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
     if asked.contains_key(IF_NONE_MATCH) {
@@ -153,7 +171,7 @@ fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
             .any(|tag| tag == "*" || tag == etag);
     }
     let since = text(IF_MODIFIED_SINCE).and_then(|date| httpdate::parse_http_date(date).ok());
-    since.is_some_and(|since| modified <= since)
+    since == Some(modified)
 }
 
 fn etag(sha256: [u8; 32]) -> String {
