@@ -94,6 +94,9 @@ fn a_certificate_is_found_by_each_key() {
         ("sha256=0a", 400, "sha256_invalid"),
         (one_lost.as_str(), 400, "sha256_invalid"),
         ("sbject=press-7", 400, "query_invalid"),
+        ("device=press-7&subject=press-8", 400, "query_invalid"),
+        ("expiring=30d&state=revoked", 400, "query_invalid"),
+        ("serial=0a0b0c", 404, "certificate_unknown"),
     ] {
         let answer = env
             .caller(&operator)

@@ -327,6 +327,50 @@ fn a_revocation_everywhere_reaches_dps_and_the_hub_once() {
     }
 }
 
+/// The daemon is killed after the revocation is on record and before the rest of `--everywhere`.
+/// After the restart the leaf is revoked and DPS still admits it, which nothing hides: the repeat
+/// of the command excludes it there, and its receipt is complete.
+#[test]
+fn the_repeat_of_a_revocation_everywhere_completes_what_a_kill_interrupted() {
+    let (mut env, devices) = below_line_1(&["press-7"]);
+    let device = &devices[0];
+    let plain = [
+        "certificate",
+        "revoke",
+        &device.serial,
+        "--reason",
+        "keyCompromise",
+    ];
+    let everywhere = [&plain[..], &["--everywhere"]].concat();
+    env.restart_to_stay_at("leaf-revoked");
+    let client = env.client();
+    std::thread::scope(|scope| {
+        let interrupted = scope.spawn(|| client.hallmark(&everywhere));
+        env.stays_at("leaf-revoked");
+        env.kill();
+        assert_ne!(interrupted.join().unwrap().code, Some(0));
+    });
+    env.start();
+    env.wait_ready();
+    assert_eq!(KeepAlive::secured(&env, device).asks(SOMEWHERE).0, 401);
+    let shown = record(&env, &device.serial);
+    assert_eq!(shown["state"], "revoked", "{shown:#}");
+    let places = shown["in_force"].as_array().unwrap();
+    assert!(
+        places.iter().any(|it| it["place"] == "dps: dps"),
+        "{shown:#}"
+    );
+    is_assigned(&env.emulator, device);
+
+    let answer = env.json(&everywhere);
+    assert_eq!(answer["already_revoked"], true, "{answer:#}");
+    assert_eq!(answer["receipt"]["complete"], true, "{answer:#}");
+    assert_eq!(place(&answer, "dps: dps")["state"], "done", "{answer:#}");
+    let end = register(&env.emulator, device);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    assert_eq!(env.emulator.hub_identity(&device.id), None);
+}
+
 /// A leaf that a newer one has replaced: DPS accepts it by the group until its end, which the
 /// receipt names as open, because the exclusion of the device would exclude the newer one.
 #[test]

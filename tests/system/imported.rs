@@ -5,7 +5,7 @@ use crate::adoption::{import, openssl, run};
 use crate::process::{CommandOutput, until};
 use crate::relying_party::{Relying, pem};
 use crate::test_env::TestEnv;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
@@ -314,6 +314,105 @@ fn revoke_without_its_file(env: &TestEnv) {
         env.count("audit WHERE action = 'certificate.revoked' AND detail LIKE '%0A%'"),
         1
     );
+    is_found_by_its_serial(env);
+}
+
+/// Lists and `show` have what is known of it, and say what is not; there is no file of it.
+fn is_found_by_its_serial(env: &TestEnv) {
+    for criteria in [
+        &["--serial", "0a"][..],
+        &["press-20"],
+        &["PRESS-20", "--authority", "old", "--state", "revoked"],
+    ] {
+        let rows = env.json(&[&["certificate", "list"], criteria].concat());
+        let row = &rows[0];
+        assert_eq!(row["serial"], "0A", "{criteria:?}: {rows}");
+        assert_eq!(row["state"], "revoked", "{rows}");
+        assert_eq!(
+            (&row["authority"], &row["generation"]),
+            (&json!("old"), &json!(1))
+        );
+        for unknown in ["thumbprint", "profile", "role", "not_before", "number"] {
+            assert_eq!(row[unknown], Value::Null, "{unknown}: {rows}");
+        }
+    }
+    let shown = env.json(&["certificate", "show", "0A", "--authority", "old"]);
+    assert_eq!(shown["subject"], "press-20", "{shown}");
+    assert_eq!(shown["revocation_reason"], "keyCompromise", "{shown}");
+    assert_eq!(shown["not_after"], "2034-12-31T23:59:59Z", "{shown}");
+    assert_eq!(shown["certificate"], Value::Null, "{shown}");
+    assert!(
+        shown["notices"].to_string().contains("serial number"),
+        "{shown}"
+    );
+    let out = env.path("none.pem").display().to_string();
+    let refused = env.hallmark(&["certificate", "show", "0A", "--out", &out]);
+    assert!(refused.error.contains("nothing is written"), "{refused:?}");
+    let refused = env.hallmark(&["certificate", "export", "0A"]);
+    assert!(refused.error.contains("without its file"), "{refused:?}");
+    for criteria in [
+        &["press-20", "--profile", "device"][..],
+        &["--device", "press-20"],
+        &["--serial", "0A", "--state", "valid"],
+        &["--serial", "0B"],
+    ] {
+        let refused = env.hallmark(&[&["certificate", "list"], criteria].concat());
+        assert!(
+            refused.error.contains("certificate_unknown"),
+            "{criteria:?}: {refused:?}"
+        );
+    }
+}
+
+/// A later list revokes a certificate on record, and one that is known by its serial number alone:
+/// the journal has an entry for each, and `show` says who imported it.
+#[test]
+fn a_revocation_that_is_imported_later_is_in_the_journal() {
+    let env = with_a_past();
+    let [index, folder] = ["index.txt", "newcerts"].map(|it| env.path(it).display().to_string());
+    fs::remove_file(env.path("newcerts/03.pem")).unwrap();
+    let first = [
+        "--index",
+        &index,
+        "--certificates",
+        &folder,
+        "--profile",
+        "device",
+    ];
+    assert_eq!(imported(&env, &first).code, Some(0));
+    for name in ["press-11", "press-13"] {
+        openssl(
+            &env,
+            &format!("ca -config openssl.cnf -revoke {name}.crt -crl_reason superseded"),
+        );
+    }
+    openssl(&env, "ca -config openssl.cnf -gencrl -out old.crl");
+    let list = env.path("old.crl").display().to_string();
+    for revocations in [2, 0] {
+        let output = imported(&env, &["--crl", &list]);
+        let report: Value = serde_json::from_str(&output.out).unwrap();
+        assert_eq!(report["revocations"], revocations, "{report}");
+        let journal = env.json(&["audit", "show", "--limit", "1000"]);
+        let revoked = |subject: &str| {
+            let its = journal.as_array().unwrap().iter().filter(|entry| {
+                entry["action"] == "certificate.revoked" && entry["subject"] == subject
+            });
+            its.map(|entry| entry["detail"].clone()).collect::<Vec<_>>()
+        };
+        for subject in ["press-11", "press-13"] {
+            let entries = revoked(subject);
+            assert_eq!(entries.len(), 1, "{subject}: {journal}");
+            assert_eq!(entries[0]["reason"], "superseded", "{entries:?}");
+            assert_eq!(entries[0]["cause"], "import", "{entries:?}");
+        }
+    }
+    // The authority's own certificate has the same serial number.
+    let listed = env.json(&["certificate", "list", "press-11"]);
+    let digest = listed[0]["thumbprint"].as_str().unwrap();
+    let shown = env.json(&["certificate", "show", digest]);
+    let change = &shown["record"]["revocations"][0];
+    assert_eq!(change["cause"], "import", "{shown}");
+    env.run(&["audit", "verify"]);
 }
 
 /// Verifies: files that are not what they should be are refused with the reason, and change

@@ -41,7 +41,14 @@ pub(super) fn run(
             let query = authority.map_or_else(String::new, |it| format!("?authority={it}"));
             let found = client.get(&format!("/v1/certificates/{}{query}", segment(serial)))?;
             show.record(&found)?;
-            output.write(&chain(&found))
+            match chain(&found) {
+                none if none.is_empty() && out.is_some() => Err(Failure::File(
+                    "nothing is written: only the serial number is known, from an import without \
+                     its file"
+                        .into(),
+                )),
+                chain => output.write(&chain),
+            }
         }
         CertificateCommand::Revoke(revoke) => self::revoke(client, show, revoke),
         CertificateCommand::Hold(of) => hold(client, show, of),
@@ -50,11 +57,12 @@ pub(super) fn run(
 }
 
 /// The columns of a list, the most needed first.
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 8] = [
     "serial",
     "state",
-    "subject",
     "not_after",
+    "subject",
+    "authority",
     "profile",
     "role",
     "number",

@@ -38,18 +38,23 @@ pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
 }
 
 /// Formats a table, and leaves out its last columns until it has `width` characters at most. The
-/// first two columns stay.
+/// first two columns stay. A last line names what is left out.
 pub(super) fn fitting_table(rows: &Value, columns: &[&str], width: Option<usize>) -> String {
     let least = columns.len().min(2);
     let fits = |text: &String| {
         let widest = text.lines().map(|line| line.chars().count()).max();
         width.is_none_or(|width| widest.unwrap_or(0) <= width)
     };
-    let shorter = (least..=columns.len()).rev();
-    let mut tables = shorter.map(|count| table(rows, &columns[..count]));
-    tables
-        .find(fits)
-        .unwrap_or_else(|| table(rows, &columns[..least]))
+    let mut shorter = (least..=columns.len()).rev();
+    let count = shorter
+        .find(|count| fits(&table(rows, &columns[..*count])))
+        .unwrap_or(least);
+    let mut text = table(rows, &columns[..count]);
+    if count < columns.len() {
+        let left_out = columns[count..].join(", ");
+        text += &format!("no room for: {left_out}; a wider terminal or --json has them\n");
+    }
+    text
 }
 
 /// Returns entries of the audit journal for a table: times as RFC 3339, and the members of the
@@ -159,8 +164,9 @@ mod tests {
         let fitting = |width| fitting_table(&rows, &columns, width);
         assert_eq!(fitting(None), table(&rows, &columns));
         assert_eq!(fitting(Some(17)), table(&rows, &columns));
-        assert_eq!(fitting(Some(14)), "ID  NAME\n1   station\n");
-        assert_eq!(fitting(Some(3)), "ID  NAME\n1   station\n");
+        let cut = "ID  NAME\n1   station\nno room for: role; a wider terminal or --json has them\n";
+        assert_eq!(fitting(Some(14)), cut);
+        assert_eq!(fitting(Some(3)), cut);
     }
 
     #[test]

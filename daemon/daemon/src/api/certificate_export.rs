@@ -42,7 +42,7 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let name = CertificateName::of_digits(&digits, how.authority)?;
     let found = api
-        .application(move |ca| ca.issuer().fetch(&permission, &name))
+        .application(move |ca| ca.certificate_file(&permission, &name))
         .await?;
     let content_type = [(CONTENT_TYPE, how.format.content_type())];
     Ok((content_type, how.format.write(&found)).into_response())

@@ -7,6 +7,7 @@ use super::problem::Problem;
 use crate::ca::Error;
 use crate::ca::authorize::Fetch;
 use crate::ca::exclusion::certificate_name::CertificateName;
+use crate::ca::issuer::former::FormerRow;
 use crate::ca::issuer::search::{ListedRow, Wanted};
 use crate::ca::profile::Role;
 use crate::ids::{GenerationNumber, IntentId};
@@ -42,19 +43,20 @@ pub(super) struct Filter {
 /// A certificate in a list, or an intent without one.
 #[derive(Serialize)]
 pub(super) struct Row {
-    /// The number of its intent; newer ones have greater numbers.
-    number: IntentId,
+    /// The number of its intent; newer ones have greater numbers. This, and more, is null for a
+    /// certificate that is known by its serial number alone.
+    number: Option<IntentId>,
     serial: String,
     thumbprint: Option<String>,
-    subject: String,
+    subject: Option<String>,
     role: Option<Role>,
-    profile: String,
+    profile: Option<String>,
     /// The authority that issued it, and which generation of it.
     authority: Option<String>,
     generation: Option<GenerationNumber>,
     state: CertificateState,
-    not_before: String,
-    not_after: String,
+    not_before: Option<String>,
+    not_after: Option<String>,
     issued_at: Option<String>,
     revoked_at: Option<String>,
     revocation_reason: Option<&'static str>,
@@ -68,21 +70,45 @@ impl From<ListedRow> for Row {
         let it = row.certificate;
         let (authority, generation) = row.issuer.unzip();
         Self {
-            number: it.intent,
+            number: Some(it.intent),
             serial: hex::encode_upper(&it.serial),
             thumbprint: it.sha256.map(hex::encode_upper),
-            subject: it.subject,
+            subject: Some(it.subject),
             role: it.role,
-            profile: it.profile,
+            profile: Some(it.profile),
             authority,
             generation,
             state: it.state,
-            not_before: it.not_before.to_string(),
-            not_after: it.not_after.to_string(),
+            not_before: Some(it.not_before.to_string()),
+            not_after: Some(it.not_after.to_string()),
             issued_at: it.issued_at.map(|it| it.to_string()),
             revoked_at: it.revoked.map(|(since, _)| since.to_string()),
             revocation_reason: it.revoked.map(|(_, reason)| RevocationReason::name(reason)),
             asked_by: row.asked_by,
+        }
+    }
+}
+
+impl From<FormerRow> for Row {
+    fn from(row: FormerRow) -> Self {
+        let it = row.certificate;
+        let (authority, generation) = row.issuer;
+        Self {
+            number: None,
+            serial: hex::encode_upper(&it.serial),
+            thumbprint: None,
+            subject: it.subject,
+            role: None,
+            profile: None,
+            authority: Some(authority),
+            generation: Some(generation),
+            state: row.state,
+            not_before: None,
+            not_after: it.not_after.map(|it| it.to_string()),
+            issued_at: None,
+            revoked_at: it.revoked.map(|(since, _)| since.to_string()),
+            revocation_reason: it.revoked.map(|(_, reason)| RevocationReason::name(reason)),
+            asked_by: None,
         }
     }
 }
@@ -99,7 +125,10 @@ pub(super) async fn list(
     let listed = api
         .application(move |ca| ca.issuer().list(&permission, &wanted))
         .await?;
-    let rows = listed.rows.into_iter().map(Row::from).collect();
+    let rows = listed.rows.into_iter().map(Row::from);
+    let rows = rows
+        .chain(listed.former.into_iter().map(Row::from))
+        .collect();
     let path = without_page("/v1/certificates", query.as_deref().unwrap_or_default());
     Ok(pagination::followed(&path, rows, limit, listed.next))
 }

@@ -7,9 +7,11 @@ use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::{Fetch, Issue};
 use crate::ca::exclusion::certificate_name::CertificateName;
-use crate::ca::explain::Explanation;
+use crate::ca::exclusion::former::ONLY_ITS_SERIAL;
+use crate::ca::explain::{Explained, Explanation};
 use crate::ca::hierarchy::ChainLink;
 use crate::ca::issuer::fetch::Fetched;
+use crate::ca::issuer::former::FormerRow;
 use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
@@ -77,49 +79,85 @@ impl From<Issued> for Answer {
     }
 }
 
-/// A certificate that was issued before.
+/// A certificate that was issued before. Of one that is known by its serial number alone, what is
+/// unknown is null.
 #[derive(Serialize)]
 pub(super) struct Found {
     /// Its common name; a device's registration id.
-    subject: String,
-    profile: String,
+    subject: Option<String>,
+    profile: Option<String>,
     role: Option<Role>,
     serial: String,
-    thumbprint: String,
+    thumbprint: Option<String>,
     /// The authority that issued it, and which generation of it.
     authority: Option<String>,
     generation: Option<GenerationNumber>,
-    not_before: String,
-    not_after: String,
+    not_before: Option<String>,
+    not_after: Option<String>,
     revoked_at: Option<String>,
     revocation_reason: Option<&'static str>,
-    certificate: String,
+    certificate: Option<String>,
     #[serde(serialize_with = "pem_of_each")]
     chain: Vec<Arc<ChainLink>>,
     /// For callers that may fetch all certificates: what is on record of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<Explanation>,
+    /// Sentences for the operator.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<&'static str>,
+}
+
+impl From<Explained> for Found {
+    fn from(explained: Explained) -> Self {
+        match explained {
+            Explained::Certificate(it) => Self::new(it.0, it.1),
+            Explained::SerialAlone(former) => Self::of_serial(former),
+        }
+    }
 }
 
 impl Found {
+    fn of_serial(row: FormerRow) -> Self {
+        let it = row.certificate;
+        let (authority, generation) = row.issuer;
+        Self {
+            subject: it.subject,
+            profile: None,
+            role: None,
+            serial: hex::encode_upper(&it.serial),
+            thumbprint: None,
+            authority: Some(authority),
+            generation: Some(generation),
+            not_before: None,
+            not_after: it.not_after.map(|it| it.to_string()),
+            revoked_at: it.revoked.map(|(since, _)| since.to_string()),
+            revocation_reason: it.revoked.map(|(_, reason)| reason.name()),
+            certificate: None,
+            chain: Vec::new(),
+            record: None,
+            notices: vec![ONLY_ITS_SERIAL],
+        }
+    }
+
     fn new(fetched: Fetched, record: Option<Explanation>) -> Self {
         let row = fetched.certificate;
         let (authority, generation) = fetched.issuer.unzip();
         Self {
-            subject: row.subject,
-            profile: row.profile,
+            subject: Some(row.subject),
+            profile: Some(row.profile),
             role: row.role,
             serial: hex::encode_upper(&row.serial),
-            thumbprint: hex::encode_upper(row.sha256),
+            thumbprint: Some(hex::encode_upper(row.sha256)),
             authority,
             generation,
-            not_before: row.not_before.to_string(),
-            not_after: row.not_after.to_string(),
+            not_before: Some(row.not_before.to_string()),
+            not_after: Some(row.not_after.to_string()),
             revoked_at: row.revoked_at.map(|it| it.to_string()),
             revocation_reason: row.revocation_reason.map(RevocationReason::name),
-            certificate: render_pem(&row.der),
+            certificate: Some(render_pem(&row.der)),
             chain: fetched.chain,
             record,
+            notices: Vec::new(),
         }
     }
 }
@@ -137,10 +175,10 @@ pub(super) async fn show(
     Query(by): Query<By>,
 ) -> Result<Json<Found>, Problem> {
     let name = CertificateName::of_digits(&digits, by.authority)?;
-    let (found, record) = api
+    let explained = api
         .application(move |ca| ca.explain(&permission, &name))
         .await?;
-    Ok(Json(Found::new(found, record)))
+    Ok(Json(Found::from(explained)))
 }
 
 pub(super) async fn issue(

@@ -4,6 +4,7 @@
 use super::authorize::{Authorized, Fetch};
 use super::exclusion::certificate_name::CertificateName;
 use super::issuer::fetch::Fetched;
+use super::issuer::former::FormerRow;
 use super::issuer::search::{ListedRow, Wanted};
 use super::profile::Role;
 use super::{CertificateAuthority, Code, Error};
@@ -88,17 +89,28 @@ struct InForce {
     answer: String,
 }
 
+/// A certificate as far as it is known.
+#[derive(Debug)]
+pub enum Explained {
+    /// The certificate, and for callers that may fetch all certificates, its record.
+    Certificate(Box<(Fetched, Option<Explanation>)>),
+    /// From an import without its file.
+    SerialAlone(FormerRow),
+}
+
 impl CertificateAuthority {
-    /// Returns the certificate of this name, and for callers that may fetch all certificates, what
-    /// is on record of it.
+    /// Returns what is known of the certificate of this name.
     pub fn explain(
         &self,
         permission: &Authorized<Fetch>,
         name: &CertificateName,
-    ) -> Result<(Fetched, Option<Explanation>), Error> {
+    ) -> Result<Explained, Error> {
+        if let Some(former) = self.former(permission, name)? {
+            return Ok(Explained::SerialAlone(former));
+        }
         let fetched = self.issuer().fetch(permission, name)?;
         if permission.own().is_some() {
-            return Ok((fetched, None));
+            return Ok(Explained::Certificate(Box::new((fetched, None))));
         }
         let wanted = Wanted {
             sha256: Some(fetched.certificate.sha256),
@@ -109,7 +121,41 @@ impl CertificateAuthority {
         let ListedRow { certificate, .. } =
             row.ok_or_else(|| Error::stop(Code::Internal, "a certificate has no intent"))?;
         let explanation = self.explanation(certificate)?;
-        Ok((fetched, Some(explanation)))
+        Ok(Explained::Certificate(Box::new((
+            fetched,
+            Some(explanation),
+        ))))
+    }
+
+    /// Returns the certificate of this name with its chain.
+    pub fn certificate_file(
+        &self,
+        permission: &Authorized<Fetch>,
+        name: &CertificateName,
+    ) -> Result<Fetched, Error> {
+        if let Some(former) = self.former(permission, name)? {
+            let serial = hex::encode_upper(&former.certificate.serial);
+            let authority = former.issuer.0;
+            let message = format!(
+                "only serial number {serial} of {authority} is known, from an import without its \
+                 file: `hallmark authority import {authority} --index FILE --certificates FOLDER` \
+                 takes the file over"
+            );
+            return Err(Error::missing(Code::CertificateUnknown, message));
+        }
+        self.issuer().fetch(permission, name)
+    }
+
+    fn former(
+        &self,
+        permission: &Authorized<Fetch>,
+        name: &CertificateName,
+    ) -> Result<Option<FormerRow>, Error> {
+        if permission.own().is_some() {
+            return Ok(None);
+        }
+        let former = self.exclusions().former(name)?;
+        Ok(former.map(|it| self.issuer().former_row(it)))
     }
 
     fn explanation(&self, it: ListedCertificate) -> Result<Explanation, Error> {

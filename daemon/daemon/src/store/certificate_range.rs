@@ -9,6 +9,7 @@
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{GenerationId, IntentId};
+use std::collections::BTreeMap;
 
 /// Intents in a range.
 pub(super) const INTENTS: i64 = 64;
@@ -70,23 +71,49 @@ pub(super) fn unsummarised(tx: &Tx<'_>) -> Result<i64, StoreError> {
     tx.query_one(sql, params![], |row| row.get(0))
 }
 
-/// Returns the last range up to `number` that may hold what the filter wants.
-pub(super) fn last(
-    tx: &Tx<'_>,
-    filter: &RangeFilter,
-    number: i64,
-) -> Result<Option<i64>, StoreError> {
-    let Some(issuers) = &filter.issuers else {
-        return match &filter.profile {
-            None => last_by(tx, ALL, filter, number, None),
-            Some(_) => last_by(tx, OF_PROFILE, filter, number, None),
-        };
-    };
-    let mut found = None;
-    for issuer in issuers {
-        found = found.max(last_by(tx, OF_ISSUER, filter, number, Some(*issuer))?);
+/// The questions for the next range, and the answers that still hold: each issuer is asked again
+/// only when the list has come to the range that it named.
+pub(super) struct LastRanges<'a> {
+    filter: &'a RangeFilter,
+    /// The last answer for each issuer; `None` if it has no range further on.
+    of_issuers: BTreeMap<GenerationId, Option<i64>>,
+    /// How many queries were made.
+    pub(super) asked: u32,
+}
+
+impl<'a> LastRanges<'a> {
+    pub(super) fn new(filter: &'a RangeFilter) -> Self {
+        Self {
+            filter,
+            of_issuers: BTreeMap::new(),
+            asked: 0,
+        }
     }
-    Ok(found)
+
+    /// Returns the last range up to `number` that may hold what the filter wants. `number` only
+    /// falls from call to call.
+    pub(super) fn last(&mut self, tx: &Tx<'_>, number: i64) -> Result<Option<i64>, StoreError> {
+        let filter = self.filter;
+        let Some(issuers) = &filter.issuers else {
+            self.asked += 1;
+            let sql = filter.profile.as_ref().map_or(ALL, |_| OF_PROFILE);
+            return last_by(tx, sql, filter, number, None);
+        };
+        let mut found = None;
+        for issuer in issuers {
+            let answer = match self.of_issuers.get(issuer) {
+                Some(None) => None,
+                Some(Some(known)) if *known <= number => Some(*known),
+                _ => {
+                    self.asked += 1;
+                    last_by(tx, OF_ISSUER, filter, number, Some(*issuer))?
+                }
+            };
+            self.of_issuers.insert(*issuer, answer);
+            found = found.max(answer);
+        }
+        Ok(found)
+    }
 }
 
 macro_rules! last_range {

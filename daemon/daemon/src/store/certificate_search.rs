@@ -4,7 +4,7 @@
 //! ([`super::certificate_range`]): a range is read if each criterion may fit there. One answer
 //! reads [`RANGES_READ_MAX`] ranges at most, and says where to go on.
 
-use super::certificate_range::{self as range, RangeFilter};
+use super::certificate_range::{self as range, LastRanges, RangeFilter};
 use super::engine::{Parameters, Row, Tx, params};
 use super::json::to_json;
 use super::{Store, StoreError, UnixSeconds};
@@ -168,11 +168,12 @@ impl<'a> Search<'a> {
         let newest: i64 = tx.query_one(newest, params![], |row| row.get(0))?;
         let last = newest.min(self.filter.before.get().saturating_sub(1));
         let unsummarised = range::unsummarised(tx)?;
+        let mut last_ranges = LastRanges::new(&self.ranges);
         let mut number = range::range_of(last);
         let mut rows = Vec::new();
         let mut ranges = 0;
         for _ in 0..STEPS_MAX {
-            let Some(next) = self.last_range(tx, number, unsummarised)? else {
+            let Some(next) = self.last_range(tx, &mut last_ranges, number, unsummarised)? else {
                 return Ok(page(rows, limit, None));
             };
             if next < number {
@@ -200,6 +201,7 @@ impl<'a> Search<'a> {
     fn last_range(
         &self,
         tx: &Tx<'_>,
+        ranges: &mut LastRanges<'_>,
         number: i64,
         unsummarised: i64,
     ) -> Result<Option<i64>, StoreError> {
@@ -209,7 +211,7 @@ impl<'a> Search<'a> {
         if number >= unsummarised {
             return self.last_revoked(tx, number);
         }
-        match range::last(tx, &self.ranges, number)? {
+        match ranges.last(tx, number)? {
             Some(found) => self.last_revoked(tx, found),
             None => Ok(None),
         }

@@ -41,11 +41,23 @@ impl Store {
         authority: Option<&str>,
     ) -> Result<Vec<FormerSerial>, StoreError> {
         self.read(|tx| {
-            let select = format!(
-                "{SELECT} WHERE serial = ?1 AND (?2 IS NULL OR generation IN (
-                 SELECT id FROM generation WHERE authority = ?2))"
-            );
-            tx.query_all(&select, params![serial, authority], from_row)
+            let select = format!("{SELECT} WHERE serial = ?2 AND {OF_AUTHORITY}");
+            tx.query_all(&select, params![authority, serial], from_row)
+        })
+    }
+
+    /// Returns those with this subject in any spelling, by `authority` if it is named, and `limit`
+    /// at most.
+    pub fn former_subjects(
+        &self,
+        subject: &str,
+        authority: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<FormerSerial>, StoreError> {
+        self.read(|tx| {
+            let select =
+                format!("{SELECT} WHERE subject = ?2 COLLATE NOCASE AND {OF_AUTHORITY} LIMIT ?3");
+            tx.query_all(&select, params![authority, subject, limit], from_row)
         })
     }
 
@@ -76,6 +88,10 @@ impl Store {
 
 const SELECT: &str = "SELECT generation, serial, subject, not_after, revoked_at, \
      revocation_reason FROM former_certificate";
+
+/// Read through the primary key: one place for each generation.
+const OF_AUTHORITY: &str =
+    "generation IN (SELECT id FROM generation WHERE ?1 IS NULL OR authority = ?1)";
 
 fn revoke(tx: &Tx<'_>, revocation: &FormerRevocation) -> Result<(FormerSerial, bool), StoreError> {
     let reason = revocation.reason;

@@ -9,7 +9,8 @@ use super::audit::{self, AuditEntry};
 use super::certificate::Signature;
 use super::digest::sha256;
 use super::engine::{Tx, params};
-use super::{Store, StoreError, UnixSeconds, certified_key};
+use super::revocation::{Revocation, RevocationTarget};
+use super::{Store, StoreError, UnixSeconds, certified_key, revocation_event};
 use crate::crl_number::CrlNumber;
 use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, IntentId};
@@ -66,6 +67,9 @@ impl Imported {
         self.conflicts += other.conflicts;
     }
 }
+
+/// The cause of a revocation that was imported.
+const IMPORT: &str = "import";
 
 impl Store {
     /// Returns true if the authority of this generation existed, with its key, before it came here.
@@ -144,12 +148,62 @@ fn import(
             .is_some_and(|leaf| sha256(&leaf.certificate.der).as_slice() != digest);
         done.conflicts += u64::from(is_another);
         done.known += u64::from(!is_another);
-        return revoke(tx, intent, it.revoked, at, done);
+        let before = done.revocations;
+        revoke(tx, intent, it.revoked, at, done)?;
+        if done.revocations > before {
+            record_event(tx, intent, it, (actor, at))?;
+        }
+        return Ok(());
     }
     match &it.leaf {
         Some(leaf) => insert_certificate(tx, generation, it, leaf, (actor, at), done),
-        None => insert_serial(tx, generation, it, done),
+        None => insert_serial(tx, generation, it, (actor, at), done),
     }
+}
+
+/// Records who imported the revocation of a certificate that is on record.
+fn record_event(
+    tx: &Tx<'_>,
+    intent: IntentId,
+    it: &FormerCertificate,
+    (actor, at): (&str, UnixSeconds),
+) -> Result<(), StoreError> {
+    let subject = "SELECT subject FROM intent WHERE id = ?1";
+    let subject = tx.query_one(subject, params![intent], |row| row.get(0))?;
+    let revocation = Revocation {
+        target: RevocationTarget::Certificate { intent },
+        at,
+        actor: actor.to_owned(),
+        cause: IMPORT.to_owned(),
+    };
+    let reason = it.revoked.map(|(_, reason)| reason);
+    revocation_event::record(tx, intent, &revocation, reason)?;
+    append_revoked(tx, subject, it, (actor, at))
+}
+
+/// Appends the entry of a revocation that an import has brought to what was on record.
+fn append_revoked(
+    tx: &Tx<'_>,
+    subject: String,
+    it: &FormerCertificate,
+    (actor, at): (&str, UnixSeconds),
+) -> Result<(), StoreError> {
+    let (since, reason) = it.revoked.unzip();
+    audit::append(
+        tx,
+        &AuditEntry {
+            at,
+            actor: actor.to_owned(),
+            action: "certificate.revoked",
+            subject,
+            detail: json!({
+                "serial": hex::encode_upper(&it.serial),
+                "reason": reason.map(RevocationReason::name),
+                "revoked_at": since,
+                "cause": IMPORT,
+            }),
+        },
+    )
 }
 
 /// A revocation of the key also excludes the key.
@@ -275,14 +329,16 @@ fn insert_serial(
     tx: &Tx<'_>,
     generation: GenerationId,
     it: &FormerCertificate,
+    by: (&str, UnixSeconds),
     done: &mut Imported,
 ) -> Result<(), StoreError> {
     let (since, reason) = it.revoked.unzip();
-    let before: Option<Option<UnixSeconds>> = tx.query_optional(
-        "SELECT revoked_at FROM former_certificate WHERE generation = ?1 AND serial = ?2",
+    let before: Option<(Option<UnixSeconds>, Option<String>)> = tx.query_optional(
+        "SELECT revoked_at, subject FROM former_certificate WHERE generation = ?1 AND serial = ?2",
         params![generation, it.serial],
-        |row| row.get(0),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    let (before_since, name) = before.clone().unwrap_or_default();
     tx.execute(
         "INSERT INTO former_certificate
              (generation, serial, subject, not_after, revoked_at, revocation_reason)
@@ -302,10 +358,22 @@ fn insert_serial(
             reason.map(RevocationReason::code),
         ],
     )?;
-    done.revocations += u64::from(since.is_some() && before.flatten().is_none());
+    let is_revoked_now = since.is_some() && before_since.is_none();
+    done.revocations += u64::from(is_revoked_now);
     match before {
-        Some(_) => done.known += 1,
-        None => done.serials += 1,
+        Some(_) if is_revoked_now => {
+            done.known += 1;
+            let digits = hex::encode_upper(&it.serial);
+            let subject = name.or(it.subject.clone()).unwrap_or(digits);
+            append_revoked(tx, subject, it, by)
+        }
+        Some(_) => {
+            done.known += 1;
+            Ok(())
+        }
+        None => {
+            done.serials += 1;
+            Ok(())
+        }
     }
-    Ok(())
 }

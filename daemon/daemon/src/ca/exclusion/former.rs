@@ -12,14 +12,17 @@ use crate::store::{FormerRevocation, FormerSerial};
 use crate::x509::revocation::RevocationReason;
 
 /// The consequence of a certificate whose file is missing.
-const ONLY_ITS_SERIAL: &str = "only the serial number is known, from the import: the revocation \
-     list has it, and nothing is known of its key or of a device; import its file to exclude \
-     those, too";
+pub const ONLY_ITS_SERIAL: &str = "only the serial number is known, from the import: the \
+     revocation list has it, and nothing is known of its key or of a device; import its file \
+     to exclude those, too";
 
 impl Exclusions {
     /// Returns the certificate of this name that is known by its serial number alone, if no other
     /// one has the name.
-    pub(super) fn former(&self, name: &CertificateName) -> Result<Option<FormerSerial>, Error> {
+    pub(in crate::ca) fn former(
+        &self,
+        name: &CertificateName,
+    ) -> Result<Option<FormerSerial>, Error> {
         let CertificateName::Serial { serial, authority } = name else {
             return Ok(None);
         };

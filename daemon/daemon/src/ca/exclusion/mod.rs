@@ -6,7 +6,7 @@
 pub mod block;
 pub mod certificate_name;
 mod device_access;
-mod former;
+pub mod former;
 pub mod holding;
 pub mod hub_identity;
 mod older_leaf;

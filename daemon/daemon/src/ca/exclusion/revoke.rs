@@ -11,7 +11,7 @@ use super::place::{Place, PlaceCode};
 use super::receipt::Receipt;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::profile::Role;
-use crate::ca::{Code, Error};
+use crate::ca::{Code, Error, crash_point};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate};
@@ -72,6 +72,7 @@ impl Exclusions {
         self.refuse_authority(&row)?;
         let target = RevocationTarget::Sha256(row.sha256);
         let revoked = self.revoke(permission, target, reason, cause)?;
+        crash_point("leaf-revoked");
         let was_revoked = revoked.changed.is_empty();
         let mut stands = revoked.changed.iter().chain(&revoked.unchanged);
         let (intent, (since, reason)) = stands

@@ -10,6 +10,7 @@ pub mod clock;
 mod constraints;
 pub mod failover;
 pub mod fetch;
+pub mod former;
 pub(super) mod generation;
 pub mod issue;
 mod key_health;

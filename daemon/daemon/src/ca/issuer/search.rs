@@ -1,6 +1,7 @@
 //! Lists issued certificates for callers that may fetch them.
 
 use super::Issuer;
+use super::former::FormerRow;
 use crate::ca::authorize::{Authorized, Fetch};
 use crate::ca::{Code, Error};
 use crate::enrollment::role::Role;
@@ -34,6 +35,8 @@ pub struct Wanted {
 #[derive(Debug, Default)]
 pub struct Listed {
     pub rows: Vec<ListedRow>,
+    /// On the last page: those that are known by their serial number alone.
+    pub former: Vec<FormerRow>,
     /// The next page has what is older than this; `None` if there is no more.
     pub next: Option<IntentId>,
 }
@@ -57,12 +60,17 @@ impl Issuer {
 
     /// Returns the next certificates that fit, newest first.
     pub fn list(&self, permission: &Authorized<Fetch>, wanted: &Wanted) -> Result<Listed, Error> {
+        refuse_contradiction(wanted)?;
         let filter = self.filter(permission, wanted)?;
         let mut page = self.store.search_certificates(&filter)?;
         // The store finds names in any spelling; a caller owns what has its own.
         page.rows
             .retain(|it| permission.covers(&it.subject, it.role));
-        if page.rows.is_empty() && page.next.is_none() {
+        let former = match (&page.next, permission.own()) {
+            (None, None) => self.former_that_fit(wanted)?,
+            _ => Vec::new(),
+        };
+        if page.rows.is_empty() && former.is_empty() && page.next.is_none() {
             refuse_unknown_name(wanted)?;
         }
         let hierarchy = self.hierarchy();
@@ -78,6 +86,7 @@ impl Issuer {
         };
         Ok(Listed {
             rows: page.rows.into_iter().map(named).collect(),
+            former,
             next: page.next,
         })
     }
@@ -158,17 +167,37 @@ impl Issuer {
     }
 }
 
-/// Refuses the first page of a list that a wrong name has left empty.
+/// Refuses two criteria that nothing can fit together, or of which one would have no effect.
+fn refuse_contradiction(wanted: &Wanted) -> Result<(), Error> {
+    let message = match (&wanted.device, &wanted.subject) {
+        (Some(device), Some(subject)) if device != subject => {
+            format!("`device` names {device:?} and `subject` {subject:?}: leave one of them out")
+        }
+        _ if wanted.expiring.is_some()
+            && wanted.state.is_some_and(|it| it != CertificateState::Valid) =>
+        {
+            "`expiring` finds valid certificates alone: leave `state` out, or `expiring`".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(Code::QueryInvalid, message))
+}
+
+/// Refuses the first page of a list that a wrong name or number has left empty.
 fn refuse_unknown_name(wanted: &Wanted) -> Result<(), Error> {
     let what = match (&wanted.device, &wanted.subject) {
         _ if wanted.before.is_some() => return Ok(()),
         (Some(id), _) => format!("for a device {id:?}"),
         (None, Some(name)) => format!("with the common name {name:?}"),
-        (None, None) => return Ok(()),
+        (None, None) => match (&wanted.serial, &wanted.sha256) {
+            (Some(serial), _) => format!("with serial number {serial}"),
+            (None, Some(sha256)) => format!("with SHA-256 {}", hex::encode_upper(sha256)),
+            (None, None) => return Ok(()),
+        },
     };
     let message = format!(
         "this daemon has issued no certificate {what} that fits the other criteria; `hallmark \
-         device list` has the devices"
+         certificate list` has all, and `hallmark device list` the devices"
     );
     Err(Error::missing(Code::CertificateUnknown, message))
 }

@@ -395,3 +395,43 @@ fn a_hold_that_was_made_final_is_listed_as_revoked() {
         assert_eq!(states(), state);
     }
 }
+
+/// A generation that has issued much, and nothing of a rare profile, is asked once, and not again
+/// at each range of the other one: that made a page read everything 100 times.
+#[test]
+fn an_issuer_without_a_fit_is_asked_once() {
+    let stage = Stage::new();
+    let issuers = stage.fill(&[]);
+    let [old, new] = issuers.map(GenerationId::get);
+    stage
+        .raw()
+        .execute_batch(&format!(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 199)
+             INSERT INTO certificate_range
+             SELECT i, {old}, 'device', 0, 9000, 9000, 0 FROM n
+             UNION ALL SELECT i, {new}, 'rare', 0, 9000, 9000, 0 FROM n;"
+        ))
+        .unwrap();
+    let filter = range::RangeFilter {
+        profile: Some("rare".into()),
+        issuers: Some(issuers.to_vec()),
+        not_after: (UnixSeconds::MIN, UnixSeconds::MAX),
+        issued_since: UnixSeconds::MIN,
+        abandoned: false,
+    };
+    let (found, asked) = stage
+        .store
+        .read(|tx| {
+            let mut ranges = range::LastRanges::new(&filter);
+            let (mut found, mut number) = (0, 250);
+            while let Some(next) = ranges.last(tx, number)? {
+                assert_eq!(next, number.min(199));
+                number = next - 1;
+                found += 1;
+            }
+            Ok((found, ranges.asked))
+        })
+        .unwrap();
+    assert_eq!(found, 200);
+    assert!(asked <= 202, "{asked} queries for {found} ranges");
+}
