@@ -106,6 +106,7 @@
 //! | `path_length` | rollovers for which the certificates above leave no path length |
 //! | `pin_prompt` | setup asks for a PIN: unseen, interrupted, corrected, kept in one place |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
+//! | `console` | the web pages: who may read them, what they show, how a browser gets them |
 //! | `cli` | exit codes, JSON, a ceremony that is repeated |
 //! | `check` | `hallmarkd check`: what it reports before the daemon is started |
 #![allow(
@@ -140,6 +141,7 @@ mod cli;
 mod clock;
 mod compromise;
 mod configured;
+mod console;
 mod constrained;
 mod crash;
 mod crash_point;

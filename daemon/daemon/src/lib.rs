@@ -5,6 +5,7 @@
 //! | [`commands`] | defines the command line, and runs the commands except `serve` and `token` |
 //! | [`service`] | starts, runs, reloads and stops the daemon (`serve`) |
 //! | [`config`] | reads and checks the configuration file |
+//! | [`console`] | serves the web pages of operators and auditors, as a client of [`api`] |
 //! | [`api`] | serves HTTP: admin socket, mutual TLS, EST, revocation lists, metrics |
 //! | [`provisioning::reconcile`] | makes DPS, its CA certificates and the hubs as desired |
 //! | [`ca`] | decides on issuance, revocation, rollovers, blocks, lists and ceremonies |
@@ -27,6 +28,7 @@ pub mod api;
 pub mod ca;
 pub mod commands;
 pub mod config;
+pub mod console;
 pub mod provisioning;
 pub mod service;
 pub mod store;

@@ -12,6 +12,7 @@ mod block;
 mod certificate;
 mod client;
 mod command;
+mod console;
 mod enrollment;
 mod failure;
 mod output;
@@ -104,9 +105,13 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
             Ok(())
         };
     }
+    if let Command::Console(of) = &arguments.command {
+        return console::run(&arguments.admin_socket, show, of.port);
+    }
     let client = ApiClient::new(&arguments.admin_socket)?;
     match &arguments.command {
-        Command::Setup(_) => unreachable!("it needs no daemon, and was run above"),
+        Command::Setup(_) | Command::Console(_) => unreachable!("it was run above"),
+        Command::Caller => show.record(&client.get("/v1/caller")?),
         Command::Status(options) => status::run(&client, show, options),
         Command::Reload => reload(&client, show),
         Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// The peer of a connection, its address, and its class of clients, which has its own permits.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectedClient {
+pub struct ConnectedClient {
     pub(super) peer: Peer,
     /// `None` on the admin socket.
     pub(super) address: Option<IpAddr>,

@@ -21,7 +21,7 @@ mod ceremonies;
 mod certificate_export;
 mod certificate_list;
 mod certificates;
-mod client;
+pub mod client;
 mod clock;
 mod devices;
 mod enrollments;
@@ -30,6 +30,7 @@ mod holds;
 mod imports;
 pub mod listener;
 mod metrics;
+mod own_caller;
 mod pace;
 mod pagination;
 mod parts;
@@ -258,6 +259,7 @@ impl Edge {
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::show))
             .route("/v1/status", get(status::show))
+            .route("/v1/caller", get(own_caller::show))
             .route("/v1/reload", post(reload::reload))
             .route("/v1/backups", post(backups::create))
             .route("/v1/ceremonies", post(ceremonies::run))

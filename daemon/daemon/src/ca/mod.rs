@@ -27,6 +27,7 @@ pub mod explain;
 pub mod external;
 pub mod hierarchy;
 pub mod import;
+mod issued_lately;
 pub mod issuer;
 pub mod listeners;
 pub mod liveness;
@@ -34,6 +35,7 @@ pub mod overview;
 pub mod profile;
 #[cfg(test)]
 mod reference_tests;
+pub mod remedy;
 pub mod retention;
 pub mod roll;
 pub mod services;
@@ -166,6 +168,8 @@ pub struct CertificateAuthority {
     push_age_alarm_seconds: i64,
     /// The last count of what ends soon.
     expiry: Mutex<Option<expiry::Counted>>,
+    /// The last count of what was issued.
+    issued: Mutex<Option<issued_lately::KeptCount>>,
     shared: Arc<SharedState>,
 }
 
@@ -245,6 +249,7 @@ impl CertificateAuthority {
             exclusions,
             push_age_alarm_seconds: settings.push_age_alarm_seconds,
             expiry: Mutex::default(),
+            issued: Mutex::default(),
             shared,
         }
     }

@@ -48,7 +48,7 @@ fn every_code_of_a_refusal_is_documented() {
 }
 
 #[test]
-fn every_alarm_is_documented_with_its_question_and_severity() {
+fn every_alarm_is_documented_with_its_question_severity_and_remedy() {
     let heading = "## Alarms";
     compare(heading, AlarmCode::ALL.iter().map(|it| it.name()));
     for row in rows(heading) {
@@ -57,6 +57,7 @@ fn every_alarm_is_documented_with_its_question_and_severity() {
         let code = AlarmCode::ALL.iter().find(|it| it.name() == name);
         let of_code = code.map(|it| format!("{}, {}", it.question(), it.severity()));
         assert_eq!(of_code.as_deref(), Some(cells[1]), "{name}");
+        assert_eq!(code.map(|it| it.remedy()), Some(cells[4]), "{name}");
     }
 }
 

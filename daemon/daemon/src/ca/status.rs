@@ -6,7 +6,9 @@ use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
 use super::expiry::ExpiryStatus;
+use super::issued_lately::IssuedLately;
 use super::overview::{Answer, Facts};
+use super::remedy::ExplainedAlarm;
 use super::{CertificateAuthority, ConfiguredToken, Error};
 use crate::error_code::codes;
 use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
@@ -57,8 +59,10 @@ pub struct Status {
     pub expiry: Arc<Vec<ExpiryStatus>>,
     /// The sentences of `alarm_details`.
     pub alarms: Vec<String>,
-    /// The alarms for the operator; empty as a rule.
-    pub alarm_details: Vec<Alarm>,
+    /// The alarms for the operator, with their remedies; empty as a rule.
+    pub alarm_details: Vec<ExplainedAlarm>,
+    /// How many certificates were issued lately.
+    pub issued: IssuedLately,
 }
 
 codes! {
@@ -97,7 +101,7 @@ pub struct TokenStatus {
     pub reason_code: Option<AlarmCode>,
     /// How often its worker was started again.
     pub restarts: u64,
-    #[serde(skip)]
+    /// How often its worker opened sessions, logged in and initialized the library.
     recoveries: RecoveryCounters,
     /// The keys that its worker has used, and what for.
     #[serde(skip)]
@@ -154,7 +158,8 @@ impl CertificateAuthority {
             not_ready,
             overview,
             alarms: alarms.iter().map(|it| it.text.clone()).collect(),
-            alarm_details: alarms,
+            alarm_details: alarms.into_iter().map(ExplainedAlarm::from).collect(),
+            issued: self.issued_lately()?,
             store: self.store_status(),
             tokens,
             authorities,

@@ -26,6 +26,7 @@ use crate::ca::{
     Callbacks, CertificateAuthority, Config, ConfiguredToken, CurrentAuthority, Settings,
 };
 use crate::config::Configuration;
+use crate::console::with_console;
 use crate::files;
 use crate::notify::Systemd;
 use crate::store::Store;
@@ -184,7 +185,7 @@ impl Daemon {
         let stopped = stop.clone();
         tasks.push(tokio::spawn(async move {
             if let Some(listener) = admin.listener(listeners.admin, stopped.clone()).await {
-                let router = served.clone().router();
+                let router = with_console(served.clone().router());
                 serve_behind(listener, router, served, stopped).await;
             }
         }));
@@ -219,7 +220,7 @@ impl Daemon {
                 per_address_max,
                 store: self.store.clone(),
             };
-            let router = edge.clone().router();
+            let router = with_console(edge.clone().router());
             let served = serve_behind(listener, router, edge.clone(), stop.clone());
             tasks.push(tokio::spawn(served));
         }

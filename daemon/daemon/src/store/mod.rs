@@ -81,6 +81,7 @@ mod individual;
 mod intent;
 mod issuance;
 mod issuance_count;
+mod issued_since;
 mod json;
 mod key_use;
 mod known_group;

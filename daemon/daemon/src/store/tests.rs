@@ -19,6 +19,7 @@ mod grants;
 mod hold;
 mod indexes;
 mod intent;
+mod issued;
 mod key_use;
 mod million;
 mod revocation;

@@ -179,10 +179,17 @@ const ROWS: &[Row] = &[
             "futures_util",
         ],
     },
+    // A client of the API within the process: it knows routes, and no application.
+    Row {
+        prefix: "console",
+        may_use: &["api::client"],
+        libraries: &["askama", "axum", "hyper", "hyper_util", "futures_util"],
+    },
     Row {
         prefix: "cli/ctl",
         may_use: &["setup"],
-        libraries: &["reqwest"],
+        // The port of `hallmark console`.
+        libraries: &["reqwest", "hyper", "hyper_util", "tokio"],
     },
     // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
     Row {
@@ -203,6 +210,7 @@ const ROWS: &[Row] = &[
             "ca",
             "commands",
             "config",
+            "console",
             "provisioning",
             "service",
             "store",
@@ -214,6 +222,7 @@ const ROWS: &[Row] = &[
 
 /// Crates that belong to one row or another; the rest (serde, time, tracing …) are everybody's.
 const FOREIGN: &[&str] = &[
+    "askama",
     "axum",
     "cryptoki",
     "cryptoki_sys",

@@ -45,6 +45,10 @@ pub enum Command {
     Setup(Setup),
     /// Show in five lines whether all is well; exits 0 good, 1 attention, 2 critical, 3 no answer.
     Status(ShowStatus),
+    /// Open the console, the web pages of the daemon, for a browser on this machine.
+    Console(OpenConsole),
+    /// Show as which caller the daemon knows this user, and what the user may do.
+    Caller,
     /// Reload the configuration of the daemon, completely or not at all.
     Reload,
     /// Create authorities from a file.
@@ -104,6 +108,14 @@ pub struct ShowStatus {
     /// Show it again every two seconds, until interrupted.
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `hallmark console`
+#[derive(Debug, Args)]
+pub struct OpenConsole {
+    /// Listen on this port of 127.0.0.1, for example for a tunnel; otherwise on a free one.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
 }
 
 /// `hallmark backup`

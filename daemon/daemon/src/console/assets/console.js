@@ -1,0 +1,58 @@
+// Makes the pages of the console comfortable: copy buttons, times that count, light and dark.
+// Each page is complete without this script.
+"use strict";
+
+const units = [[86400, "days"], [3600, "hours"], [60, "minutes"]];
+
+// Says how far a moment is, as the daemon does in console/components.rs.
+function relative(seconds) {
+  const amount = Math.abs(seconds);
+  const [unit, name] = units.find(([unit]) => amount >= 2 * unit) ?? [1, "seconds"];
+  const count = Math.floor(amount / unit);
+  return seconds < 0 ? `${count} ${name} ago` : `in ${count} ${name}`;
+}
+
+function countTimes() {
+  const now = Math.floor(Date.now() / 1000);
+  for (const small of document.querySelectorAll("small[data-seconds]")) {
+    small.textContent = relative(Number(small.dataset.seconds) - now);
+  }
+}
+
+async function copy(button) {
+  const text = button.dataset.copy;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without the permission, or over plain HTTP to another machine: by a selection.
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    button.focus();
+  }
+  button.classList.add("copied");
+  setTimeout(() => button.classList.remove("copied"), 1500);
+}
+
+function changeTheme() {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const shown = root.dataset.theme ?? (dark ? "dark" : "light");
+  const next = shown === "dark" ? "light" : "dark";
+  root.dataset.theme = next;
+  localStorage.setItem("theme", next);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button?.dataset.copy !== undefined) copy(button);
+  if (button?.id === "theme") changeTheme();
+});
+
+const theme = localStorage.getItem("theme");
+if (theme !== null) document.documentElement.dataset.theme = theme;
+// The page's own times are right for the daemon's clock; this one may differ by a few seconds.
+setInterval(countTimes, 15000);

@@ -1,0 +1,83 @@
+//! Shows a refusal or failure of the API as a page.
+
+use super::visit::Frame;
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use serde::Deserialize;
+
+/// An answer of the API that is no success (RFC 9457), with its status.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    problem: Problem,
+}
+
+/// The members of a problem document that a page shows.
+#[derive(Debug, Default, Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    detail: String,
+}
+
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct Page {
+    frame: Frame,
+    status: u16,
+    code: String,
+    detail: String,
+}
+
+impl Refused {
+    /// The answer of the API, by its body.
+    pub(super) fn of(status: StatusCode, body: &[u8]) -> Self {
+        let problem = serde_json::from_slice(body).unwrap_or_default();
+        Self { status, problem }
+    }
+
+    /// An answer of the API that this version of the console cannot read.
+    pub(super) fn unreadable(what: &str, error: &impl ToString) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            format!("{what} cannot be shown: {}", error.to_string()),
+        )
+    }
+
+    /// A page that does not exist.
+    pub(super) fn no_such_page() -> Self {
+        let detail = "there is no such page; the console begins at /console";
+        Self::new(StatusCode::NOT_FOUND, "route_unknown", detail.into())
+    }
+
+    fn new(status: StatusCode, code: &str, detail: String) -> Self {
+        let code = code.to_owned();
+        let problem = Problem { code, detail };
+        Self { status, problem }
+    }
+
+    /// The sentence of the answer.
+    pub(super) fn detail(self) -> String {
+        self.problem.detail
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let page = Page {
+            frame: Frame::without_caller("Refused"),
+            status: self.status.as_u16(),
+            code: self.problem.code,
+            detail: self.problem.detail,
+        };
+        (self.status, Html(page.to_string())).into_response()
+    }
+}
+
+/// Answers an address below `/console/` that has no page.
+pub(super) async fn no_such_page() -> Refused {
+    Refused::no_such_page()
+}
