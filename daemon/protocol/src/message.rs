@@ -55,9 +55,9 @@ pub enum ToWorker {
     Key(Arc<KeyReference>),
     /// A request for [`Operation::Sign`] with a key that was named.
     Sign {
-        /// As in [`Request`].
+        /// As in [`TokenRequest`].
         id: u64,
-        /// As in [`Request`].
+        /// As in [`TokenRequest`].
         deadline_ms: u32,
         /// The key's number.
         key: u32,
@@ -68,7 +68,7 @@ pub enum ToWorker {
         message: Vec<u8>,
     },
     /// Any other request.
-    Request(Request),
+    Request(TokenRequest),
 }
 
 /// The keys that a connection has named, as the worker keeps them.
@@ -77,7 +77,7 @@ pub struct NamedKeys(Vec<Arc<KeyReference>>);
 
 impl NamedKeys {
     /// Returns the request of a message; `None` for one that names a key.
-    pub fn request(&mut self, message: ToWorker) -> Result<Option<Request>, ProtocolError> {
+    pub fn request(&mut self, message: ToWorker) -> Result<Option<TokenRequest>, ProtocolError> {
         match message {
             ToWorker::Request(request) => Ok(Some(request)),
             ToWorker::Key(key) if self.0.len() < KEYS_NAMED_MAX => {
@@ -99,7 +99,7 @@ impl NamedKeys {
                     algorithm,
                     message,
                 };
-                Ok(Some(Request {
+                Ok(Some(TokenRequest {
                     id,
                     deadline_ms,
                     operation,
@@ -111,7 +111,7 @@ impl NamedKeys {
 
 /// A request to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct TokenRequest {
     /// Chosen by the client, unique on its connection.
     pub id: u64,
     /// How long the caller waits, from now. A request that is still queued then is not begun: a

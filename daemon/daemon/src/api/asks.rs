@@ -45,7 +45,7 @@ impl RoutePermission for Issue {
     }
 
     fn permit(caller: Caller) -> Result<Authorized<Issue>, Error> {
-        Authorized::<Issue>::to_issue(caller)
+        Ok(Authorized::<Issue>::to_issue(caller))
     }
 }
 

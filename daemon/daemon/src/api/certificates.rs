@@ -194,7 +194,7 @@ pub(super) async fn issue(
 impl Asks<Issue> {
     /// The whole cycle. The layer `api::refusals` has it run to its end, and audits its refusals.
     pub(super) async fn issue(&self, request: &IssueRequest) -> Result<Issued, Problem> {
-        let _permit = self.api.admit().await?;
+        let _permit = self.api.take_permit().await?;
         let issued = self
             .api
             .ca

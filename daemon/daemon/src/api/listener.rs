@@ -53,7 +53,7 @@ pub trait Listener: Send + Sync + 'static {
 /// The properties of a connection that are known when it is accepted.
 #[derive(Clone, Copy)]
 pub struct Origin {
-    pub(super) holder: CountedClient,
+    pub(super) client: CountedClient,
     pub(super) address: Option<IpAddr>,
     pub(super) class: Class,
 }
@@ -172,7 +172,7 @@ impl<Admitted: Fn(u32) -> bool + Clone + Send + Sync + 'static> Listener for Adm
             (Class::Stranger, Peer::NotAdmitted { uid })
         };
         let origin = Origin {
-            holder: CountedClient::User(uid),
+            client: CountedClient::User(uid),
             address: None,
             class,
         };
@@ -197,7 +197,7 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Origin)> {
     let (stream, address) = listener.accept().await?;
     let address = address.ip().to_canonical();
     let origin = Origin {
-        holder: CountedClient::at(address),
+        client: CountedClient::at(address),
         address: Some(address),
         class: Class::Stranger,
     };

@@ -366,7 +366,7 @@ impl Api {
     }
 
     /// Waits for a permit for one more request in the application.
-    async fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    async fn take_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let permit = Arc::clone(&self.in_flight).acquire_owned();
         // The semaphore is never closed. A wait of zero still takes a free permit.
         let permit = tokio::time::timeout(self.permit_wait, permit).await;
@@ -381,7 +381,7 @@ impl Api {
         &self,
         work: impl FnOnce(&CertificateAuthority) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let permit = self.admit().await?;
+        let permit = self.take_permit().await?;
         let ca = Arc::clone(&self.ca);
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;

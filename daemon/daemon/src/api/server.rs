@@ -168,8 +168,8 @@ async fn accept<L: Listener>(
     };
     let activity = Activity::new();
     let pool = connections.of(origin.class);
-    let Some(place) = pool.enter(origin.holder, &activity) else {
-        tracing::debug!(holder = ?origin.holder, "no place for a connection");
+    let Some(place) = pool.enter(origin.client, &activity) else {
+        tracing::debug!(client = ?origin.client, "no place for a connection");
         return None;
     };
     Some(Accepted {
@@ -191,9 +191,9 @@ impl Served {
             _open,
         } = accepted;
         let served = async {
-            let admitted = self.admit::<L>(socket, origin, place, &activity);
-            let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admitted).await;
-            if let Ok(Some((stream, client, _place))) = admitted {
+            let established = self.establish::<L>(socket, origin, place, &activity);
+            let established = tokio::time::timeout(HANDSHAKE_TIMEOUT, established).await;
+            if let Ok(Some((stream, client, _place))) = established {
                 activity.is(Worth::Ready);
                 let router = self.router.clone();
                 let stop = self.stop.clone();
@@ -202,13 +202,13 @@ impl Served {
         };
         tokio::select! {
             () = served => {}
-            () = activity.evicted() => tracing::debug!(holder = ?origin.holder, "hung up"),
+            () = activity.evicted() => tracing::debug!(client = ?origin.client, "hung up"),
         }
     }
 
-    /// Lets a connection in. One whose client is identified changes places: those of strangers are
-    /// for strangers.
-    async fn admit<L: Listener>(
+    /// Completes a connection: TLS, then the client behind it. A connection whose client is
+    /// identified changes places, because those of strangers are for strangers.
+    async fn establish<L: Listener>(
         &self,
         socket: L::Socket,
         origin: Origin,
@@ -229,8 +229,8 @@ impl Served {
             return Some((stream, client, place));
         }
         client.class = Class::Identified;
-        let holder = CountedClient::Certificate(sha256);
-        let place = self.connections.of(client.class).enter(holder, activity)?;
+        let counted = CountedClient::Certificate(sha256);
+        let place = self.connections.of(client.class).enter(counted, activity)?;
         Some((stream, client, place))
     }
 }

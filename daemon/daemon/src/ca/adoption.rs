@@ -182,7 +182,7 @@ impl Ceremonies {
                 )),
                 other => other,
             })?;
-        let remarks = adoption.admit(&key).map_err(refused)?;
+        let remarks = adoption.check_key(&key).map_err(refused)?;
         client.prove(&key, LOOKUP_DEADLINE)?;
         Ok(Found { key, remarks })
     }

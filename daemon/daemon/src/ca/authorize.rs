@@ -134,7 +134,7 @@ impl<Permission> Authorized<Permission> {
 
 impl Authorized<Issue> {
     /// Step 1 of the issuance cycle: whether `caller` may ask for certificates, and for which.
-    pub fn to_issue(caller: Caller) -> Result<Self, Error> {
+    pub fn to_issue(caller: Caller) -> Self {
         let scope = match &caller {
             Caller::Local { .. } | Caller::Daemon => Scope::Anything,
             Caller::Certificate {
@@ -160,10 +160,10 @@ impl Authorized<Issue> {
                 profile: profile.clone(),
             },
         };
-        Ok(Self {
+        Self {
             caller,
             permission: Issue { scope },
-        })
+        }
     }
 
     /// Returns true if a station, auditor or server asks for its own next certificate: that is
@@ -195,7 +195,7 @@ impl Authorized<Issue> {
             Scope::Anything if moves => return Ok(Moves::NotFrom(BTreeSet::new())),
             Scope::Anything => return Ok(Moves::Never),
             Scope::Devices(station) if is_device => {
-                return stations.admit(station, &profile.name, name);
+                return stations.moves_to(station, &profile.name, name);
             }
             Scope::Device(own) if is_device && own == name => return Ok(Moves::NotByItself),
             Scope::Granted { id, profile: by } if is_device => {

@@ -4,7 +4,7 @@
 //! [`Advice`] to HTTP.
 
 use crate::error_code::Code;
-use crate::store::{IntentRefusal, StoreError};
+use crate::store::{IntentError, StoreError};
 use crate::token::{CallFailure, TokenError};
 
 /// The caller's next step.
@@ -105,34 +105,34 @@ impl From<StoreError> for Error {
     }
 }
 
-impl From<IntentRefusal> for Error {
-    fn from(refusal: IntentRefusal) -> Self {
-        let message = refusal.to_string();
-        match refusal {
-            IntentRefusal::UnderWay(_) => Self::later(1, Code::IssuanceUnderWay, message),
-            IntentRefusal::Repeated(_) => Self::later(1, Code::RequestUnderWay, message),
-            IntentRefusal::SerialExists => Self::stop(Code::SerialExists, message),
-            IntentRefusal::Spelling { .. } => Self::conflict(Code::RegistrationIdSpelling, message),
-            IntentRefusal::Moves { .. } => Self::forbidden(Code::DeviceMoves, message),
-            IntentRefusal::OwnProfile { .. } => {
+impl From<IntentError> for Error {
+    fn from(error: IntentError) -> Self {
+        let message = error.to_string();
+        match error {
+            IntentError::UnderWay(_) => Self::later(1, Code::IssuanceUnderWay, message),
+            IntentError::Repeated(_) => Self::later(1, Code::RequestUnderWay, message),
+            IntentError::SerialExists => Self::stop(Code::SerialExists, message),
+            IntentError::Spelling { .. } => Self::conflict(Code::RegistrationIdSpelling, message),
+            IntentError::Moves { .. } => Self::forbidden(Code::DeviceMoves, message),
+            IntentError::OwnProfile { .. } => {
                 Self::forbidden(Code::DeviceProfileForbidden, message)
             }
-            IntentRefusal::Blocked(_) => Self::forbidden(Code::DeviceBlocked, message),
-            IntentRefusal::GroupBlocked { .. } => Self::forbidden(Code::GroupBlocked, message),
-            IntentRefusal::Key(reason) => Self::invalid(reason.code(), message),
-            IntentRefusal::LateRenewalUsed => Self::conflict(Code::LateRenewalUsed, message),
-            IntentRefusal::LateRenewalSuperseded(_) => {
+            IntentError::Blocked(_) => Self::forbidden(Code::DeviceBlocked, message),
+            IntentError::GroupBlocked { .. } => Self::forbidden(Code::GroupBlocked, message),
+            IntentError::Key(reason) => Self::invalid(reason.code(), message),
+            IntentError::LateRenewalUsed => Self::conflict(Code::LateRenewalUsed, message),
+            IntentError::LateRenewalSuperseded(_) => {
                 Self::conflict(Code::LateRenewalSuperseded, message)
             }
-            IntentRefusal::RollUnderWay { .. } => Self::conflict(Code::RollUnderWay, message),
-            IntentRefusal::RequesterRevoked => Self::new(
+            IntentError::RollUnderWay { .. } => Self::conflict(Code::RollUnderWay, message),
+            IntentError::RequesterRevoked => Self::new(
                 Advice::Authenticate,
                 Code::ClientCertificateRevoked,
                 message,
             ),
-            IntentRefusal::IssuerReplaced => Self::later(1, Code::IssuerReplaced, message),
-            IntentRefusal::IssuerRevoked => Self::later(60, Code::IssuerRevoked, message),
-            IntentRefusal::Store(error) => error.into(),
+            IntentError::IssuerReplaced => Self::later(1, Code::IssuerReplaced, message),
+            IntentError::IssuerRevoked => Self::later(60, Code::IssuerRevoked, message),
+            IntentError::Store(failure) => failure.into(),
         }
     }
 }

@@ -128,7 +128,7 @@ impl StationPolicy {
 
     /// Returns from which other profiles the device may be moved to this one, if `station` may ask
     /// for the device `id` by the device profile `profile` at all.
-    pub(super) fn admit(&self, station: &str, profile: &str, id: &str) -> Result<Moves, Error> {
+    pub(super) fn moves_to(&self, station: &str, profile: &str, id: &str) -> Result<Moves, Error> {
         let mut rules: Vec<_> = self.rules.iter().collect();
         rules.retain(|it| it.stations.covers(station));
         let refused = |code, problem: String| Err(Error::forbidden(code, problem));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn code(policy: &StationPolicy, station: &str, profile: &str, id: &str) -> &'static str {
-        let admitted = policy.admit(station, profile, id);
+        let admitted = policy.moves_to(station, profile, id);
         admitted.map_or_else(|error| error.code.name(), |_| "allowed")
     }
 
@@ -341,7 +341,7 @@ mod tests {
             .replace("press-*", "saw-*")
             .replace("line-*", "line-?");
         let policy = policy(&[&moving, &staying]).unwrap();
-        let moves = |id: &str| policy.admit("line-1", "device", id).unwrap();
+        let moves = |id: &str| policy.moves_to("line-1", "device", id).unwrap();
         assert_eq!(
             moves("press-7"),
             Moves::NotFrom(["device-b".to_owned()].into())

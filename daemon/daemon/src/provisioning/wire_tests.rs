@@ -19,13 +19,13 @@ const AUTHORITY: &str = r#"{"name":"root","etag":"AAAB=","properties":{"isVerifi
     "thumbprint":"A9993E364706816ABA3E25717850C26C9CD0D89D",
     "verificationCode":"0123456789ABCDEF0123456789ABCDEF"}}"#;
 
-struct Stage {
+struct Fixture {
     server: ScriptedServer,
     dps: DpsClient,
     arm: ArmClient,
 }
 
-async fn stage(script: Vec<Script>) -> Stage {
+async fn fixture(script: Vec<Script>) -> Fixture {
     let server = ScriptedServer::start(script).await;
     let path = server.folder.path().join("dps");
     let string = format!("HostName={HOST};SharedAccessKeyName=owner;SharedAccessKey=c2VjcmV0");
@@ -39,7 +39,7 @@ async fn stage(script: Vec<Script>) -> Stage {
         resource_group: "r g".into(),
         name: "line".into(),
     };
-    Stage {
+    Fixture {
         dps: DpsClient::new(plane.clone()),
         arm: ArmClient::new(plane, &resource),
         server,
@@ -56,11 +56,11 @@ fn etag() -> Etag {
 
 /// One replacement against one scripted answer.
 async fn replace(script: Script) -> (Result<(), CallError>, Vec<Received>) {
-    let stage = stage(vec![script]).await;
+    let fixture = fixture(vec![script]).await;
     let id = id();
     let id = EnrollmentName::Individual(&id);
-    let result = stage.dps.replace(id, &json!({"x": 1}), &etag()).await;
-    (result.map(drop), stage.server.asked())
+    let result = fixture.dps.replace(id, &json!({"x": 1}), &etag()).await;
+    (result.map(drop), fixture.server.asked())
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_replacement_is_conditional_authorised_and_whole() {
 
 #[tokio::test]
 async fn a_creation_has_no_condition_and_a_deletion_has_one() {
-    let stage = stage(vec![
+    let fixture = fixture(vec![
         Script::json(
             409,
             "",
@@ -96,14 +96,14 @@ async fn a_creation_has_no_condition_and_a_deletion_has_one() {
     .await;
     let id = id();
     let id = EnrollmentName::Individual(&id);
-    let created = stage.dps.create(id, &json!({})).await;
+    let created = fixture.dps.create(id, &json!({})).await;
     assert!(
         matches!(created, Err(CallError::Conflict { .. })),
         "{created:?}"
     );
-    stage.dps.delete(id, &etag()).await.unwrap();
-    assert_eq!(stage.dps.enrollment(id).await.unwrap(), None);
-    let asked = stage.server.asked();
+    fixture.dps.delete(id, &etag()).await.unwrap();
+    assert_eq!(fixture.dps.enrollment(id).await.unwrap(), None);
+    let asked = fixture.server.asked();
     assert_eq!(asked[0].header("if-match"), None);
     assert_eq!(asked[1].header("if-match"), Some("\"e-1\""));
 }
@@ -126,9 +126,9 @@ async fn an_answer_that_is_lost_is_said_to_be_lost() {
 
 #[tokio::test]
 async fn no_connection_is_not_a_lost_answer() {
-    let stage = stage(vec![]).await;
-    let mut settings = stage.server.settings();
-    drop(stage.server);
+    let fixture = fixture(vec![]).await;
+    let mut settings = fixture.server.settings();
+    drop(fixture.server);
     // Port 1 of the loopback address: nothing listens there.
     settings.address = Some(([127, 0, 0, 1], 1).into());
     let ca_bundle = tempfile::NamedTempFile::new().unwrap();
@@ -149,7 +149,7 @@ async fn no_connection_is_not_a_lost_answer() {
 
 #[tokio::test]
 async fn a_throttled_call_says_when_and_holds_the_others() {
-    let stage = stage(vec![
+    let fixture = fixture(vec![
         Script::json(
             429,
             "Retry-After: 1\r\n",
@@ -164,7 +164,7 @@ async fn a_throttled_call_says_when_and_holds_the_others() {
         retry_after,
         lost_answer,
         ..
-    } = stage.dps.create(id, &json!({})).await.unwrap_err()
+    } = fixture.dps.create(id, &json!({})).await.unwrap_err()
     else {
         panic!("not transient");
     };
@@ -173,7 +173,7 @@ async fn a_throttled_call_says_when_and_holds_the_others() {
         (Some(Duration::from_secs(1)), false)
     );
     let throttled = Instant::now();
-    stage.dps.enrollment(id).await.unwrap();
+    fixture.dps.enrollment(id).await.unwrap();
     assert!(throttled.elapsed() > Duration::from_millis(900));
 }
 
@@ -190,27 +190,27 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn a_missing_credential_is_told_and_nothing_is_sent() {
-    let stage = stage(vec![Script::Silence]).await;
-    std::fs::remove_file(stage.server.folder.path().join("dps")).unwrap();
+    let fixture = fixture(vec![Script::Silence]).await;
+    std::fs::remove_file(fixture.server.folder.path().join("dps")).unwrap();
     let id = id();
-    let error = stage.dps.registration(&id).await.unwrap_err();
+    let error = fixture.dps.registration(&id).await.unwrap_err();
     assert_eq!(error.code(), "provisioning_unauthorized");
-    assert!(stage.server.asked().is_empty());
+    assert!(fixture.server.asked().is_empty());
 }
 
 #[tokio::test]
 async fn a_scan_goes_on_where_the_service_says() {
-    let stage = stage(vec![
+    let fixture = fixture(vec![
         Script::json(200, "x-ms-continuation: next-1\r\n", &format!("[{RECORD}]")),
         Script::json(200, "", "[]"),
     ])
     .await;
-    let first = stage.dps.scan(ScanKind::Individuals, None).await.unwrap();
+    let first = fixture.dps.scan(ScanKind::Individuals, None).await.unwrap();
     assert_eq!(first.records.len(), 1);
     let next = first.next.as_ref();
-    let last = stage.dps.scan(ScanKind::Individuals, next).await.unwrap();
+    let last = fixture.dps.scan(ScanKind::Individuals, next).await.unwrap();
     assert_eq!(last.next, None);
-    let asked = stage.server.asked();
+    let asked = fixture.server.asked();
     assert_eq!(asked[0].header("x-ms-continuation"), None);
     assert_eq!(asked[1].header("x-ms-continuation"), Some("next-1"));
 }
@@ -218,39 +218,47 @@ async fn a_scan_goes_on_where_the_service_says() {
 #[tokio::test]
 async fn bulk_is_bounded_and_judged_as_a_whole() {
     let listed = r#"{"isSuccessful":true,"errors":[{"registrationId":"a","errorCode":200}]}"#;
-    let stage = stage(vec![Script::json(200, "", listed)]).await;
-    let outcome = stage
+    let fixture = fixture(vec![Script::json(200, "", listed)]).await;
+    let outcome = fixture
         .dps
         .bulk(BulkMode::Create, &[json!({})])
         .await
         .unwrap();
     assert!(outcome.is_successful);
     let eleven = vec![json!({}); 11];
-    let error = stage.dps.bulk(BulkMode::Create, &eleven).await.unwrap_err();
+    let error = fixture
+        .dps
+        .bulk(BulkMode::Create, &eleven)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "provisioning_unsendable");
 }
 
 #[tokio::test]
 async fn every_step_of_the_proof_is_conditional_on_the_last() {
     let verified = AUTHORITY.replace("false", "true").replace("AAAB", "AAAC");
-    let stage = stage(vec![
+    let fixture = fixture(vec![
         Script::json(200, "", AUTHORITY),
         Script::json(200, "", AUTHORITY),
         Script::json(200, "", &verified),
     ])
     .await;
     let certificate = SlotCertificate::new(b"abc".to_vec());
-    let put = stage.arm.put("root", &certificate, None).await.unwrap();
+    let put = fixture.arm.put("root", &certificate, None).await.unwrap();
     let etag = put.certificate.etag;
-    let (code, etag) = stage
+    let (code, etag) = fixture
         .arm
         .generate_verification_code("root", &etag)
         .await
         .unwrap();
     assert_eq!(code.as_str(), "0123456789ABCDEF0123456789ABCDEF");
-    let verified = stage.arm.verify("root", &certificate, &etag).await.unwrap();
+    let verified = fixture
+        .arm
+        .verify("root", &certificate, &etag)
+        .await
+        .unwrap();
     assert!(verified.certificate.is_verified);
-    let asked = stage.server.asked();
+    let asked = fixture.server.asked();
     assert_eq!(asked[0].header("if-match"), None);
     assert_eq!(asked[1].header("if-match"), Some("\"AAAB=\""));
     assert_eq!(asked[1].header("content-length"), Some("0"));

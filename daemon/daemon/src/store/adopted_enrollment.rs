@@ -3,12 +3,12 @@
 //! The record that the scan showed is what is desired then. An enrollment that would admit what is
 //! excluded is refused: it is taken over by the exclusion instead.
 
-use super::admission::{self, NewEnrollment};
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
+use super::new_enrollment::{self, NewEnrollment};
 use super::unknown_enrollment::FoundEnrollment;
 use super::{
     Store, StoreError, UnixSeconds, access_path, block, conflicts, excluded_identity,
@@ -55,7 +55,7 @@ impl Store {
                 ],
             )?;
             if adopted.kind == EnrollmentKind::Group {
-                admission::exclude_below(tx, id, entry.at)?;
+                new_enrollment::exclude_below(tx, id, entry.at)?;
             }
             let subject = MarkSubject::Enrollment(id);
             mark::raise(tx, subject, "enrollment adopted", entry.at)?;
@@ -160,7 +160,7 @@ fn refuse_excluded(
                 return refused(Code::CertificateRevoked, "its leaf is revoked");
             }
             Some((true, false)) => conflicts::new_individual(tx, device, leaf)?,
-            None if !admission::revoked_generations(tx, at)?.is_empty() => {
+            None if !new_enrollment::revoked_generations(tx, at)?.is_empty() => {
                 let what = "its leaf is not on record, and a generation is revoked";
                 return refused(Code::IssuerRevoked, what);
             }

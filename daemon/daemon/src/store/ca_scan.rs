@@ -4,7 +4,7 @@ use super::engine::{Tx, params};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::possession::{CaCertificateRow, by_id};
-use super::{Store, StoreError, UnixSeconds, admission};
+use super::{Store, StoreError, UnixSeconds, new_enrollment};
 use crate::enrollment::ca_certificate::ObservedCaCertificate;
 use crate::enrollment::ca_drift::{self, CaCertificateDrift};
 use crate::enrollment::desired::SlotCertificate;
@@ -103,7 +103,7 @@ fn observe(
     if row.is_verified() {
         return Ok(());
     }
-    admission::exclude_again(tx, &row.provisioning, at)
+    new_enrollment::exclude_again(tx, &row.provisioning, at)
 }
 
 fn raise(tx: &Tx<'_>, id: CaCertificateId, cause: &str, at: UnixSeconds) -> Result<(), StoreError> {

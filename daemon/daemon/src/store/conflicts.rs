@@ -5,7 +5,6 @@
 //! exclusion needs. A block of a group changes no slots: a roll goes on below it, and the group
 //! stays disabled until the block is lifted.
 
-use super::admission::NewEnrollment;
 use super::authority_roll::{groups_of, open_authority_roll};
 use super::block::{BlockKind, is_blocked};
 use super::engine::{Tx, params};
@@ -13,6 +12,7 @@ use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
 use super::exclusion::Excluded;
 use super::hierarchy;
 use super::known_group::{KnownGroup, known_group, known_groups};
+use super::new_enrollment::NewEnrollment;
 use super::roll::open_roll;
 use super::{StoreError, access_path, block, compromise, individual};
 use crate::enrollment::exclusion::Restriction;
@@ -349,7 +349,7 @@ pub(super) fn block_of_blocking_group(
 
 /// Returns whether a blocked group would admit the device of this individual enrollment.
 fn is_beside_blocked_group(tx: &Tx<'_>, individual: EnrollmentId) -> Result<bool, StoreError> {
-    let holder = individual::holder(tx, individual)?;
+    let holder = individual::held_leaves_of(tx, individual)?;
     let Some(holder) = holder.filter(|it| it.known().overlay_of.is_some()) else {
         return Ok(false);
     };

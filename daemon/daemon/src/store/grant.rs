@@ -8,7 +8,7 @@ use super::StoreError;
 use super::certified_key::KeyRefusal;
 use super::client;
 use super::engine::{Tx, params};
-use super::intent::{IntentRefusal, Requester};
+use super::intent::{IntentError, Requester};
 use crate::ids::{GenerationId, IntentId};
 
 /// The reason for which a device without a valid leaf may request one.
@@ -35,7 +35,7 @@ impl Grant {
 }
 
 /// Step 7: checks that the grant still lets `device` have a leaf.
-pub(super) fn admit(tx: &Tx<'_>, grant: &Grant, device: &str) -> Result<(), IntentRefusal> {
+pub(super) fn admit(tx: &Tx<'_>, grant: &Grant, device: &str) -> Result<(), IntentError> {
     match grant {
         Grant::LateRenewal(requester) => admit_late(tx, grant, requester, device),
     }
@@ -73,7 +73,7 @@ fn admit_late(
     grant: &Grant,
     requester: &Requester,
     device: &str,
-) -> Result<(), IntentRefusal> {
+) -> Result<(), IntentError> {
     let leaf = tx.query_optional(
         "SELECT c.revoked_at IS NOT NULL, i.issuer,
                 EXISTS (SELECT 1 FROM compromised_key k WHERE k.key_sha256 = i.key_sha256),
@@ -93,19 +93,19 @@ fn admit_late(
     // A revoked generation above ends the leaf, too: its holder has no valid leaf to show.
     let leaf = leaf.filter(|it| !it.is_revoked);
     let Some(leaf) = leaf else {
-        return Err(IntentRefusal::RequesterRevoked);
+        return Err(IntentError::RequesterRevoked);
     };
     if client::revoked_above(tx, leaf.issuer)?.is_some() {
-        return Err(IntentRefusal::RequesterRevoked);
+        return Err(IntentError::RequesterRevoked);
     }
     if leaf.has_compromised_key {
-        return Err(IntentRefusal::Key(KeyRefusal::Compromised));
+        return Err(IntentError::Key(KeyRefusal::Compromised));
     }
     if uses(tx, grant)? > 0 {
-        return Err(IntentRefusal::LateRenewalUsed);
+        return Err(IntentError::LateRenewalUsed);
     }
     if !leaf.is_current {
-        return Err(IntentRefusal::LateRenewalSuperseded(device.to_owned()));
+        return Err(IntentError::LateRenewalSuperseded(device.to_owned()));
     }
     Ok(())
 }

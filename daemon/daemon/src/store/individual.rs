@@ -282,14 +282,14 @@ pub(super) fn with_leaves_by(
         "{LEAVES} AND (i.id IS NULL OR i.issuer IN {}) ORDER BY e.id",
         values_of_1!()
     );
-    let mut holders = holders(tx, &sql, params![list(generations)])?;
+    let mut enrollments = held_leaves(tx, &sql, params![list(generations)])?;
     let first = generations.first().copied();
-    for leaf in holders.iter_mut().flat_map(|it| &mut it.leaves) {
+    for leaf in enrollments.iter_mut().flat_map(|it| &mut it.leaves) {
         if leaf.1 == GenerationId::START {
             leaf.1 = first.unwrap_or(leaf.1);
         }
     }
-    Ok(holders)
+    Ok(enrollments)
 }
 
 /// Returns the individual enrollments that hold a leaf which is not on record, and those that are
@@ -304,16 +304,19 @@ pub(super) fn with_unknown_leaves(tx: &Tx<'_>) -> Result<Vec<EnrollmentRow>, Sto
 /// Returns the individual enrollments of devices that a group would admit without them.
 pub(super) fn beside_groups(tx: &Tx<'_>) -> Result<Vec<HeldLeaves>, StoreError> {
     let sql = format!("{LEAVES} AND e.overlay_of IS NOT NULL ORDER BY e.id");
-    holders(tx, &sql, params![])
+    held_leaves(tx, &sql, params![])
 }
 
 /// Returns the enrollment with this row id, if it holds a leaf.
-pub(super) fn holder(tx: &Tx<'_>, id: EnrollmentId) -> Result<Option<HeldLeaves>, StoreError> {
+pub(super) fn held_leaves_of(
+    tx: &Tx<'_>,
+    id: EnrollmentId,
+) -> Result<Option<HeldLeaves>, StoreError> {
     let sql = format!("{LEAVES} AND e.id = ?1");
-    Ok(holders(tx, &sql, params![id])?.pop())
+    Ok(held_leaves(tx, &sql, params![id])?.pop())
 }
 
-fn holders(
+fn held_leaves(
     tx: &Tx<'_>,
     sql: &str,
     parameters: Parameters<'_>,
@@ -326,14 +329,14 @@ fn holders(
             leaves: vec![(Thumbprint::from_bytes(row.get(3)?), row.get(4)?)],
         })
     })?;
-    let mut holders: Vec<HeldLeaves> = Vec::new();
+    let mut enrollments: Vec<HeldLeaves> = Vec::new();
     for it in leaves {
-        match holders.last_mut() {
+        match enrollments.last_mut() {
             Some(last) if last.id == it.id => last.leaves.extend(it.leaves),
-            _ => holders.push(it),
+            _ => enrollments.push(it),
         }
     }
-    Ok(holders)
+    Ok(enrollments)
 }
 
 fn list(generations: &BTreeSet<GenerationId>) -> String {

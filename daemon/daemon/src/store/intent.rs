@@ -135,9 +135,9 @@ impl<Id: Copy> Recorded<Id> {
     }
 }
 
-/// Why an intent was not recorded.
+/// Why an intent was not recorded: its request is refused, or the store failed.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum IntentRefusal {
+pub enum IntentError {
     /// An intent for this subject is open.
     #[error("a certificate for {0} is being issued at this moment; repeat the request")]
     UnderWay(String),

@@ -8,7 +8,7 @@ use super::constraint::Constraint;
 use super::digest::sha256;
 use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
-use super::intent::{Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded};
+use super::intent::{Idempotency, Intent, IntentError, PriorRequest, Purpose, Recorded};
 use super::{Store, StoreError, generation, grant, leaf, possession, readings};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
@@ -71,7 +71,7 @@ impl Store {
 
     /// Step 7: records durably what is going to be signed, unless the request is a repeat. A
     /// token signs nothing but the returned value.
-    pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
+    pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentError> {
         let tbs = intent.tbs.clone();
         let requester = intent.requester;
         let revocations = self.revocations_counter();
@@ -80,11 +80,11 @@ impl Store {
             if let Some(requester) = &intent.requester
                 && client::is_excluded(tx, requester, revocations.load(Ordering::Acquire))?
             {
-                return Ok(Err(IntentRefusal::RequesterRevoked));
+                return Ok(Err(IntentError::RequesterRevoked));
             }
             match insert_intent(tx, &intent) {
                 // SQLite may have rolled back by itself, and then the rest of the group with it.
-                Err(IntentRefusal::Store(error)) => Err(error),
+                Err(IntentError::Store(error)) => Err(error),
                 // A refused request has written nothing, so the group need not be rolled back.
                 outcome => Ok(outcome),
             }
@@ -126,31 +126,31 @@ impl Store {
     }
 }
 
-fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal> {
+fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentError> {
     // One thread writes: of two requests with one key the second sees the row of the first, even
     // before that is committed.
     let idempotency = intent.idempotency.as_ref();
     if let Some(Idempotency { key, .. }) = idempotency
         && let Some(prior) = prior_request(tx, &intent.caller, key)?
     {
-        return Err(IntentRefusal::Repeated(prior));
+        return Err(IntentError::Repeated(prior));
     }
     if intent.purpose == Purpose::Leaf {
         let issuer = readings::issuer(tx, intent.issuer)?;
         // A canary is signed by a staged generation, and is no device on record.
         if intent.is_device && !issuer.serves {
-            return Err(IntentRefusal::IssuerReplaced);
+            return Err(IntentError::IssuerReplaced);
         }
         // A trigger refuses a revoked issuer, and this the leaves below a revoked generation.
         if issuer.is_revoked {
-            return Err(IntentRefusal::IssuerRevoked);
+            return Err(IntentError::IssuerRevoked);
         }
     }
     if let Some(reason) = key_refusal(tx, intent)? {
-        return Err(IntentRefusal::Key(reason));
+        return Err(IntentError::Key(reason));
     }
     if intent.is_device {
-        leaf::admit(tx, intent)?;
+        leaf::check(tx, intent)?;
     }
     if let Some(grant) = &intent.grant {
         grant::admit(tx, grant, &intent.subject)?;
@@ -199,13 +199,13 @@ fn key_refusal(tx: &Tx<'_>, intent: &Intent) -> Result<Option<KeyRefusal>, Store
     }
 }
 
-fn refusal_of(error: StoreError, subject: &str) -> IntentRefusal {
+fn refusal_of(error: StoreError, subject: &str) -> IntentError {
     match error {
-        StoreError::Violates(Constraint::IntentSerial) => IntentRefusal::SerialExists,
+        StoreError::Violates(Constraint::IntentSerial) => IntentError::SerialExists,
         StoreError::Violates(Constraint::IntentUnderWay | Constraint::IntentPossession) => {
-            IntentRefusal::UnderWay(subject.to_owned())
+            IntentError::UnderWay(subject.to_owned())
         }
-        StoreError::Violates(Constraint::IntentIssuerRevoked) => IntentRefusal::IssuerRevoked,
+        StoreError::Violates(Constraint::IntentIssuerRevoked) => IntentError::IssuerRevoked,
         other => other.into(),
     }
 }

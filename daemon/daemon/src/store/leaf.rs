@@ -6,7 +6,7 @@
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, save_slots, set_status, staying};
-use super::intent::{Intent, IntentRefusal, Moves};
+use super::intent::{Intent, IntentError, Moves};
 use super::mark::{self, MarkSubject};
 use super::{StoreError, block, compromise, conflicts, hub_observation, leaf_roll, readings, roll};
 use crate::enrollment::slots::Slots;
@@ -18,11 +18,11 @@ use serde_json::json;
 /// Step 7, for a device: checks that the spelling is the one on record, that the device may have
 /// this profile, that neither the device nor its group is blocked, and that its slots can take a
 /// leaf.
-pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
+pub(super) fn check(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentError> {
     let registration_id = intent.subject.as_str();
     if let Some((known, profile)) = registered(tx, registration_id)? {
         if known != registration_id {
-            return Err(IntentRefusal::Spelling { known });
+            return Err(IntentError::Spelling { known });
         }
         if profile != intent.profile {
             refuse_move(intent, profile)?;
@@ -47,13 +47,13 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
             Slots::Staged { .. } => {
                 let service = &enrollment.provisioning;
                 let waits_for = format!("it waits for {service} to hold both certificates");
-                return Err(IntentRefusal::RollUnderWay { waits_for });
+                return Err(IntentError::RollUnderWay { waits_for });
             }
             Slots::Draining { .. } if leaf_roll::drains(tx, enrollment.id)? => {}
             Slots::Draining { .. } => {
                 let waits_for =
                     "it waits for the compromised certificate to be excluded".to_owned();
-                return Err(IntentRefusal::RollUnderWay { waits_for });
+                return Err(IntentError::RollUnderWay { waits_for });
             }
         }
     }
@@ -64,13 +64,13 @@ fn refuse_blocked(
     tx: &Tx<'_>,
     registration_id: &str,
     issuer: GenerationId,
-) -> Result<(), IntentRefusal> {
+) -> Result<(), IntentError> {
     let device = registration_id.to_owned();
     if block::is_blocked(tx, registration_id)? {
-        return Err(IntentRefusal::Blocked(device));
+        return Err(IntentError::Blocked(device));
     }
     match conflicts::blocked_group(tx, registration_id, issuer)? {
-        Some(group) => Err(IntentRefusal::GroupBlocked { device, group }),
+        Some(group) => Err(IntentError::GroupBlocked { device, group }),
         None => Ok(()),
     }
 }
@@ -84,17 +84,17 @@ fn registered(tx: &Tx<'_>, registration_id: &str) -> Result<Option<(String, Stri
     )
 }
 
-fn refuse_move(intent: &Intent, registered: String) -> Result<(), IntentRefusal> {
+fn refuse_move(intent: &Intent, registered: String) -> Result<(), IntentError> {
     let device = intent.subject.clone();
     let asked = intent.profile.clone();
     match &intent.moves {
         Moves::NotFrom(others) if !others.contains(&registered) => Ok(()),
-        Moves::NotByItself => Err(IntentRefusal::OwnProfile {
+        Moves::NotByItself => Err(IntentError::OwnProfile {
             device,
             registered,
             asked,
         }),
-        Moves::Never | Moves::NotFrom(_) => Err(IntentRefusal::Moves {
+        Moves::Never | Moves::NotFrom(_) => Err(IntentError::Moves {
             device,
             registered,
             asked,

@@ -36,7 +36,6 @@
 
 mod abandon;
 mod access_path;
-mod admission;
 mod adopted_enrollment;
 mod adoption;
 mod audit;
@@ -88,6 +87,7 @@ mod known_group;
 mod leaf;
 mod leaf_roll;
 mod mark;
+mod new_enrollment;
 mod opening;
 mod operator_hold;
 mod possession;
@@ -113,7 +113,6 @@ mod writer;
 pub use crate::enrollment::roll::{RollReason, RollState};
 pub use crate::unix_seconds::UnixSeconds;
 pub use abandon::FOUND_AT_START;
-pub use admission::NewEnrollment;
 pub use adoption::{AdoptedGeneration, MadeElsewhere};
 pub use audit::{AuditEntry, AuditFilter, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, NewAuthorityRoll};
@@ -147,14 +146,15 @@ pub use hub_task::{HubAction, HubCause, HubTaskRow, NEEDED_NO_MORE, NewHubTask};
 pub use import::{FormerCertificate, Imported, ImportedLeaf};
 pub use individual::IndividualsBelow;
 pub use intent::{
-    Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded, Requester,
+    Idempotency, Intent, IntentError, Moves, PriorRequest, Purpose, Recorded, Requester,
 };
 pub use issuance::{IssuedEffects, OnIssued};
 pub use key_use::{KeyCount, KeyUse};
 pub use leaf_roll::{EndingLeaf, RollStep};
 pub use mark::{MarkRow, MarkSubject, Observation};
+pub use new_enrollment::NewEnrollment;
 pub use opening::ReadOnly;
-pub use operator_hold::{Holders, OperatorHold};
+pub use operator_hold::{HoldOwners, OperatorHold};
 pub use possession::CaCertificateRow;
 pub use request::{InstalledCertificate, NewRequest};
 pub use restore::LostPeriod;

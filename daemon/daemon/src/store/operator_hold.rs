@@ -13,7 +13,7 @@ use crate::ids::{BlockId, IntentId};
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
 
-/// The holder of an imported hold.
+/// The owner of an imported hold.
 const IMPORT: &str = "import";
 
 /// An operator's hold.
@@ -24,9 +24,9 @@ pub struct OperatorHold {
     pub cause: String,
 }
 
-/// Everything that holds a certificate.
+/// The owners of the hold of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holders {
+pub struct HoldOwners {
     pub operator: Option<OperatorHold>,
     /// The blocks in force, or being lifted.
     pub blocks: Vec<BlockId>,
@@ -34,14 +34,14 @@ pub struct Holders {
 
 impl Store {
     /// Returns what holds the certificate with this SHA-256.
-    pub fn holders(&self, sha256: &[u8; 32]) -> Result<Holders, StoreError> {
+    pub fn hold_owners(&self, sha256: &[u8; 32]) -> Result<HoldOwners, StoreError> {
         self.read(|tx| {
             let sql = "SELECT intent FROM certificate WHERE sha256 = ?1";
             let found = tx.query_optional(sql, params![sha256], |row| row.get::<IntentId>(0))?;
             let Some(certificate) = found else {
-                return Ok(Holders::default());
+                return Ok(HoldOwners::default());
             };
-            Ok(Holders {
+            Ok(HoldOwners {
                 operator: of_operator(tx, certificate)?,
                 blocks: tx.query_all(
                     "SELECT block FROM block_hold WHERE certificate = ?1 ORDER BY block",
@@ -54,7 +54,7 @@ impl Store {
 }
 
 /// Holds the target's certificates for an operator, within the caller's transaction. A certificate
-/// that is on hold already gets the operator as one more holder.
+/// that is on hold already gets the operator as one more owner.
 pub(super) fn hold(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, StoreError> {
     let done = revocation::revoke(tx, revocation, RevocationReason::CertificateHold)?;
     for certificate in &done.changed {
@@ -115,7 +115,7 @@ fn insert(tx: &Tx<'_>, certificate: IntentId, revocation: &Revocation) -> Result
     Ok(())
 }
 
-/// Records in the journal that a hold has another holder, although the lists do not change.
+/// Records in the journal that a hold has another owner, although the lists do not change.
 fn note(
     tx: &Tx<'_>,
     certificate: &RevokedCertificate,

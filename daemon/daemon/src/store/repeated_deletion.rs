@@ -15,7 +15,7 @@ use super::hub_task::{self, HubCause, NewHubTask};
 use super::json::to_json;
 use super::roll::{RollRow, RollSubject, roll_rows};
 use super::{
-    Store, StoreError, UnixSeconds, admission, fleet_queries, group_registrations, individual,
+    Store, StoreError, UnixSeconds, fleet_queries, group_registrations, individual, new_enrollment,
 };
 use crate::enrollment::history::History;
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
@@ -111,7 +111,7 @@ impl Store {
 
     /// Returns whether a compromise of this device is in force.
     pub fn is_compromised(&self, device: &str, now: UnixSeconds) -> Result<bool, StoreError> {
-        self.read(|tx| admission::is_compromised(tx, device, now))
+        self.read(|tx| new_enrollment::is_compromised(tx, device, now))
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) fn at_service(
     if !has_hub(tx, service)? {
         return Ok(());
     }
-    for device in admission::excluded_devices(tx, at)? {
+    for device in new_enrollment::excluded_devices(tx, at)? {
         of_device(tx, service, &device, after, at)?;
     }
     repeat(tx, service, None, after, at)?;
@@ -208,7 +208,7 @@ fn causes_of_device(
 ) -> Result<Vec<HubCause>, StoreError> {
     let block = block::active(tx, BlockKind::Device, device, None)?;
     let mut causes = Vec::from_iter(block.map(HubCause::Block));
-    if !admission::is_compromised(tx, device, at)? {
+    if !new_enrollment::is_compromised(tx, device, at)? {
         return Ok(causes);
     }
     let condition = "WHERE e.kind = 'individual' AND e.name = ?1 AND r.reason = 'compromise'

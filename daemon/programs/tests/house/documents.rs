@@ -1,31 +1,45 @@
-//! Compares documents with the code that they describe: the path of a CSR, and the routes of the
-//! API.
+//! Compares documents with the code that they describe: the pages that follow a request or a fault
+//! through the code, and the routes of the API.
 
 use crate::tree::top;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
-const DAEMON: &str = "daemon/daemon/src";
+pub(crate) const DAEMON: &str = "daemon/daemon/src";
 
-/// Verifies that every file and function of the page exists, and every code.
+/// Pages that follow a request or a fault from function to function, each with the number of
+/// places that it names at least.
+const PAGES: &[(&str, usize)] = &[
+    ("docs/issuance-cycle.md", 25),
+    ("docs/disk-full.md", 15),
+    ("docs/token-away.md", 15),
+];
+
+/// Verifies that every file and function of the pages exists, and every code.
 #[test]
-fn the_path_of_a_csr_names_what_exists() {
-    let page = read("docs/issuance-cycle.md");
-    let mut places = calls_in_its_block(&page);
-    places.extend(places_in_its_text(&page));
-    assert!(places.len() > 25, "the page names {} places", places.len());
+fn the_pages_name_what_exists() {
     let mut broken = Vec::new();
-    for (file, function) in places {
-        let text = fs::read_to_string(top().join(DAEMON).join(&file)).unwrap_or_default();
-        if !has_function(&text, &function) {
-            broken.push(format!("{file} has no function {function}"));
+    for (name, least) in PAGES {
+        let page = read(name);
+        let mut places = places_in_its_text(&page);
+        if page.contains("```\n") {
+            places.extend(calls_in_its_block(&page));
         }
+        let count = places.len();
+        assert!(count >= *least, "{name} names {count} places");
+        for (file, function) in places {
+            let text = fs::read_to_string(source(&file)).unwrap_or_default();
+            if !has_function(&text, &function) {
+                broken.push(format!("{name}: {file} has no function {function}"));
+            }
+        }
+        let (codes, named) = (codes(), refusals(&page));
+        let unknown = named.difference(&codes);
+        broken.extend(unknown.map(|code| format!("{name}: there is no code {code}")));
     }
-    let codes = codes();
-    let named = refusals(&page);
-    assert!(named.len() > 40, "the page names {} codes", named.len());
-    let unknown = named.difference(&codes);
-    broken.extend(unknown.map(|code| format!("there is no code {code}")));
+    let cycle = refusals(&read("docs/issuance-cycle.md"));
+    assert!(cycle.len() > 40, "the cycle names {} codes", cycle.len());
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
@@ -53,8 +67,31 @@ fn every_route_is_documented() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(top().join(path)).expect("a file of ours")
+}
+
+/// Returns where a page's file is: below the daemon's sources, or in another crate.
+fn source(file: &str) -> PathBuf {
+    let crates = top().join("daemon");
+    let is_other = file.starts_with("worker/src/") || file.starts_with("protocol/src/");
+    if is_other {
+        crates.join(file)
+    } else {
+        top().join(DAEMON).join(file)
+    }
+}
+
+/// Returns the text of a function, from `fn` to the brace that closes it.
+pub(crate) fn body_of(text: &str, name: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_head = |line: &&str| has_function(line, name);
+    let begin = lines.iter().position(is_head);
+    let begin = begin.unwrap_or_else(|| panic!("there is no function {name}"));
+    let indent = lines[begin].len() - lines[begin].trim_start().len();
+    let close = format!("{}}}", " ".repeat(indent));
+    let body = lines[begin..].iter().take_while(|line| **line != close);
+    body.copied().collect::<Vec<_>>().join("\n")
 }
 
 fn has_function(text: &str, name: &str) -> bool {
@@ -73,7 +110,7 @@ fn codes() -> BTreeSet<String> {
 }
 
 /// The file and function of each line in the first block of code.
-fn calls_in_its_block(page: &str) -> Vec<(String, String)> {
+pub(crate) fn calls_in_its_block(page: &str) -> Vec<(String, String)> {
     let block = page.split("```\n").nth(1).expect("a block of code");
     let lines = block.lines().map(|line| {
         let mut words = line.split_whitespace().map(str::to_owned);
@@ -102,7 +139,7 @@ fn refusals(page: &str) -> BTreeSet<String> {
 }
 
 /// Text between backticks that is a word, and no beginning of one (`csr_`) and no path.
-fn code_names(text: &str) -> Vec<String> {
+pub(crate) fn code_names(text: &str) -> Vec<String> {
     let names = text.split('`').skip(1).step_by(2);
     let names = names.filter(|it| {
         let is_word = it.chars().all(|c| c.is_ascii_lowercase() || c == '_');

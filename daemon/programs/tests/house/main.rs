@@ -4,6 +4,7 @@
 
 mod cases;
 mod crates;
+mod cycle;
 mod documents;
 mod prose;
 mod rows;

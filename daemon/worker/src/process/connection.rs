@@ -15,7 +15,7 @@ use hallmark_base::socket_path;
 use hallmark_protocol::TokenError;
 use hallmark_protocol::frame_writer::FrameWriter;
 use hallmark_protocol::message::{
-    FrameReader, HEALTH_PAUSE, Hello, Message, NamedKeys, ProtocolError, Request, VERSION,
+    FrameReader, HEALTH_PAUSE, Hello, Message, NamedKeys, ProtocolError, TokenRequest, VERSION,
 };
 use listenfd::ListenFd;
 use std::fs;
@@ -236,7 +236,10 @@ fn check_hello(hello: &Hello, token: &str) -> anyhow::Result<()> {
 }
 
 /// Returns all complete requests.
-fn requests(reader: &mut FrameReader, keys: &mut NamedKeys) -> Result<Vec<Request>, ProtocolError> {
+fn requests(
+    reader: &mut FrameReader,
+    keys: &mut NamedKeys,
+) -> Result<Vec<TokenRequest>, ProtocolError> {
     let mut requests = Vec::new();
     while let Some(message) = reader.next_message()? {
         requests.extend(keys.request(message)?);
@@ -246,7 +249,7 @@ fn requests(reader: &mut FrameReader, keys: &mut NamedKeys) -> Result<Vec<Reques
 
 impl RequestDispatcher {
     /// Queues the requests. Those for which the queue has no room are answered at once.
-    fn take(&self, requests: Vec<Request>, writer: &Arc<FrameWriter>) -> anyhow::Result<()> {
+    fn take(&self, requests: Vec<TokenRequest>, writer: &Arc<FrameWriter>) -> anyhow::Result<()> {
         let now = Instant::now();
         let jobs = requests.into_iter().map(|request| Job {
             deadline: now + Duration::from_millis(request.deadline_ms.into()),

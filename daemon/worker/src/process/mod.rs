@@ -37,7 +37,7 @@ use hallmark_base::notify::ServiceManager;
 use hallmark_protocol::TokenError;
 use hallmark_protocol::configuration::{Interface, TokenConfiguration, TokenSettings};
 use hallmark_protocol::frame_writer::FrameWriter;
-use hallmark_protocol::message::{DEADLINE_MAX, Message, Request, Response};
+use hallmark_protocol::message::{DEADLINE_MAX, Message, Response, TokenRequest};
 use hallmark_protocol::operation::Answer;
 use login::TokenLogin;
 use queue::{Expires, Queue};
@@ -89,7 +89,7 @@ enum End {
 
 /// One request on its way to a signer.
 struct Job {
-    request: Request,
+    request: TokenRequest,
     deadline: Instant,
     writer: Arc<FrameWriter>,
 }

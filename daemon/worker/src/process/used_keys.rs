@@ -125,41 +125,41 @@ impl UsedKeys {
     ) -> Result<KeyDescription, Unproven> {
         let found = token.ask(Operation::Find(key.clone()));
         let found: KeyDescription =
-            found.map_err(|error| self.failed(key, Stage::Finding, error))?;
-        let mut stage = Stage::Signing;
+            found.map_err(|error| self.failed(key, ProofStep::Finding, error))?;
+        let mut step = ProofStep::Signing;
         let sign = |key: &KeyReference, algorithm, message: &[u8]| {
             let signature = token.ask(Operation::Sign {
                 key: Arc::new(key.clone()),
                 algorithm,
                 message: message.to_vec(),
             })?;
-            stage = Stage::Verifying;
+            step = ProofStep::Verifying;
             Ok(signature)
         };
         match key_proof::prove(name, &found, sign) {
             Ok(()) => {
-                self.note(key, Stage::Verifying, None);
+                self.note(key, ProofStep::Verifying, None);
                 Ok(found)
             }
-            Err(error) => Err(self.failed(key, stage, error)),
+            Err(error) => Err(self.failed(key, step, error)),
         }
     }
 
-    fn failed(&self, key: &KeyReference, stage: Stage, error: TokenError) -> Unproven {
-        self.note(key, stage, Some(&error));
-        Unproven { stage, error }
+    fn failed(&self, key: &KeyReference, step: ProofStep, error: TokenError) -> Unproven {
+        self.note(key, step, Some(&error));
+        Unproven { step, error }
     }
 
-    fn note(&self, key: &KeyReference, stage: Stage, failure: Option<&TokenError>) {
+    fn note(&self, key: &KeyReference, step: ProofStep, failure: Option<&TokenError>) {
         let mut keys = self.write();
         let Some(used) = entry(&mut keys, place_of(key), || UsedKey::of(key)) else {
             return;
         };
-        used.report.proofs += u64::from(stage == Stage::Verifying);
+        used.report.proofs += u64::from(step == ProofStep::Verifying);
         if is_throw_away(key) {
             return;
         }
-        used.missing = stage == Stage::Finding;
+        used.missing = step == ProofStep::Finding;
         match failure {
             None => {
                 used.reference = Some(key.clone());
@@ -244,7 +244,7 @@ impl UsedKeys {
 
 /// The last step of a proof that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ProofStep {
     Finding,
     Signing,
     /// The token has signed.
@@ -253,7 +253,7 @@ enum Stage {
 
 /// A proof that failed.
 struct Unproven {
-    stage: Stage,
+    step: ProofStep,
     error: TokenError,
 }
 
@@ -264,7 +264,7 @@ impl Unproven {
             self.error,
             TokenError::Key { .. } | TokenError::Refused { .. }
         );
-        by_key && self.stage != Stage::Verifying
+        by_key && self.step != ProofStep::Verifying
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::http::Method;
 
-use super::topics::{self, DeviceLogin, Request};
+use super::topics::{self, DeviceLogin, TopicRequest};
 use super::{Client, Event, Who};
 use crate::certificate::Certificate;
 use crate::cloud::Cloud;
@@ -55,13 +55,13 @@ async fn exchange(
     cloud: &Cloud,
     who: &Who,
     login: &DeviceLogin,
-    request: &Request,
+    request: &TopicRequest,
     topic: &str,
     payload: &[u8],
 ) -> Ending {
     let (operation, method) = match request {
-        Request::Register => ("device.register", Method::PUT),
-        Request::Poll { .. } => ("device.poll", Method::GET),
+        TopicRequest::Register => ("device.register", Method::PUT),
+        TopicRequest::Poll { .. } => ("device.poll", Method::GET),
     };
     let target = Target {
         plane: Some(Plane::Device),
@@ -95,7 +95,7 @@ fn act(
     cloud: &Cloud,
     who: &Who,
     login: &DeviceLogin,
-    request: &Request,
+    request: &TopicRequest,
     payload: &[u8],
 ) -> Result<Reply, Refusal> {
     if !who.id.eq_ignore_ascii_case(&login.registration_id) {
@@ -108,8 +108,8 @@ fn act(
         presented: device::readable(&who.presented)?,
     };
     let ask = match request {
-        Request::Register => Ask::Register(payload),
-        Request::Poll { operation_id } => Ask::Poll(operation_id),
+        TopicRequest::Register => Ask::Register(payload),
+        TopicRequest::Poll { operation_id } => Ask::Poll(operation_id),
     };
     device::act(cloud, ask, &device)
 }

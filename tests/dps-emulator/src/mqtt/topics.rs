@@ -60,18 +60,18 @@ impl Login {
 
 /// The request of a device, from the topic it publishes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum TopicRequest {
     Register,
     Poll { operation_id: String },
 }
 
 /// Read a topic of the device plane: the request and its id.
-pub(super) fn request(topic: &str) -> Option<(Request, String)> {
+pub(super) fn request(topic: &str) -> Option<(TopicRequest, String)> {
     let (path, query) = split(topic)?;
     let rid = field(query, "$rid=").filter(|rid| rid.len() <= REQUEST_ID_LENGTH_MAX)?;
     let request = match path {
-        "$dps/registrations/PUT/iotdps-register/" => Request::Register,
-        "$dps/registrations/GET/iotdps-get-operationstatus/" => Request::Poll {
+        "$dps/registrations/PUT/iotdps-register/" => TopicRequest::Register,
+        "$dps/registrations/GET/iotdps-get-operationstatus/" => TopicRequest::Poll {
             operation_id: field(query, "operationId=")?.into_owned(),
         },
         _ => return None,
@@ -143,13 +143,13 @@ mod tests {
         let register = "$dps/registrations/PUT/iotdps-register/?$rid=42";
         assert_eq!(
             request(register),
-            Some((Request::Register, "42".to_owned()))
+            Some((TopicRequest::Register, "42".to_owned()))
         );
         let poll = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=1&operationId=5.ab.cd";
         let operation_id = "5.ab.cd".to_owned();
         assert_eq!(
             request(poll),
-            Some((Request::Poll { operation_id }, "1".to_owned()))
+            Some((TopicRequest::Poll { operation_id }, "1".to_owned()))
         );
         assert_eq!(request("$dps/registrations/PUT/iotdps-register/"), None);
         assert_eq!(

@@ -147,7 +147,7 @@ impl Adoption {
 
     /// Whether the key is the one that is meant, and may be an authority's. Gives what a person has
     /// to know.
-    pub(super) fn admit(&self, key: &KeyDescription) -> Result<Vec<String>, String> {
+    pub(super) fn check_key(&self, key: &KeyDescription) -> Result<Vec<String>, String> {
         let asked = self.key.object.as_deref();
         let label = asked.is_none_or(|it| without_nul(it) == without_nul(&key.label));
         let id = self.key.id.as_ref().is_none_or(|it| *it == key.id);
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn an_imported_key_is_taken_with_a_warning() {
         let remarks = adoption("pkcs11:object=Old%20Root", None)
-            .admit(&key())
+            .check_key(&key())
             .unwrap();
         assert_eq!(remarks.len(), 2, "{remarks:?}");
         assert!(
@@ -253,10 +253,12 @@ mod tests {
                 ..key()
             },
         ] {
-            let error = adoption("pkcs11:id=%01", None).admit(&leaky).unwrap_err();
+            let error = adoption("pkcs11:id=%01", None)
+                .check_key(&leaky)
+                .unwrap_err();
             assert!(error.contains("accept"), "{error}");
             let accepted = adoption("pkcs11:id=%01", Some("see ticket 7"));
-            let remarks = accepted.admit(&leaky).unwrap();
+            let remarks = accepted.check_key(&leaky).unwrap();
             assert!(
                 remarks.last().unwrap().contains("see ticket 7"),
                 "{remarks:?}"
@@ -271,8 +273,12 @@ mod tests {
             ..key()
         };
         let plain = "pkcs11:object=Old%20Root";
-        assert!(adoption(plain, None).admit(&padded).is_ok());
-        assert!(adoption(&format!("{plain}%00"), None).admit(&key()).is_ok());
+        assert!(adoption(plain, None).check_key(&padded).is_ok());
+        assert!(
+            adoption(&format!("{plain}%00"), None)
+                .check_key(&key())
+                .is_ok()
+        );
     }
 
     #[test]
@@ -281,12 +287,16 @@ mod tests {
             "pkcs11:object=other;id=%01",
             "pkcs11:object=Old%20Root;id=%02",
         ] {
-            assert!(adoption(uri, None).admit(&key()).is_err(), "{uri}");
+            assert!(adoption(uri, None).check_key(&key()).is_err(), "{uri}");
         }
         let credential = KeyDescription {
             label: "hallmark-credential x".into(),
             ..key()
         };
-        assert!(adoption("pkcs11:id=%01", None).admit(&credential).is_err());
+        assert!(
+            adoption("pkcs11:id=%01", None)
+                .check_key(&credential)
+                .is_err()
+        );
     }
 }

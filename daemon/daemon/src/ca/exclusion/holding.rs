@@ -8,7 +8,7 @@ use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
 use crate::ids::{BlockId, GenerationId};
-use crate::store::{BlockKind, CertificateRow, Holders, RevocationTarget};
+use crate::store::{BlockKind, CertificateRow, HoldOwners, RevocationTarget};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::revocation::RevocationReason;
 
@@ -45,11 +45,11 @@ impl Exclusions {
     ) -> Result<HeldLeaf, Error> {
         if let Some(row) = self.row(name)? {
             self.refuse_final(&row)?;
-            let before = self.store.holders(&row.sha256)?;
+            let before = self.store.hold_owners(&row.sha256)?;
             let hold = RevocationReason::CertificateHold;
             let revoked = self.revoke_leaf(permission, name, hold, cause)?;
             let held = self.held(revoked, &row.sha256)?;
-            let changed = before != self.store.holders(&row.sha256)?;
+            let changed = before != self.store.hold_owners(&row.sha256)?;
             return Ok(HeldLeaf { changed, ..held });
         }
         let hold = RevocationReason::CertificateHold;
@@ -81,7 +81,7 @@ impl Exclusions {
         };
         self.refuse_authority(&row)?;
         self.refuse_final(&row)?;
-        let before = self.store.holders(&row.sha256)?;
+        let before = self.store.hold_owners(&row.sha256)?;
         if before.operator.is_none()
             && let Some(block) = before.blocks.first()
         {
@@ -94,10 +94,10 @@ impl Exclusions {
         let target = RevocationTarget::Sha256(row.sha256);
         let released = self.unrevoke(permission, target, cause)?;
         let still = row.revoked_at.filter(|_| released.changed.is_empty());
-        let after = self.store.holders(&row.sha256)?;
+        let after = self.store.hold_owners(&row.sha256)?;
         Ok(HeldLeaf {
             since: still,
-            held_by: self.holders_in_words(&after)?,
+            held_by: self.owners_in_words(&after)?,
             changed: row.revoked_at.is_some(),
             notices: Vec::new(),
             serial: row.serial,
@@ -130,14 +130,14 @@ impl Exclusions {
     }
 
     fn held(&self, revoked: RevokedLeaf, sha256: &[u8; 32]) -> Result<HeldLeaf, Error> {
-        let holders = self.store.holders(sha256)?;
-        Ok(HeldLeaf::of(revoked, self.holders_in_words(&holders)?))
+        let owners = self.store.hold_owners(sha256)?;
+        Ok(HeldLeaf::of(revoked, self.owners_in_words(&owners)?))
     }
 
-    fn holders_in_words(&self, holders: &Holders) -> Result<Vec<String>, Error> {
-        let own = holders.operator.as_ref();
+    fn owners_in_words(&self, owners: &HoldOwners) -> Result<Vec<String>, Error> {
+        let own = owners.operator.as_ref();
         let own = own.map(|it| format!("{} holds it since {}", it.by, it.since));
-        let blocks = holders.blocks.iter().map(|it| self.block_in_words(*it));
+        let blocks = owners.blocks.iter().map(|it| self.block_in_words(*it));
         own.map(Ok).into_iter().chain(blocks).collect()
     }
 

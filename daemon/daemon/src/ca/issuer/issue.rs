@@ -21,7 +21,7 @@ use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, ConfiguredToken, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
-use crate::store::{Idempotency, IntentRefusal, Moves, OnIssued, Purpose, Recorded, StoreError};
+use crate::store::{Idempotency, IntentError, Moves, OnIssued, Purpose, Recorded, StoreError};
 use crate::token::{CallFailure, KeyReference};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
@@ -211,7 +211,7 @@ impl Issuer {
             self.store.record_intent(intent).await,
             &request.holder.idempotency,
         ) {
-            (Err(IntentRefusal::Repeated(prior)), Some(it)) => {
+            (Err(IntentError::Repeated(prior)), Some(it)) => {
                 return self.repeat(prior, it, request.holder.requested_names);
             }
             (recorded, _) => recorded?,
@@ -241,7 +241,7 @@ impl Issuer {
             Err(error) => {
                 // A signature without record is of no use and counts as failed for the pace.
                 self.note_signature(request.source, false);
-                return Err(self.end_intent(&recorded, not_recorded(error)).await);
+                return Err(self.end_intent(&recorded, record_failure(error)).await);
             }
         };
         crash_point("cycle-10");
@@ -386,7 +386,7 @@ impl From<Error> for Unsigned {
 
 /// Step 10 failed. After a conflict the state changed while the token signed, and a repeated
 /// request meets the new state.
-fn not_recorded(error: StoreError) -> Unsigned {
+fn record_failure(error: StoreError) -> Unsigned {
     match error {
         StoreError::Conflict(_) | StoreError::Violates(_) => {
             Error::later(1, Code::NotRecorded, error.to_string()).into()

@@ -81,7 +81,7 @@ impl Lately {
 
 impl Pace {
     /// Counts one signature of `source`, or says how long it has to wait.
-    fn admit(&self, source: Source, now: Instant) -> Result<(), Duration> {
+    fn count_signature(&self, source: Source, now: Instant) -> Result<(), Duration> {
         if source == Source::Caller {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl Pace {
 impl Issuer {
     /// To be asked right before something is recorded that is to be signed.
     pub(in crate::ca) fn may_have_signed(&self, source: Source) -> Result<(), Error> {
-        let admitted = self.shared.pace.admit(source, Instant::now());
+        let admitted = self.shared.pace.count_signature(source, Instant::now());
         admitted.map_err(|wait| {
             let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
             let message = format!(
@@ -147,11 +147,11 @@ mod tests {
     use super::*;
 
     /// How many of the attempts of so many minutes, ten in each second, are admitted.
-    fn admitted(pace: &Pace, source: Source, minutes: u32, fails: bool) -> usize {
+    fn counted(pace: &Pace, source: Source, minutes: u32, fails: bool) -> usize {
         let begun = Instant::now();
         let attempts = (0..minutes * 600).map(|tenth| begun + Duration::from_millis(100) * tenth);
         let admitted = attempts.filter(|now| {
-            let is_admitted = pace.admit(source, *now).is_ok();
+            let is_admitted = pace.count_signature(source, *now).is_ok();
             if is_admitted && fails {
                 pace.failed(source, *now);
             }
@@ -163,9 +163,9 @@ mod tests {
     #[test]
     fn signatures_are_bounded_in_each_minute() {
         let pace = Pace::default();
-        let count = admitted(&pace, Source::Listener, 3, false);
+        let count = counted(&pace, Source::Listener, 3, false);
         assert_eq!(count, 3 * SIGNATURES_PER_MINUTE_MAX);
-        assert_eq!(admitted(&pace, Source::Caller, 1, false), 600);
+        assert_eq!(counted(&pace, Source::Caller, 1, false), 600);
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         let pace = Pace::default();
         // At 0, 5, 15, 35, 75, 155 and 315 seconds, and then after five minutes each.
         assert_eq!(
-            admitted(&pace, Source::Possession(CaCertificateId::new(1)), 10, true),
+            counted(&pace, Source::Possession(CaCertificateId::new(1)), 10, true),
             7
         );
     }
@@ -184,14 +184,15 @@ mod tests {
         let now = Instant::now();
         let source = Source::RevocationList(GenerationId::new(1));
         let later = now + Duration::from_secs(6);
-        pace.admit(source, now).unwrap();
+        pace.count_signature(source, now).unwrap();
         pace.failed(source, now);
-        assert!(pace.admit(source, now).is_err());
-        pace.admit(Source::RevocationList(GenerationId::new(2)), now)
+        assert!(pace.count_signature(source, now).is_err());
+        pace.count_signature(Source::RevocationList(GenerationId::new(2)), now)
             .unwrap();
-        pace.admit(source, later).unwrap();
+        pace.count_signature(source, later).unwrap();
         pace.succeeded(source);
         pace.failed(source, later);
-        pace.admit(source, later + Duration::from_secs(6)).unwrap();
+        pace.count_signature(source, later + Duration::from_secs(6))
+            .unwrap();
     }
 }

@@ -110,7 +110,7 @@ impl Rollovers {
             idempotency_key: None,
             moves: false,
         };
-        let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
+        let permission = Authorized::<Issue>::to_issue(permission.caller().clone());
         pollster::block_on(self.issuer.issue_audited(&permission, &request))
     }
 }

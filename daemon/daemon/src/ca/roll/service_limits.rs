@@ -73,11 +73,11 @@ impl Rollovers {
             let here = || groups.iter().filter(|it| it.provisioning == *service);
             let has_above =
                 here().any(|it| it.authority.as_deref().is_some_and(|it| above.contains(it)));
-            let mut holders = here().filter(|it| it.slots.held().contains(&roll.old_certificate));
-            let leaves_it = holders
+            let mut holding = here().filter(|it| it.slots.held().contains(&roll.old_certificate));
+            let leaves_it = holding
                 .clone()
                 .any(|it| it.overlay_of.is_none() && !it.by_reference);
-            let is_blocked = holders.any(|it| it.overlay_of.is_some());
+            let is_blocked = holding.any(|it| it.overlay_of.is_some());
             if !has_above || !leaves_it || is_blocked {
                 continue;
             }

@@ -6,7 +6,7 @@ use crate::x509::revocation::RevocationReason;
 
 #[test]
 fn a_serial_number_exists_once_for_each_issuer() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let adopted = |authority: &str, key: u8, above: Option<&str>| AdoptedGeneration {
         plan: PlannedGeneration {
             authority: authority.into(),
@@ -29,13 +29,17 @@ fn a_serial_number_exists_once_for_each_issuer() {
         above: above.map(str::to_owned),
         crl_number: CrlNumber::new(0),
     };
-    let adopt = |it| stage.store.adopt_generation(it, entry("authority.adopted"));
+    let adopt = |it| {
+        fixture
+            .store
+            .adopt_generation(it, entry("authority.adopted"))
+    };
     adopt(adopted("old", 31, None)).unwrap();
     adopt(adopted("older", 32, None)).unwrap();
     adopt(adopted("below", 33, Some("chain"))).unwrap();
-    let found = stage.store.certificates_by_serial(&[1], None).unwrap();
+    let found = fixture.store.certificates_by_serial(&[1], None).unwrap();
     assert_eq!(found.len(), 3);
-    let found = stage.store.certificates_by_serial(&[1], Some("older"));
+    let found = fixture.store.certificates_by_serial(&[1], Some("older"));
     assert_eq!(found.unwrap().len(), 1);
 
     let revocation = Revocation {
@@ -44,14 +48,16 @@ fn a_serial_number_exists_once_for_each_issuer() {
         actor: "test".into(),
         cause: "a test".into(),
     };
-    let refused = stage.store.revoke(revocation, RevocationReason::Superseded);
+    let refused = fixture
+        .store
+        .revoke(revocation, RevocationReason::Superseded);
     assert!(
         matches!(refused, Err(StoreError::Conflict(_))),
         "{refused:?}"
     );
 
     // The issuer of `below` is elsewhere, so its own number may be that of what it signs.
-    let below = stage.store.serving_generation("below").unwrap().unwrap();
+    let below = fixture.store.serving_generation("below").unwrap().unwrap();
     let child = AdoptedGeneration {
         plan: PlannedGeneration {
             parent: Some(below),

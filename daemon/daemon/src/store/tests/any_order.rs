@@ -49,14 +49,14 @@ fn subject(number: usize) -> Excluded {
 /// The store may refuse an event. The state after it counts, in either case.
 impl Plant {
     fn apply(&self, event: &Event, serial: u8) {
-        let stage = &self.stage;
+        let fixture = &self.fixture;
         match event {
             Event::Block(number) => {
                 let subject = subject(*number);
                 let (kind, name, generation) = subject.key();
-                match stage.store.active_block(kind, name, generation).unwrap() {
-                    Some(block) => stage.lift(block.id),
-                    None => drop(stage.block(subject)),
+                match fixture.store.active_block(kind, name, generation).unwrap() {
+                    Some(block) => fixture.lift(block.id),
+                    None => drop(fixture.block(subject)),
                 }
             }
             Event::CompromiseDevice(number) => {
@@ -67,21 +67,21 @@ impl Plant {
             }
             Event::Issue(number) => self.issue_below_line(DEVICES[*number], serial),
             Event::Enroll(number, at) => {
-                drop(stage.add_individual(SERVICES[*at], DEVICES[*number]));
+                drop(fixture.add_individual(SERVICES[*at], DEVICES[*number]));
             }
             Event::AddGroup(line, at) => self.add_late_group(*line, SERVICES[*at]),
             Event::Remove(number) => {
-                let mut rows = stage.store.enrollments(EnrollmentId::START, 100).unwrap();
+                let mut rows = fixture.store.enrollments(EnrollmentId::START, 100).unwrap();
                 // The CA refuses a removal after which a group would accept a compromised leaf.
                 let is_compromised = |it: &CertificateRow| {
                     it.revocation_reason.is_some_and(RevocationReason::is_final)
                 };
                 rows.retain(|it| {
-                    let leaves = stage.store.certificates_of(&it.name, 100).unwrap();
+                    let leaves = fixture.store.certificates_of(&it.name, 100).unwrap();
                     it.enabled && it.overlay_of.is_none() && !leaves.iter().any(is_compromised)
                 });
                 if let Some(row) = rows.get(number % rows.len().max(1)) {
-                    let removed = stage
+                    let removed = fixture
                         .store
                         .remove_enrollment(row, entry("enrollment.removed"));
                     removed.unwrap();
@@ -99,28 +99,28 @@ impl Plant {
             cause,
             ..block_of(subject)
         };
-        self.stage.store.exclude(exclusion, entry("roll.started"))
+        self.fixture.store.exclude(exclusion, entry("roll.started"))
     }
 
     fn issue_below_line(&self, device: &str, serial: u8) {
         let intent = Intent {
             issuer: self.line_generation,
-            ..self.stage.intent(device, serial)
+            ..self.fixture.intent(device, serial)
         };
-        let Ok(recorded) = block_on(self.stage.store.record_intent(intent)) else {
+        let Ok(recorded) = block_on(self.fixture.store.record_intent(intent)) else {
             return;
         };
         let on_issued = OnIssued::Device {
             registration_id: device.into(),
             profile: "device".into(),
         };
-        self.stage.settle(&recorded, on_issued).unwrap();
+        self.fixture.settle(&recorded, on_issued).unwrap();
     }
 
     /// At most one group of a service holds a certificate.
     fn add_late_group(&self, line: bool, service: &str) {
         let certificate = if line { self.line } else { self.root };
-        let rows = self.stage.store.groups().unwrap();
+        let rows = self.fixture.store.groups().unwrap();
         let mut here = rows.iter().filter(|it| it.provisioning == service);
         if here.any(|it| it.slots.held().contains(&certificate)) {
             return;
@@ -134,7 +134,7 @@ impl Plant {
             slots: Slots::Empty.serve(certificate).unwrap(),
         };
         drop(
-            self.stage
+            self.fixture
                 .store
                 .add_enrollment(new, entry("enrollment.added")),
         );
@@ -156,7 +156,7 @@ impl Plant {
 
     /// Returns why no service may admit the device by this leaf.
     fn excluded(&self, rows: &[EnrollmentRow], device: &str, leaf: &CertificateRow) -> Vec<String> {
-        let store = &self.stage.store;
+        let store = &self.fixture.store;
         let mut reasons = Vec::new();
         let final_reason = |it: RevocationReason| it.is_final();
         if leaf.revocation_reason.is_some_and(final_reason) {
@@ -195,7 +195,7 @@ proptest! {
         let plant = Plant::new();
         for (number, event) in events.iter().enumerate() {
             plant.apply(event, 100 + number as u8);
-            let mut rows = plant.stage.store.enrollments(EnrollmentId::START, 100).unwrap();
+            let mut rows = plant.fixture.store.enrollments(EnrollmentId::START, 100).unwrap();
             rows.retain(|it| !it.leaving);
             for service in SERVICES {
                 let here: Vec<EnrollmentRow> = rows
@@ -204,7 +204,7 @@ proptest! {
                     .cloned()
                     .collect();
                 for device in DEVICES {
-                    for leaf in plant.stage.store.certificates_of(device, 100).unwrap() {
+                    for leaf in plant.fixture.store.certificates_of(device, 100).unwrap() {
                         let thumbprint = Thumbprint::from_bytes(leaf.sha256);
                         let reasons = plant.excluded(&here, device, &leaf);
                         let admitted = plant.admits_leaf(&here, device, thumbprint);
@@ -225,7 +225,7 @@ fn a_new_leaf_takes_the_place_of_an_excluded_one() {
     for compromised in [false, true] {
         let plant = Plant::new();
         let old = plant
-            .stage
+            .fixture
             .store
             .device("press-7")
             .unwrap()
@@ -239,11 +239,11 @@ fn a_new_leaf_takes_the_place_of_an_excluded_one() {
         };
         if compromised {
             let reason = RevocationReason::KeyCompromise;
-            plant.stage.store.revoke(revocation, reason).unwrap();
+            plant.fixture.store.revoke(revocation, reason).unwrap();
         }
         plant.issue_below_line("press-7", 9);
         let row = plant
-            .stage
+            .fixture
             .store
             .enrollments_named("press-7")
             .unwrap()
@@ -251,7 +251,7 @@ fn a_new_leaf_takes_the_place_of_an_excluded_one() {
         assert!(row.enabled);
         assert_eq!(row.slots.held().contains(&old), !compromised);
         assert_eq!(
-            plant.stage.store.rolls(true, None, 9).unwrap().len(),
+            plant.fixture.store.rolls(true, None, 9).unwrap().len(),
             usize::from(!compromised)
         );
     }
@@ -264,38 +264,38 @@ fn a_block_takes_one_leaf_of_a_renewal_and_gives_it_back() {
     let plant = Plant::new();
     let slots = || {
         plant
-            .stage
+            .fixture
             .store
             .enrollments_named("press-7")
             .unwrap()
             .remove(0)
             .slots
     };
-    let intent = plant.stage.intent("press-7", 9);
-    let recorded = block_on(plant.stage.store.record_intent(intent)).unwrap();
+    let intent = plant.fixture.intent("press-7", 9);
+    let recorded = block_on(plant.fixture.store.record_intent(intent)).unwrap();
     let on_issued = OnIssued::Device {
         registration_id: "press-7".into(),
         profile: "device".into(),
     };
-    plant.stage.settle(&recorded, on_issued).unwrap();
+    plant.fixture.settle(&recorded, on_issued).unwrap();
     let both = slots();
     assert_eq!(both.held().len(), 2);
     let block = plant
-        .stage
+        .fixture
         .block(Excluded::Generation("line".into(), GenerationNumber::FIRST))
         .unwrap();
     assert_eq!(slots().held().len(), 1);
-    assert!(plant.stage.store.enrollments_named("press-7").unwrap()[0].enabled);
-    plant.stage.lift(block.id);
+    assert!(plant.fixture.store.enrollments_named("press-7").unwrap()[0].enabled);
+    plant.fixture.lift(block.id);
     assert_eq!(slots(), both);
 }
 
 #[test]
 fn no_enrollment_is_added_below_a_blocked_generation() {
     let plant = Plant::new();
-    let add = || plant.stage.add_individual("dps", "press-8");
+    let add = || plant.fixture.add_individual("dps", "press-8");
     let block = plant
-        .stage
+        .fixture
         .block(Excluded::Generation("line".into(), GenerationNumber::FIRST))
         .unwrap();
     let refused = add().unwrap_err();
@@ -303,7 +303,7 @@ fn no_enrollment_is_added_below_a_blocked_generation() {
         matches!(&refused, StoreError::Blocking { code, .. } if code.name() == "issuer_revoked"),
         "{refused}"
     );
-    plant.stage.lift(block.id);
+    plant.fixture.lift(block.id);
     add().unwrap();
 }
 
@@ -312,15 +312,15 @@ fn no_enrollment_is_added_below_a_blocked_generation() {
 fn an_exclusion_reaches_services_that_are_not_configured() {
     for compromised in [false, true] {
         let plant = Plant::new();
-        let elsewhere = plant.stage.add_individual("gone", "press-8").unwrap().id;
+        let elsewhere = plant.fixture.add_individual("gone", "press-8").unwrap().id;
         let subject = Excluded::Device("press-8".into());
         if compromised {
             let rolls = plant.compromise(subject).unwrap().rolls;
             assert_eq!(rolls.len(), 1, "none where it could not end");
         } else {
-            plant.stage.block(subject).unwrap();
+            plant.fixture.block(subject).unwrap();
         }
-        assert!(!plant.stage.store.enrollment(elsewhere).unwrap().enabled);
+        assert!(!plant.fixture.store.enrollment(elsewhere).unwrap().enabled);
     }
 }
 
@@ -329,18 +329,18 @@ fn an_exclusion_reaches_services_that_are_not_configured() {
 #[test]
 fn a_block_abandons_open_intents_below_its_generation() {
     let plant = Plant::new();
-    plant.stage.enroll("press-9");
+    plant.fixture.enroll("press-9");
     let intent = |serial| Intent {
         issuer: plant.line_generation,
-        ..plant.stage.intent("press-9", serial)
+        ..plant.fixture.intent("press-9", serial)
     };
-    let under_way = block_on(plant.stage.store.record_intent(intent(8))).unwrap();
-    plant.stage.block(root_generation()).unwrap();
+    let under_way = block_on(plant.fixture.store.record_intent(intent(8))).unwrap();
+    plant.fixture.block(root_generation()).unwrap();
     let on_issued = OnIssued::Device {
         registration_id: "press-9".into(),
         profile: "device".into(),
     };
-    assert!(plant.stage.settle(&under_way, on_issued).is_err());
-    let refused = block_on(plant.stage.store.record_intent(intent(9))).unwrap_err();
-    assert!(matches!(refused, IntentRefusal::IssuerRevoked), "{refused}");
+    assert!(plant.fixture.settle(&under_way, on_issued).is_err());
+    let refused = block_on(plant.fixture.store.record_intent(intent(9))).unwrap_err();
+    assert!(matches!(refused, IntentError::IssuerRevoked), "{refused}");
 }

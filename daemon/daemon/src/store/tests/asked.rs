@@ -10,10 +10,10 @@ const DEVICES: usize = 10_000;
 const STEPS_EACH_MAX: usize = 1_000;
 
 /// Steps of SQLite's machine that `work` takes, to the hundred.
-fn steps(stage: &Stage, work: impl FnOnce()) -> usize {
+fn steps(fixture: &Fixture, work: impl FnOnce()) -> usize {
     const EACH: usize = 100;
     let count = Arc::new(AtomicUsize::new(0));
-    for reader in &stage.store.readers.connections {
+    for reader in &fixture.store.readers.connections {
         let count = Arc::clone(&count);
         let handler = move || {
             count.fetch_add(EACH, Ordering::Relaxed);
@@ -30,11 +30,11 @@ fn steps(stage: &Stage, work: impl FnOnce()) -> usize {
 #[test]
 #[expect(clippy::print_stdout, reason = "docs/performance.md quotes the number")]
 fn the_cost_of_a_rolls_queries_is_linear_in_the_fleet() {
-    let stage = Stage::with_devices(DEVICES);
+    let fixture = Fixture::with_devices(DEVICES);
     let entry = entry("roll.started");
-    let roll = stage
+    let roll = fixture
         .store
-        .start_authority_roll(stage.new_roll(), None, entry);
+        .start_authority_roll(fixture.new_roll(), None, entry);
     let cause = HubCause::Roll(roll.unwrap().id);
     let call = |device| NewHubTask {
         provisioning: "dps".into(),
@@ -45,16 +45,16 @@ fn the_cost_of_a_rolls_queries_is_linear_in_the_fleet() {
     let calls = (1..=DEVICES)
         .map(|number| call(format!("press-{number}")))
         .collect::<Vec<_>>();
-    assert_eq!(stage.queue(cause, calls), DEVICES);
-    let (store, root) = (&stage.store, [stage.root]);
-    let taken = steps(&stage, || {
+    assert_eq!(fixture.queue(cause, calls), DEVICES);
+    let (store, root) = (&fixture.store, [fixture.root]);
+    let taken = steps(&fixture, || {
         store
             .drain_report(&root, &[], unix(1_000), unix(9_000), unix(500))
             .unwrap();
         store.devices_under(&root, unix(1_000)).unwrap();
         store.devices_needing(&root, unix(1_000)).unwrap();
         store
-            .devices_to_reissue(&[stage.root], unix(1_000), 1_000)
+            .devices_to_reissue(&[fixture.root], unix(1_000), 1_000)
             .unwrap();
         store.hub_progress(cause, None).unwrap();
         store.devices_not_reached(cause, 1_000).unwrap();

@@ -8,7 +8,7 @@ fn certificate(name: &str) -> Thumbprint {
     Thumbprint::of(name.as_bytes())
 }
 
-impl Stage {
+impl Fixture {
     pub(super) fn group(&self) -> EnrollmentRow {
         let slots = serde_json::json!({
             "state": "draining", "slot": "primary",
@@ -59,31 +59,31 @@ impl Stage {
 
 #[test]
 fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
-    let stage = Stage::new();
-    let group = stage.group();
-    let block = stage.block_old();
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    let block = fixture.block_old();
     let own = block.restricted[1].id;
     assert!(
-        stage
+        fixture
             .store
             .due_hub_tasks("dps", unix(2_000), 10, true)
             .unwrap()
             .is_empty()
     );
-    stage.settle_next(group.id);
+    fixture.settle_next(group.id);
     assert_eq!(
-        stage.store.enrollment(group.id).unwrap().slots.held(),
+        fixture.store.enrollment(group.id).unwrap().slots.held(),
         [certificate("new")]
     );
     assert!(
-        stage
+        fixture
             .store
             .due_hub_tasks("dps", unix(2_000), 10, true)
             .unwrap()
             .is_empty()
     );
-    stage.settle_next(own);
-    let tasks = stage
+    fixture.settle_next(own);
+    let tasks = fixture
         .store
         .due_hub_tasks("dps", unix(2_000), 10, true)
         .unwrap();
@@ -93,37 +93,40 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
         "the hub comes when all services have followed"
     );
 
-    stage.lift(block.id);
+    fixture.lift(block.id);
     assert!(
-        stage
+        fixture
             .store
             .due_hub_tasks("dps", unix(2_000), 10, true)
             .unwrap()
             .is_empty()
     );
-    stage.settle_next(own);
-    stage.settle_next(group.id);
-    assert_eq!(stage.store.enrollment(group.id).unwrap().slots, group.slots);
-    assert!(stage.store.find_enrollment(own).unwrap().is_none());
-    assert!(stage.store.blocks(true, None, 10).unwrap().is_empty());
+    fixture.settle_next(own);
+    fixture.settle_next(group.id);
+    assert_eq!(
+        fixture.store.enrollment(group.id).unwrap().slots,
+        group.slots
+    );
+    assert!(fixture.store.find_enrollment(own).unwrap().is_none());
+    assert!(fixture.store.blocks(true, None, 10).unwrap().is_empty());
 }
 
 /// Slots that a roll has changed since the block are not reverted.
 #[test]
 fn lifting_a_block_leaves_slots_that_have_moved_since() {
-    let stage = Stage::new();
-    let group = stage.group();
-    let block = stage.block_old();
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    let block = fixture.block_old();
     let moved =
         json!({ "state": "serving", "slot": "primary", "certificate": certificate("third") });
-    stage
+    fixture
         .raw()
         .execute(
             "UPDATE enrollment SET slots = ?2 WHERE id = ?1",
             rusqlite::params![group.id.get(), moved.to_string()],
         )
         .unwrap();
-    stage.lift(block.id);
-    let slots = stage.store.enrollment(group.id).unwrap().slots;
+    fixture.lift(block.id);
+    let slots = fixture.store.enrollment(group.id).unwrap().slots;
     assert_eq!(slots.held(), [certificate("third")]);
 }

@@ -2,12 +2,15 @@
 
 use super::*;
 
-impl Stage {
+impl Fixture {
     /// A roll of the root by which these devices are called, each at two hubs.
     fn with_calls(count: usize) -> (Self, HubCause) {
-        let stage = Self::with_devices(count);
-        let (roll, entry) = (stage.new_roll(), entry("roll.started"));
-        let roll = stage.store.start_authority_roll(roll, None, entry).unwrap();
+        let fixture = Self::with_devices(count);
+        let (roll, entry) = (fixture.new_roll(), entry("roll.started"));
+        let roll = fixture
+            .store
+            .start_authority_roll(roll, None, entry)
+            .unwrap();
         let cause = HubCause::Roll(roll.id);
         let calls = (1..=count).flat_map(|number| {
             ["a", "b"].map(|service| NewHubTask {
@@ -17,8 +20,8 @@ impl Stage {
                 enrollment: None,
             })
         });
-        assert_eq!(stage.queue(cause, calls.collect()), 2 * count);
-        (stage, cause)
+        assert_eq!(fixture.queue(cause, calls.collect()), 2 * count);
+        (fixture, cause)
     }
 
     /// Queues these calls. Returns how many were new.
@@ -66,19 +69,19 @@ fn devices(job: &HubJobRow) -> Vec<&str> {
 /// reached it, and called again at the others no more.
 #[test]
 fn a_device_of_several_hubs_is_reached_once() {
-    let (stage, cause) = Stage::with_calls(3);
+    let (fixture, cause) = Fixture::with_calls(3);
     let all = ["press-1", "press-2", "press-3"];
-    let (a, b) = (stage.job("a", unix(1_500)), stage.job("b", unix(1_500)));
+    let (a, b) = (fixture.job("a", unix(1_500)), fixture.job("b", unix(1_500)));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!((devices(&a), devices(&b)), (all.to_vec(), all.to_vec()));
 
-    stage.end(&a, &["press-1"], unix(5_000));
-    let progress = || stage.store.hub_progress(cause, None).unwrap();
-    let silent = || stage.store.devices_not_reached(cause, 10).unwrap();
+    fixture.end(&a, &["press-1"], unix(5_000));
+    let progress = || fixture.store.hub_progress(cause, None).unwrap();
+    let silent = || fixture.store.devices_not_reached(cause, 10).unwrap();
     assert_eq!((progress().notified, progress().offline), (1, 0));
     assert_eq!(silent(), [""; 0], "the other hub has yet to try");
 
-    stage.end(&b, &["press-3"], unix(5_000));
+    fixture.end(&b, &["press-3"], unix(5_000));
     let expected = HubProgress {
         total: 6,
         done: 2,
@@ -92,9 +95,12 @@ fn a_device_of_several_hubs_is_reached_once() {
     assert_eq!(progress(), expected);
     assert_eq!(silent(), ["press-2"]);
 
-    assert!(stage.job("a", unix(4_999)).is_none(), "not before its time");
+    assert!(
+        fixture.job("a", unix(4_999)).is_none(),
+        "not before its time"
+    );
     for service in ["a", "b"] {
-        let again = stage.job(service, unix(5_000)).unwrap();
+        let again = fixture.job(service, unix(5_000)).unwrap();
         assert_eq!(devices(&again), ["press-2"]);
     }
     let counts = (progress().done, progress().unanswered, progress().total);

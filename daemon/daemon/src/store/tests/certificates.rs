@@ -50,7 +50,7 @@ enum End {
 
 const PROFILES: [&str; 3] = ["device", "station", "rare"];
 
-impl Stage {
+impl Fixture {
     /// Adds a second generation, and these intents as the writer would leave them.
     fn fill(&self, made: &[Made]) -> [GenerationId; 2] {
         let raw = self.raw();
@@ -174,14 +174,14 @@ proptest! {
         since in 900_i64..1_400,
         until in 1_000_i64..2_000,
     ) {
-        let stage = Stage::new();
-        let issuers = stage.fill(&made);
+        let fixture = Fixture::new();
+        let issuers = fixture.fill(&made);
         if summarised {
-            stage.store.summarise_certificates().unwrap();
+            fixture.store.summarise_certificates().unwrap();
         }
         let dead = vec![issuers[1]];
         let everything = CertificateFilter { revoked_issuers: dead.clone(), ..anything() };
-        let all = stage.pages(&everything);
+        let all = fixture.pages(&everything);
         let ended = made.iter().filter(|it| it.end != End::Withdrawn).count();
         prop_assert_eq!(all.len(), ended + 1, "and the root");
         let states = [
@@ -204,7 +204,7 @@ proptest! {
                             limit,
                             ..anything()
                         };
-                        let found = stage.pages(&filter);
+                        let found = fixture.pages(&filter);
                         let found: Vec<IntentId> = found.iter().map(|it| it.intent).collect();
                         let wanted = all.iter().filter(|it| fits(&filter, it));
                         let wanted: Vec<IntentId> = wanted.map(|it| it.intent).collect();
@@ -221,7 +221,7 @@ proptest! {
 /// The end of an open intent is not known, so its range waits, with all after it.
 #[test]
 fn a_range_is_summarised_when_all_of_its_intents_have_ended() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let one = Made {
         profile: 0,
         issuer: 0,
@@ -229,24 +229,24 @@ fn a_range_is_summarised_when_all_of_its_intents_have_ended() {
         issued_at: 1_000,
         end: End::Issued,
     };
-    stage.fill(&vec![one.clone(); 70]);
-    let raw = stage.raw();
+    fixture.fill(&vec![one.clone(); 70]);
+    let raw = fixture.raw();
     raw.execute(
         "INSERT INTO open_intent (purpose, subject, intent) VALUES ('leaf', 'device-69', 71)",
         [],
     )
     .unwrap();
-    assert_eq!(stage.store.summarise_certificates().unwrap(), 1);
-    assert_eq!(stage.store.summarise_certificates().unwrap(), 0);
-    assert_eq!(stage.pages(&anything()).len(), 71);
+    assert_eq!(fixture.store.summarise_certificates().unwrap(), 1);
+    assert_eq!(fixture.store.summarise_certificates().unwrap(), 0);
+    assert_eq!(fixture.pages(&anything()).len(), 71);
     raw.execute("DROP TRIGGER open_intent_is_kept", []).unwrap();
     raw.execute("DELETE FROM open_intent", []).unwrap();
-    stage.fill_more(60);
-    assert_eq!(stage.store.summarise_certificates().unwrap(), 1);
-    assert_eq!(stage.pages(&anything()).len(), 131);
+    fixture.fill_more(60);
+    assert_eq!(fixture.store.summarise_certificates().unwrap(), 1);
+    assert_eq!(fixture.pages(&anything()).len(), 131);
 }
 
-impl Stage {
+impl Fixture {
     fn fill_more(&self, count: usize) {
         let raw = self.raw();
         let sql = "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
@@ -267,12 +267,12 @@ impl Stage {
 /// other criteria.
 #[test]
 fn a_certificate_is_found_by_its_own_keys() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 2);
-    stage.issue("pump-8", 3);
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 2);
+    fixture.issue("pump-8", 3);
     let serial = vec![2; 16];
     let found = |filter: &CertificateFilter| -> Vec<String> {
-        let rows = stage.pages(filter).into_iter();
+        let rows = fixture.pages(filter).into_iter();
         rows.map(|it| it.subject).collect()
     };
     for filter in [
@@ -311,7 +311,7 @@ fn a_certificate_is_found_by_its_own_keys() {
 /// Verifies that no list reads a whole table of certificates.
 #[test]
 fn every_list_is_answered_from_an_index() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let by_id = "i USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)";
     let with_certificate = "c USING INTEGER PRIMARY KEY (rowid=?)";
     for (sql, steps) in [
@@ -358,7 +358,7 @@ fn every_list_is_answered_from_an_index() {
             ["INDEX certificate_range_issuer (issuer=? AND number<?)", ""],
         ),
     ] {
-        let plan = plan(&stage, &sql);
+        let plan = plan(&fixture, &sql);
         for step in steps {
             assert!(plan.contains(step), "{step}: {plan}");
         }
@@ -372,14 +372,14 @@ fn every_list_is_answered_from_an_index() {
 /// A final reason is not a hold, whatever it was before.
 #[test]
 fn a_hold_that_was_made_final_is_listed_as_revoked() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 2);
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 2);
     let states = || {
         let of_it = CertificateFilter {
             sha256: Some(sha256),
             ..anything()
         };
-        stage.pages(&of_it)[0].state
+        fixture.pages(&of_it)[0].state
     };
     for (reason, state) in [
         (RevocationReason::CertificateHold, CertificateState::OnHold),
@@ -391,7 +391,7 @@ fn a_hold_that_was_made_final_is_listed_as_revoked() {
             actor: "test".into(),
             cause: "a test".into(),
         };
-        stage.store.revoke(revocation, reason).unwrap();
+        fixture.store.revoke(revocation, reason).unwrap();
         assert_eq!(states(), state);
     }
 }
@@ -400,10 +400,10 @@ fn a_hold_that_was_made_final_is_listed_as_revoked() {
 /// at each range of the other one: that made a page read everything 100 times.
 #[test]
 fn an_issuer_without_a_fit_is_asked_once() {
-    let stage = Stage::new();
-    let issuers = stage.fill(&[]);
+    let fixture = Fixture::new();
+    let issuers = fixture.fill(&[]);
     let [old, new] = issuers.map(GenerationId::get);
-    stage
+    fixture
         .raw()
         .execute_batch(&format!(
             "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 199)
@@ -419,7 +419,7 @@ fn an_issuer_without_a_fit_is_asked_once() {
         issued_since: UnixSeconds::MIN,
         abandoned: false,
     };
-    let (found, asked) = stage
+    let (found, asked) = fixture
         .store
         .read(|tx| {
             let mut ranges = range::LastRanges::new(&filter);

@@ -6,7 +6,7 @@ use crate::x509::revocation::RevocationReason::{self, CaCompromise, KeyCompromis
 
 const KEY: &[u8] = b"a key of its own";
 
-impl Stage {
+impl Fixture {
     fn intent_for(&self, key: &[u8], subject: &str, serial: u8) -> Intent {
         Intent {
             public_key: key.to_vec().into(),
@@ -14,7 +14,7 @@ impl Stage {
         }
     }
 
-    fn asks(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
+    fn asks(&self, intent: Intent) -> Result<Recorded, IntentError> {
         block_on(self.store.record_intent(intent))
     }
 
@@ -41,22 +41,22 @@ impl Stage {
     }
 }
 
-fn reason(refused: Result<Recorded, IntentRefusal>) -> KeyRefusal {
+fn reason(refused: Result<Recorded, IntentError>) -> KeyRefusal {
     match refused {
-        Err(IntentRefusal::Key(reason)) => reason,
+        Err(IntentError::Key(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn a_key_is_that_of_one_holder() {
-    let stage = Stage::new();
-    stage.obtains(stage.intent_for(KEY, "pump-7", 2));
-    stage.obtains(stage.intent_for(KEY, "pump-7", 3));
-    stage.obtains(stage.intent_for(KEY, "PUMP-7", 4).in_no_device());
-    let station = stage.intent_for(KEY, "station-1", 5).in_no_device();
-    for other in [stage.intent_for(KEY, "pump-8", 5), station] {
-        let refused = reason(stage.asks(other.clone()));
+    let fixture = Fixture::new();
+    fixture.obtains(fixture.intent_for(KEY, "pump-7", 2));
+    fixture.obtains(fixture.intent_for(KEY, "pump-7", 3));
+    fixture.obtains(fixture.intent_for(KEY, "PUMP-7", 4).in_no_device());
+    let station = fixture.intent_for(KEY, "station-1", 5).in_no_device();
+    for other in [fixture.intent_for(KEY, "pump-8", 5), station] {
+        let refused = reason(fixture.asks(other.clone()));
         assert_eq!(refused, KeyRefusal::OfAnother("pump-7".into()));
         assert_eq!(refused.code(), Code::KeyInUse);
         let shared = Intent {
@@ -64,7 +64,7 @@ fn a_key_is_that_of_one_holder() {
             serial: vec![other.subject.len() as u8; 16],
             ..other
         };
-        stage.asks(shared).unwrap();
+        fixture.asks(shared).unwrap();
     }
 }
 
@@ -81,43 +81,43 @@ impl Intent {
 /// holds no key.
 #[test]
 fn a_key_is_taken_while_its_leaf_is_being_signed() {
-    let stage = Stage::new();
-    let open = stage.asks(stage.intent_for(KEY, "pump-7", 2)).unwrap();
-    let other = || stage.intent_for(KEY, "pump-8", 3);
+    let fixture = Fixture::new();
+    let open = fixture.asks(fixture.intent_for(KEY, "pump-7", 2)).unwrap();
+    let other = || fixture.intent_for(KEY, "pump-8", 3);
     assert_eq!(
-        reason(stage.asks(other())),
+        reason(fixture.asks(other())),
         KeyRefusal::OfAnother("pump-7".into())
     );
     block_on(
-        stage
+        fixture
             .store
             .abandon_intent(open.id(), "a test".into(), unix(1)),
     )
     .unwrap();
-    stage.asks(other()).unwrap();
+    fixture.asks(other()).unwrap();
 }
 
 #[test]
 fn a_compromised_key_is_refused_for_every_holder() {
-    let stage = Stage::new();
-    stage.obtains(stage.intent_for(KEY, "pump-7", 2));
-    stage.revokes(2, Superseded);
-    stage.obtains(stage.intent_for(KEY, "pump-7", 3));
+    let fixture = Fixture::new();
+    fixture.obtains(fixture.intent_for(KEY, "pump-7", 2));
+    fixture.revokes(2, Superseded);
+    fixture.obtains(fixture.intent_for(KEY, "pump-7", 3));
     let shared = Intent {
         shared_key: true,
-        ..stage.intent_for(KEY, "pump-9", 4)
+        ..fixture.intent_for(KEY, "pump-9", 4)
     };
-    let being_signed = stage.asks(shared).unwrap();
-    stage.revokes(3, KeyCompromise);
+    let being_signed = fixture.asks(shared).unwrap();
+    fixture.revokes(3, KeyCompromise);
 
     let on_issued = OnIssued::Alone;
-    assert!(stage.settle(&being_signed, on_issued).is_err());
+    assert!(fixture.settle(&being_signed, on_issued).is_err());
     for (serial, subject) in [(5, "pump-7"), (6, "pump-8")] {
         let intent = Intent {
             shared_key: true,
-            ..stage.intent_for(KEY, subject, serial)
+            ..fixture.intent_for(KEY, subject, serial)
         };
-        let refused = reason(stage.asks(intent.clone()));
+        let refused = reason(fixture.asks(intent.clone()));
         assert_eq!(refused, KeyRefusal::Compromised);
         let authority = Intent {
             purpose: Purpose::Authority,
@@ -125,9 +125,9 @@ fn a_compromised_key_is_refused_for_every_holder() {
             is_device: false,
             ..intent
         };
-        assert_eq!(reason(stage.asks(authority)), KeyRefusal::Compromised);
+        assert_eq!(reason(fixture.asks(authority)), KeyRefusal::Compromised);
     }
-    let raw = stage.raw();
+    let raw = fixture.raw();
     for sql in [
         "DELETE FROM compromised_key",
         "UPDATE compromised_key SET reported_at = 0",
@@ -140,34 +140,34 @@ fn a_compromised_key_is_refused_for_every_holder() {
 /// A certificate that was revoked for another reason keeps that reason, and its key is refused.
 #[test]
 fn a_key_is_compromised_whatever_its_certificate_was_revoked_for() {
-    let stage = Stage::new();
-    stage.obtains(stage.intent_for(KEY, "pump-7", 2));
-    stage.revokes(2, Superseded);
-    stage.revokes(2, KeyCompromise);
-    let refused = reason(stage.asks(stage.intent_for(KEY, "pump-7", 3)));
+    let fixture = Fixture::new();
+    fixture.obtains(fixture.intent_for(KEY, "pump-7", 2));
+    fixture.revokes(2, Superseded);
+    fixture.revokes(2, KeyCompromise);
+    let refused = reason(fixture.asks(fixture.intent_for(KEY, "pump-7", 3)));
     assert_eq!(refused, KeyRefusal::Compromised);
 }
 
 #[test]
 fn an_authoritys_key_is_on_no_leaf() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let own = Intent {
         shared_key: true,
-        ..stage.intent_for(&[1, 2, 3], "pump-7", 2)
+        ..fixture.intent_for(&[1, 2, 3], "pump-7", 2)
     };
-    assert_eq!(reason(stage.asks(own)), KeyRefusal::OfAnAuthority);
-    stage.obtains(stage.intent_for(KEY, "pump-7", 3));
+    assert_eq!(reason(fixture.asks(own)), KeyRefusal::OfAnAuthority);
+    fixture.obtains(fixture.intent_for(KEY, "pump-7", 3));
     let authority = Intent {
         purpose: Purpose::Authority,
         role: None,
-        ..stage.intent_for(KEY, "pump-7", 4).in_no_device()
+        ..fixture.intent_for(KEY, "pump-7", 4).in_no_device()
     };
-    let refused = reason(stage.asks(authority));
+    let refused = reason(fixture.asks(authority));
     assert_eq!(refused, KeyRefusal::OfAnother("pump-7".into()));
 
     let own = "SELECT serial FROM intent WHERE purpose = 'authority'";
-    let serial: Vec<u8> = stage.raw().query_row(own, [], |row| row.get(0)).unwrap();
-    stage.revokes(serial[0], CaCompromise);
-    let found = stage.store.key_refusal(b"key of root, 1", "pump-9", true);
+    let serial: Vec<u8> = fixture.raw().query_row(own, [], |row| row.get(0)).unwrap();
+    fixture.revokes(serial[0], CaCompromise);
+    let found = fixture.store.key_refusal(b"key of root, 1", "pump-9", true);
     assert_eq!(found.unwrap(), Some(KeyRefusal::Compromised));
 }

@@ -6,7 +6,7 @@ use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
 
-impl Stage {
+impl Fixture {
     /// Issues a station's certificate with its audit entry. Returns its SHA-256.
     fn station(&self, serial: u8) -> [u8; 32] {
         let intent = Intent {
@@ -45,12 +45,12 @@ impl Stage {
 
 #[test]
 fn the_role_on_record_is_the_one_in_the_journal() {
-    let stage = Stage::new();
-    let sha256 = stage.station(2);
-    let found = || stage.store.client(&sha256).unwrap().unwrap();
+    let fixture = Fixture::new();
+    let sha256 = fixture.station(2);
+    let found = || fixture.store.client(&sha256).unwrap().unwrap();
     assert_eq!(found().certificate.role, Some(Role::Station));
     assert!(found().is_in_journal);
-    let raw = stage.raw();
+    let raw = fixture.raw();
     let promote = "UPDATE intent SET role = 'operator' WHERE subject = 'station-1'";
     assert!(raw.execute(promote, []).is_err(), "an intent never changes");
     raw.execute_batch("DROP TRIGGER intent_is_immutable")
@@ -61,17 +61,17 @@ fn the_role_on_record_is_the_one_in_the_journal() {
                          WHERE subject = 'station-1'";
     raw.execute(other_profile, []).unwrap();
     assert!(!found().is_in_journal);
-    let device = stage.issue("pump-7", 3);
-    let device = stage.store.client(&device).unwrap().unwrap();
+    let device = fixture.issue("pump-7", 3);
+    let device = fixture.store.client(&device).unwrap().unwrap();
     assert!(device.is_in_journal, "the least role needs no journal");
 }
 
 /// The journal is long, and is read at each connection.
 #[test]
 fn the_journal_is_read_by_its_index() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let sql = format!("EXPLAIN QUERY PLAN {}", client::IN_JOURNAL);
-    let raw = stage.raw();
+    let raw = fixture.raw();
     let mut statement = raw.prepare(&sql).unwrap();
     let steps = statement.query_map(["a", "b", "c"], |row| row.get::<_, String>(3));
     let steps: Vec<String> = steps.unwrap().map(Result::unwrap).collect();
@@ -83,16 +83,16 @@ fn the_journal_is_read_by_its_index() {
 
 #[test]
 fn a_role_belongs_to_a_leaf_and_is_one_of_five() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let authority = Intent {
         purpose: Purpose::Authority,
-        ..stage.intent("root", 2)
+        ..fixture.intent("root", 2)
     };
-    assert!(block_on(stage.store.record_intent(authority)).is_err());
-    let raw = stage.raw();
+    assert!(block_on(fixture.store.record_intent(authority)).is_err());
+    let raw = fixture.raw();
     raw.execute_batch("DROP TRIGGER intent_is_immutable")
         .unwrap();
-    stage.issue("pump-7", 3);
+    fixture.issue("pump-7", 3);
     let unknown = "UPDATE intent SET role = 'admin' WHERE subject = 'pump-7'";
     assert!(raw.execute(unknown, []).is_err());
 }
@@ -101,113 +101,113 @@ fn a_role_belongs_to_a_leaf_and_is_one_of_five() {
 /// the token has signed for it gets no certificate.
 #[test]
 fn nothing_is_recorded_for_a_client_revoked_since_authorization() {
-    let stage = Stage::new();
-    let sha256 = stage.station(2);
+    let fixture = Fixture::new();
+    let sha256 = fixture.station(2);
     let requester = Some(Requester {
         sha256,
-        revocations: stage.store.revocations(),
+        revocations: fixture.store.revocations(),
     });
     let asked = |id: &str, serial| Intent {
         requester,
-        ..stage.intent(id, serial)
+        ..fixture.intent(id, serial)
     };
-    let signed = block_on(stage.store.record_intent(asked("pump-7", 3))).unwrap();
-    let other = stage.station(4);
-    stage.revoke_client(RevocationTarget::Sha256(other));
+    let signed = block_on(fixture.store.record_intent(asked("pump-7", 3))).unwrap();
+    let other = fixture.station(4);
+    fixture.revoke_client(RevocationTarget::Sha256(other));
     let device = |id: &str| OnIssued::Device {
         registration_id: id.into(),
         profile: "device".into(),
     };
-    let unhurt = block_on(stage.store.record_intent(asked("pump-6", 5))).unwrap();
-    stage.settle(&unhurt, device("pump-6")).unwrap();
+    let unhurt = block_on(fixture.store.record_intent(asked("pump-6", 5))).unwrap();
+    fixture.settle(&unhurt, device("pump-6")).unwrap();
 
-    stage.revoke_client(RevocationTarget::Sha256(sha256));
-    let late = block_on(stage.store.record_intent(asked("pump-8", 6)));
+    fixture.revoke_client(RevocationTarget::Sha256(sha256));
+    let late = block_on(fixture.store.record_intent(asked("pump-8", 6)));
     assert!(
-        matches!(late, Err(IntentRefusal::RequesterRevoked)),
+        matches!(late, Err(IntentError::RequesterRevoked)),
         "{late:?}"
     );
-    let refused = stage.settle(&signed, device("pump-7"));
+    let refused = fixture.settle(&signed, device("pump-7"));
     assert!(
         matches!(refused, Err(StoreError::RequesterRevoked)),
         "{refused:?}"
     );
-    assert!(stage.store.device("pump-7").unwrap().is_none());
+    assert!(fixture.store.device("pump-7").unwrap().is_none());
 }
 
 /// A station below a revoked generation is excluded, in work or not; a device may come for a new
 /// certificate until a block says that it may not.
 #[test]
 fn a_revoked_generation_excludes_all_but_devices() {
-    let stage = Stage::new();
-    let station = stage.station(2);
-    let device = stage.issue("pump-7", 3);
-    let revocations = stage.store.revocations();
+    let fixture = Fixture::new();
+    let station = fixture.station(2);
+    let device = fixture.issue("pump-7", 3);
+    let revocations = fixture.store.revocations();
     let is_excluded = |sha256| {
         let requester = Requester {
             sha256,
             revocations,
         };
         client::is_excluded(
-            &Tx::new(&stage.raw()),
+            &Tx::new(&fixture.raw()),
             &requester,
-            stage.store.revocations(),
+            fixture.store.revocations(),
         )
         .unwrap()
     };
     assert!(!is_excluded(station) && !is_excluded(device));
-    stage.compromise_root().unwrap();
+    fixture.compromise_root().unwrap();
     assert!(is_excluded(station) && !is_excluded(device));
     for sha256 in [station, device] {
-        let found = stage.store.client(&sha256).unwrap().unwrap();
+        let found = fixture.store.client(&sha256).unwrap().unwrap();
         assert_eq!(
             found.revoked_above,
             Some(("root".into(), GenerationNumber::FIRST))
         );
     }
-    assert_eq!(stage.store.blocked_above(stage.root).unwrap(), None);
+    assert_eq!(fixture.store.blocked_above(fixture.root).unwrap(), None);
 }
 
 /// A device below a compromised generation was authorized; then that generation is blocked.
 /// Verifies: its request in work is not recorded, although no certificate was revoked in between.
 #[test]
 fn a_block_excludes_a_device_whose_request_is_in_work() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 3);
-    stage.compromise_root().unwrap();
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 3);
+    fixture.compromise_root().unwrap();
     let requester = Requester {
         sha256,
-        revocations: stage.store.revocations(),
+        revocations: fixture.store.revocations(),
     };
     let is_excluded = || {
-        let raw = stage.raw();
-        client::is_excluded(&Tx::new(&raw), &requester, stage.store.revocations()).unwrap()
+        let raw = fixture.raw();
+        client::is_excluded(&Tx::new(&raw), &requester, fixture.store.revocations()).unwrap()
     };
     assert!(!is_excluded());
-    stage.block(root_generation()).unwrap();
+    fixture.block(root_generation()).unwrap();
     assert!(is_excluded());
 }
 
 /// The generation below is compromised, the one above is blocked.
 #[test]
 fn a_block_above_a_compromised_generation_is_found() {
-    let stage = Stage::new();
-    let raw = stage.raw();
+    let fixture = Fixture::new();
+    let raw = fixture.raw();
     raw.execute(
         "INSERT INTO generation (authority, number, parent, token, key_type, key_label, key_id,
              state)
          VALUES ('line', 1, ?1, 'factory', 'p256', '', x'01', 'planned')",
-        [stage.root.get()],
+        [fixture.root.get()],
     )
     .unwrap();
     let line = GenerationId::new(raw.last_insert_rowid());
-    assert_eq!(stage.store.blocked_above(line).unwrap(), None);
-    stage.block(root_generation()).unwrap();
-    let blocked = stage.store.blocked_above(line).unwrap();
+    assert_eq!(fixture.store.blocked_above(line).unwrap(), None);
+    fixture.block(root_generation()).unwrap();
+    let blocked = fixture.store.blocked_above(line).unwrap();
     assert_eq!(blocked, Some(("root".into(), GenerationNumber::FIRST)));
-    let root = &stage.store.generations().unwrap()[0];
+    let root = &fixture.store.generations().unwrap()[0];
     assert_eq!(root.revoked_at, Some(unix(1_000)));
     let hold = Some(CertificateHold);
-    let held = stage.store.certificates_of("root", 1).unwrap();
+    let held = fixture.store.certificates_of("root", 1).unwrap();
     assert_eq!(held[0].revocation_reason, hold);
 }

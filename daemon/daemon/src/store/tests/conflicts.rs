@@ -5,7 +5,7 @@ use crate::enrollment::authority_roll::Change;
 use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 
-impl Stage {
+impl Fixture {
     pub(super) fn root_certificate(&self) -> Thumbprint {
         let sql =
             "SELECT c.sha256 FROM certificate c JOIN generation g ON g.certificate = c.intent";
@@ -65,19 +65,19 @@ fn staging(group: &EnrollmentRow) -> Change {
 
 #[test]
 fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation() {
-    let stage = Stage::new();
-    let group = stage.root_group();
-    stage.roll_root().unwrap();
-    assert_eq!(code(stage.roll_root()), Code::RollUnderWay);
-    let block = stage.block(root_generation());
+    let fixture = Fixture::new();
+    let group = fixture.root_group();
+    fixture.roll_root().unwrap();
+    assert_eq!(code(fixture.roll_root()), Code::RollUnderWay);
+    let block = fixture.block(root_generation());
     assert_eq!(code(block), Code::RollUnderWay);
-    assert!(stage.is_enabled(&group), "nothing of it was done");
+    assert!(fixture.is_enabled(&group), "nothing of it was done");
 
-    let device = stage.enroll("pump-7");
-    stage.issue("pump-7", 9);
+    let device = fixture.enroll("pump-7");
+    fixture.issue("pump-7", 9);
     let roll = || {
         let entry = entry("roll.started");
-        stage.store.request_roll(device.id, json!({}), entry)
+        fixture.store.request_roll(device.id, json!({}), entry)
     };
     roll().unwrap();
     assert_eq!(code(roll()), Code::RollUnderWay);
@@ -85,64 +85,64 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
 
 #[test]
 fn while_a_block_is_in_place_no_expiry_roll_begins() {
-    let stage = Stage::new();
-    let group = stage.root_group();
+    let fixture = Fixture::new();
+    let group = fixture.root_group();
     for subject in [all(), root_generation()] {
-        let block = stage.block(subject).unwrap();
-        assert_eq!(code(stage.roll_root()), Code::AuthorityBlocked);
-        stage.lift(block.id);
-        assert!(stage.is_enabled(&group));
+        let block = fixture.block(subject).unwrap();
+        assert_eq!(code(fixture.roll_root()), Code::AuthorityBlocked);
+        fixture.lift(block.id);
+        assert!(fixture.is_enabled(&group));
     }
-    stage.roll_root().unwrap();
+    fixture.roll_root().unwrap();
 
-    let device = stage.enroll("pump-7");
-    stage.issue("pump-7", 9);
-    stage.block(Excluded::Device("pump-7".into())).unwrap();
+    let device = fixture.enroll("pump-7");
+    fixture.issue("pump-7", 9);
+    fixture.block(Excluded::Device("pump-7".into())).unwrap();
     let entry = entry("roll.started");
-    let roll = stage.store.request_roll(device.id, json!({}), entry);
+    let roll = fixture.store.request_roll(device.id, json!({}), entry);
     assert_eq!(code(roll), Code::DeviceBlocked);
 }
 
 /// A group may be blocked at any time: the roll goes on below, and the group stays disabled.
 #[test]
 fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
-    let stage = Stage::new();
-    let group = stage.root_group();
-    let roll = stage.roll_root().unwrap();
+    let fixture = Fixture::new();
+    let group = fixture.root_group();
+    let roll = fixture.roll_root().unwrap();
     let decided_before = staging(&group);
-    let block = stage.block(all()).unwrap();
+    let block = fixture.block(all()).unwrap();
     let step = |change: Change| {
         let mut step = AuthorityStep::of(&roll, RollState::Staged);
         step.groups = vec![change];
         step.next = Some(Thumbprint::of(b"next"));
-        stage
+        fixture
             .store
             .step_authority_roll(step, entry("roll.staged"))
             .unwrap()
     };
     assert!(!step(decided_before), "the group has changed since");
-    assert!(step(staging(&stage.store.enrollment(group.id).unwrap())));
-    assert!(!stage.is_enabled(&group));
-    let second = stage.block(all());
+    assert!(step(staging(&fixture.store.enrollment(group.id).unwrap())));
+    assert!(!fixture.is_enabled(&group));
+    let second = fixture.block(all());
     assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
-    stage.lift(block.id);
-    assert!(stage.is_enabled(&group));
+    fixture.lift(block.id);
+    assert!(fixture.is_enabled(&group));
 }
 
 /// A compromise is not refused because of a block, and lifting that brings nothing back.
 #[test]
 fn a_compromise_outlives_an_earlier_block() {
     for subject in [all(), root_generation()] {
-        let stage = Stage::new();
-        let group = stage.root_group();
-        let block = stage.block(subject).unwrap();
-        let begun = stage.compromise_root().unwrap();
+        let fixture = Fixture::new();
+        let group = fixture.root_group();
+        let block = fixture.block(subject).unwrap();
+        let begun = fixture.compromise_root().unwrap();
         assert_eq!(begun.reason, RollReason::Compromise);
-        stage.lift(block.id);
-        assert!(!stage.is_enabled(&group));
-        let revoked = stage.raw().query_row(
+        fixture.lift(block.id);
+        assert!(!fixture.is_enabled(&group));
+        let revoked = fixture.raw().query_row(
             "SELECT revocation_reason FROM certificate WHERE sha256 = ?1",
-            [stage.root_certificate().as_bytes()],
+            [fixture.root_certificate().as_bytes()],
             |row| row.get(0),
         );
         assert_eq!(revoked, Ok(RevocationReason::CaCompromise.code()));

@@ -6,7 +6,7 @@ use crate::x509::revocation::RevocationReason::{
     self, CertificateHold, KeyCompromise, Unspecified,
 };
 
-impl Stage {
+impl Fixture {
     fn revoke(&self, serial: u8, at: UnixSeconds, reason: RevocationReason) {
         let revocation = Revocation {
             target: RevocationTarget::Serial(vec![serial; 16]),
@@ -57,24 +57,24 @@ impl Stage {
 
 #[test]
 fn all_revoked_and_abandoned_serials_are_counted_and_listed() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for serial in [0x42, 0x43, 0x44] {
-        stage.issue(&format!("pump-{serial}"), serial);
+        fixture.issue(&format!("pump-{serial}"), serial);
     }
-    assert_eq!((stage.count(), stage.listed()), (0, vec![]));
-    stage.revoke(0x43, unix(1_200), KeyCompromise);
-    stage.revoke(0x42, unix(1_300), CertificateHold);
-    let intent = stage.intent("pump-9", 0x49);
-    let abandoned = pollster::block_on(stage.store.record_intent(intent)).unwrap();
+    assert_eq!((fixture.count(), fixture.listed()), (0, vec![]));
+    fixture.revoke(0x43, unix(1_200), KeyCompromise);
+    fixture.revoke(0x42, unix(1_300), CertificateHold);
+    let intent = fixture.intent("pump-9", 0x49);
+    let abandoned = pollster::block_on(fixture.store.record_intent(intent)).unwrap();
     pollster::block_on(
-        stage
+        fixture
             .store
             .abandon_intent(abandoned.id(), "a test".into(), unix(1_250)),
     )
     .unwrap();
-    assert_eq!(stage.count(), 3);
+    assert_eq!(fixture.count(), 3);
     assert_eq!(
-        stage.listed(),
+        fixture.listed(),
         [
             (0x43, 1_200, KeyCompromise),
             (0x49, 1_250, Unspecified),
@@ -87,51 +87,51 @@ fn all_revoked_and_abandoned_serials_are_counted_and_listed() {
         actor: "test".into(),
         cause: "a test".into(),
     };
-    stage.store.unrevoke(lifted).unwrap();
-    assert_eq!(stage.count(), 4);
-    assert_eq!(stage.listed().len(), 2);
+    fixture.store.unrevoke(lifted).unwrap();
+    assert_eq!(fixture.count(), 4);
+    assert_eq!(fixture.listed().len(), 2);
 }
 
 /// Certificates here end at 2000.
 #[test]
 fn an_entry_leaves_after_one_list_that_came_past_its_end() {
-    let stage = Stage::new();
-    stage.issue("pump-7", 0x42);
-    stage.revoke(0x42, unix(1_200), KeyCompromise);
+    let fixture = Fixture::new();
+    fixture.issue("pump-7", 0x42);
+    fixture.revoke(0x42, unix(1_200), KeyCompromise);
     let entry = vec![(0x42, 1_200, KeyCompromise)];
     for (number, at) in [(1, 1_300), (2, 2_000), (3, 2_001)] {
-        assert_eq!(stage.listed(), entry, "list {number}");
-        stage.sign(number, unix(at));
+        assert_eq!(fixture.listed(), entry, "list {number}");
+        fixture.sign(number, unix(at));
     }
-    assert_eq!(stage.listed(), []);
+    assert_eq!(fixture.listed(), []);
     // Revoked after its end: once, too.
-    stage.issue("pump-8", 0x43);
-    stage.revoke(0x43, unix(2_050), KeyCompromise);
-    assert_eq!(stage.listed(), [(0x43, 2_050, KeyCompromise)]);
-    stage.sign(4, unix(2_100));
-    assert_eq!(stage.listed(), []);
+    fixture.issue("pump-8", 0x43);
+    fixture.revoke(0x43, unix(2_050), KeyCompromise);
+    assert_eq!(fixture.listed(), [(0x43, 2_050, KeyCompromise)]);
+    fixture.sign(4, unix(2_100));
+    assert_eq!(fixture.listed(), []);
 }
 
 #[test]
 fn an_unsigned_list_counts_for_nothing_but_its_number() {
-    let stage = Stage::new();
-    stage.issue("pump-7", 0x42);
-    stage.revoke(0x42, unix(1_200), KeyCompromise);
-    stage.sign(1, unix(1_300));
-    stage.record(2, unix(2_001)).unwrap();
-    let draft = stage.store.draft_crl(stage.root, unix(0)).unwrap();
+    let fixture = Fixture::new();
+    fixture.issue("pump-7", 0x42);
+    fixture.revoke(0x42, unix(1_200), KeyCompromise);
+    fixture.sign(1, unix(1_300));
+    fixture.record(2, unix(2_001)).unwrap();
+    let draft = fixture.store.draft_crl(fixture.root, unix(0)).unwrap();
     assert_eq!((draft.number, draft.entries.len()), (CrlNumber::new(3), 1));
-    assert!(stage.record(2, unix(2_002)).is_err());
-    assert!(stage.record(1, unix(2_002)).is_err());
-    let current = stage.store.current_crls().unwrap();
+    assert!(fixture.record(2, unix(2_002)).is_err());
+    assert!(fixture.record(1, unix(2_002)).is_err());
+    let current = fixture.store.current_crls().unwrap();
     assert_eq!(current.len(), 1);
     assert_eq!(current[0].number, CrlNumber::new(1));
 
-    stage.sign(3, unix(2_003));
-    let current = stage.store.current_crls().unwrap();
+    fixture.sign(3, unix(2_003));
+    let current = fixture.store.current_crls().unwrap();
     assert_eq!(current[0].number, CrlNumber::new(3));
     assert_eq!(*current[0].der, *b"list 3signature");
-    let kept: i64 = stage
+    let kept: i64 = fixture
         .raw()
         .query_row("SELECT count(*) FROM crl", [], |row| row.get(0))
         .unwrap();
@@ -140,16 +140,16 @@ fn an_unsigned_list_counts_for_nothing_but_its_number() {
 
 #[test]
 fn a_list_is_signed_once_over_its_own_bytes_and_its_number_stays() {
-    let stage = Stage::new();
-    let recorded = stage.record(1, unix(1_300)).unwrap();
-    let other = stage.store.record_signed_crl(
+    let fixture = Fixture::new();
+    let recorded = fixture.record(1, unix(1_300)).unwrap();
+    let other = fixture.store.record_signed_crl(
         &recorded,
         b"other bytes".to_vec().into(),
         entry("crl.signed"),
     );
     assert!(other.is_err());
-    stage.sign(2, unix(1_400));
-    let raw = stage.raw();
+    fixture.sign(2, unix(1_400));
+    let raw = fixture.raw();
     for sql in [
         "UPDATE crl SET tbs = x'00'",
         "UPDATE crl SET number = 9",
@@ -163,17 +163,17 @@ fn a_list_is_signed_once_over_its_own_bytes_and_its_number_stays() {
 
 #[test]
 fn a_revoked_generation_signs_no_list() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let own = Revocation {
         target: RevocationTarget::Generation {
-            generation: stage.root,
+            generation: fixture.root,
         },
         at: unix(1_200),
         actor: "test".into(),
         cause: "a test".into(),
     };
-    stage.store.revoke(own, KeyCompromise).unwrap();
-    let refused = stage.record(1, unix(1_300));
+    fixture.store.revoke(own, KeyCompromise).unwrap();
+    let refused = fixture.record(1, unix(1_300));
     let Err(StoreError::Violates(constraint)) = &refused else {
         panic!("{refused:?}");
     };
@@ -183,26 +183,26 @@ fn a_revoked_generation_signs_no_list() {
 /// A backup does not know the lists that were signed after it: the clock does.
 #[test]
 fn a_restored_database_uses_no_number_again() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let next = |now| {
-        let number = stage.store.draft_crl(stage.root, now).unwrap().number;
+        let number = fixture.store.draft_crl(fixture.root, now).unwrap().number;
         number.to_string().parse::<i64>().unwrap()
     };
     assert_eq!(next(unix(1_000)), 1_000_000);
-    stage.sign(1_000_000, unix(1_000));
+    fixture.sign(1_000_000, unix(1_000));
     assert_eq!(next(unix(1_000)), 1_000_001, "two lists in one second");
-    let backup = stage.folder.path().join("backup.db");
+    let backup = fixture.folder.path().join("backup.db");
     let backup_file = backup.to_str().unwrap().to_owned();
-    stage
+    fixture
         .raw()
         .execute("VACUUM INTO ?1", [backup_file])
         .unwrap();
-    stage.sign(next(unix(1_000)), unix(1_000));
-    stage.sign(next(unix(1_005)), unix(1_005));
+    fixture.sign(next(unix(1_000)), unix(1_000));
+    fixture.sign(next(unix(1_005)), unix(1_005));
     assert_eq!(next(unix(1_003)), 1_005_001, "the clock was set back");
     let restored = Store::open(&backup).unwrap();
     let number = |now| {
-        let number = restored.draft_crl(stage.root, now).unwrap().number;
+        let number = restored.draft_crl(fixture.root, now).unwrap().number;
         number.to_string().parse::<i64>().unwrap()
     };
     let used = "1000001 and 1005000 were used after the backup";

@@ -4,22 +4,22 @@ use super::*;
 
 #[test]
 fn a_mark_is_cleared_only_by_work_for_its_last_cause() {
-    let stage = Stage::new();
-    let enrollment = stage.enroll("pump-7");
-    stage.issue("pump-7", 2);
-    let seen = stage
+    let fixture = Fixture::new();
+    let enrollment = fixture.enroll("pump-7");
+    fixture.issue("pump-7", 2);
+    let seen = fixture
         .store
         .due_marks("dps", unix(2_000), 10, true)
         .unwrap()
         .remove(0);
-    stage.issue("pump-7", 3);
+    fixture.issue("pump-7", 3);
     assert!(
-        !stage
+        !fixture
             .store
             .complete_mark(&seen, Observation::Gone, unix(2_000))
             .unwrap()
     );
-    let row = stage.store.enrollment(enrollment.id).unwrap();
+    let row = fixture.store.enrollment(enrollment.id).unwrap();
     assert_eq!(
         row.mark.unwrap().version,
         2,
@@ -31,17 +31,17 @@ fn a_mark_is_cleared_only_by_work_for_its_last_cause() {
 /// record. Verifies: the place that was observed stays on record.
 #[test]
 fn the_place_of_a_deleted_enrollment_stays_on_record() {
-    let stage = Stage::new();
-    let enrollment = stage.enroll("pump-7");
-    stage.issue("pump-7", 2);
+    let fixture = Fixture::new();
+    let enrollment = fixture.enroll("pump-7");
+    fixture.issue("pump-7", 2);
     let observe = |observation| {
-        let marks = stage.store.due_marks("dps", unix(2_000), 10, true);
+        let marks = fixture.store.due_marks("dps", unix(2_000), 10, true);
         let mark = marks.unwrap().remove(0);
-        stage
+        fixture
             .store
             .complete_mark(&mark, observation, unix(2_000))
             .unwrap();
-        stage.store.hub_place("dps", "PUMP-7").unwrap()
+        fixture.store.hub_place("dps", "PUMP-7").unwrap()
     };
     let assigned = json!({ "assignedHub": "One.azure-devices.net", "deviceId": "Asset-7" });
     let in_place = Observation::InPlace {
@@ -49,15 +49,15 @@ fn the_place_of_a_deleted_enrollment_stays_on_record() {
         record: json!({ "registrationState": assigned }),
     };
     assert_eq!(observe(in_place), None);
-    let row = stage.store.enrollment(enrollment.id).unwrap();
+    let row = fixture.store.enrollment(enrollment.id).unwrap();
     let removed = entry("enrollment.removed");
-    stage.store.remove_enrollment(&row, removed).unwrap();
+    fixture.store.remove_enrollment(&row, removed).unwrap();
     let kept = HubPlace {
         hub: "one.azure-devices.net".into(),
         device_id: "Asset-7".into(),
     };
     assert_eq!(observe(Observation::Gone), Some(kept));
-    let found = stage.store.find_enrollment(enrollment.id).unwrap();
+    let found = fixture.store.find_enrollment(enrollment.id).unwrap();
     assert!(found.is_none());
 }
 
@@ -88,61 +88,64 @@ fn the_place_of_an_enrollment_that_went_unseen_is_lost() {
         (vec![record(first, unassigned()), drifted()], true),
         (vec![drifted(), record(second, unassigned())], false),
     ] {
-        let stage = Stage::new();
-        stage.enroll("pump-7");
+        let fixture = Fixture::new();
+        fixture.enroll("pump-7");
         for (observation, serial) in seen.into_iter().zip(2..) {
-            stage.issue("pump-7", serial);
-            let marks = stage.store.due_marks("dps", unix(2_000), 10, true);
+            fixture.issue("pump-7", serial);
+            let marks = fixture.store.due_marks("dps", unix(2_000), 10, true);
             let mark = marks.unwrap().remove(0);
-            let store = &stage.store;
+            let store = &fixture.store;
             store
                 .complete_mark(&mark, observation, unix(2_000))
                 .unwrap();
         }
-        assert_eq!(stage.store.is_place_lost("dps", "PUMP-7").unwrap(), is_lost);
+        assert_eq!(
+            fixture.store.is_place_lost("dps", "PUMP-7").unwrap(),
+            is_lost
+        );
         let place = HubPlace {
             hub: "one.azure-devices.net".into(),
             device_id: "pump-7".into(),
         };
-        stage
+        fixture
             .store
             .record_hub_place("dps", "pump-7", place)
             .unwrap();
-        assert!(!stage.store.is_place_lost("dps", "pump-7").unwrap());
+        assert!(!fixture.store.is_place_lost("dps", "pump-7").unwrap());
     }
 }
 
 #[test]
 fn a_parked_mark_waits_for_an_operator() {
-    let stage = Stage::new();
-    stage.enroll("pump-7");
-    stage.issue("pump-7", 2);
-    let mark = stage
+    let fixture = Fixture::new();
+    fixture.enroll("pump-7");
+    fixture.issue("pump-7", 2);
+    let mark = fixture
         .store
         .due_marks("dps", unix(2_000), 10, true)
         .unwrap()
         .remove(0);
-    stage
+    fixture
         .store
         .park_mark(&mark, "400".into(), entry("push.parked"))
         .unwrap();
     assert!(
-        stage
+        fixture
             .store
             .due_marks("dps", UnixSeconds::MAX, 10, true)
             .unwrap()
             .is_empty()
     );
-    assert_eq!(stage.store.mark_counts().unwrap().1, 1);
+    assert_eq!(fixture.store.mark_counts().unwrap().1, 1);
     assert_eq!(
-        stage
+        fixture
             .store
             .retry_marks(Some("pump-7".into()), entry("push.retried"))
             .unwrap(),
         1
     );
     assert_eq!(
-        stage
+        fixture
             .store
             .due_marks("dps", UnixSeconds::MAX, 10, true)
             .unwrap()
@@ -153,32 +156,36 @@ fn a_parked_mark_waits_for_an_operator() {
 
 #[test]
 fn an_operator_restarts_a_parked_proof_of_possession() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let wanted = entry("ca_certificate.wanted");
-    let added = stage
-        .store
-        .want_ca_certificate("dps".into(), "root-1".into(), stage.root, wanted);
+    let added =
+        fixture
+            .store
+            .want_ca_certificate("dps".into(), "root-1".into(), fixture.root, wanted);
     assert!(added.unwrap());
-    let row = stage.store.ca_certificates().unwrap().remove(0);
+    let row = fixture.store.ca_certificates().unwrap().remove(0);
     let code = |text: &str| VerificationCode::parse(text).unwrap();
     let mut proof = row.proof.clone().uploaded();
     while let Ok(next) = proof.clone().code_received(code("0123456789ABCDEF")) {
         proof = next;
     }
-    stage
+    fixture
         .store
         .advance_proof(row.id, row.proof, proof.clone())
         .unwrap();
-    let mark = stage.store.due_marks("dps", unix(2_000), 10, true).unwrap();
-    stage
+    let mark = fixture
+        .store
+        .due_marks("dps", unix(2_000), 10, true)
+        .unwrap();
+    fixture
         .store
         .park_mark(&mark[0], "exhausted".into(), entry("push.parked"))
         .unwrap();
-    stage
+    fixture
         .store
         .retry_marks(Some("root-1".into()), entry("push.retried"))
         .unwrap();
-    let row = stage.store.ca_certificate(row.id).unwrap();
+    let row = fixture.store.ca_certificate(row.id).unwrap();
     assert_eq!(row.proof.stage(), &ca_certificate::Stage::Wanted);
     assert!(row.proof.code_received(code("FEDCBA9876543210")).is_ok());
 }

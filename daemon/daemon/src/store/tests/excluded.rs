@@ -24,7 +24,7 @@ fn compromise_of(id: &str, slots: &[SlotName]) -> Exclusion {
     }
 }
 
-impl Stage {
+impl Fixture {
     fn line(&self, slots: Slots) -> EnrollmentId {
         let added = self.add_group("line", "root", slots);
         added.unwrap().id
@@ -47,39 +47,43 @@ impl Stage {
 #[test]
 fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
     for first_lifted in [0, 1] {
-        let stage = Stage::new();
-        let group = stage.line(Slots::Empty.serve(stage.root_certificate()).unwrap());
+        let fixture = Fixture::new();
+        let group = fixture.line(Slots::Empty.serve(fixture.root_certificate()).unwrap());
         let blocks = [
-            stage.started(Excluded::Group("line".into())),
-            stage.started(root_generation()),
+            fixture.started(Excluded::Group("line".into())),
+            fixture.started(root_generation()),
         ];
-        stage.lift(blocks[first_lifted]);
-        assert!(!stage.store.enrollment(group).unwrap().enabled);
-        stage.lift(blocks[1 - first_lifted]);
-        assert!(stage.store.enrollment(group).unwrap().enabled);
+        fixture.lift(blocks[first_lifted]);
+        assert!(!fixture.store.enrollment(group).unwrap().enabled);
+        fixture.lift(blocks[1 - first_lifted]);
+        assert!(fixture.store.enrollment(group).unwrap().enabled);
     }
 }
 
 /// The removal was decided before the block, and would admit the device.
 #[test]
 fn an_enrollment_that_was_disabled_concurrently_is_not_removed() {
-    let stage = Stage::new();
-    let added = stage.enroll("press-7");
-    stage.issue("press-7", 2);
-    let judged = stage
+    let fixture = Fixture::new();
+    let added = fixture.enroll("press-7");
+    fixture.issue("press-7", 2);
+    let judged = fixture
         .store
         .enrollments_named(&added.name)
         .unwrap()
         .remove(0);
-    stage.started(device("press-7"));
-    let removed = stage
+    fixture.started(device("press-7"));
+    let removed = fixture
         .store
         .remove_enrollment(&judged, entry("enrollment.removed"));
     assert!(
         matches!(removed, Err(StoreError::Conflict(_))),
         "{removed:?}"
     );
-    let now = stage.store.enrollments_named("press-7").unwrap().remove(0);
+    let now = fixture
+        .store
+        .enrollments_named("press-7")
+        .unwrap()
+        .remove(0);
     assert!(!now.enabled && !now.leaving);
 }
 
@@ -87,29 +91,35 @@ fn an_enrollment_that_was_disabled_concurrently_is_not_removed() {
 /// and goes when the block is lifted.
 #[test]
 fn an_enrollment_on_its_way_out_goes_when_the_block_is_lifted() {
-    let stage = Stage::new();
-    stage.issue("press-7", 2);
-    stage.enroll("press-7");
-    let now = || stage.store.enrollments_named("press-7").unwrap().remove(0);
-    let removal = stage
+    let fixture = Fixture::new();
+    fixture.issue("press-7", 2);
+    fixture.enroll("press-7");
+    let now = || {
+        fixture
+            .store
+            .enrollments_named("press-7")
+            .unwrap()
+            .remove(0)
+    };
+    let removal = fixture
         .store
         .remove_enrollment(&now(), entry("enrollment.removed"));
     removal.unwrap();
-    let standing = stage.started(device("press-7"));
+    let standing = fixture.started(device("press-7"));
     assert!(!now().enabled && !now().leaving);
-    stage.lift(standing);
+    fixture.lift(standing);
     assert!(now().leaving);
 }
 
 #[test]
 fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
-    let stage = Stage::new();
-    let add = |id: &str| stage.add_individual("dps", id);
-    stage.issue("press-7", 2);
-    let standing = stage.started(device("press-7"));
+    let fixture = Fixture::new();
+    let add = |id: &str| fixture.add_individual("dps", id);
+    fixture.issue("press-7", 2);
+    let standing = fixture.started(device("press-7"));
     let refused = add("Press-7").unwrap_err().to_string();
     assert!(refused.contains("is blocked"), "{refused}");
-    stage.lift(standing);
+    fixture.lift(standing);
 
     let revocation = Revocation {
         target: RevocationTarget::Leaves {
@@ -119,63 +129,68 @@ fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
         actor: "test".into(),
         cause: "a test".into(),
     };
-    stage.store.revoke(revocation, KeyCompromise).unwrap();
+    fixture.store.revoke(revocation, KeyCompromise).unwrap();
     let refused = add("press-7").unwrap_err().to_string();
     assert!(refused.contains("is revoked"), "{refused}");
-    stage.issue("press-7", 3);
+    fixture.issue("press-7", 3);
     add("press-7").unwrap();
 }
 
 /// A device without any enrollment is blocked, too.
 #[test]
 fn a_block_abandons_open_intents_of_its_device() {
-    let stage = Stage::new();
-    stage.issue("press-7", 2);
-    let under_way = block_on(stage.store.record_intent(stage.intent("press-7", 3))).unwrap();
-    stage.started(device("press-7"));
+    let fixture = Fixture::new();
+    fixture.issue("press-7", 2);
+    let under_way = block_on(fixture.store.record_intent(fixture.intent("press-7", 3))).unwrap();
+    fixture.started(device("press-7"));
     let on_issued = OnIssued::Device {
         registration_id: "press-7".into(),
         profile: "device".into(),
     };
-    assert!(stage.settle(&under_way, on_issued).is_err());
+    assert!(fixture.settle(&under_way, on_issued).is_err());
 }
 
 /// One slot was compromised; the good leaf beside it gets a successor, and may go when it has ended
 /// itself, not when the compromised one has.
 #[test]
 fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromised_one() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let leaf = |not_after, serial| {
         let intent = Intent {
             not_after,
-            ..stage.intent("press-7", serial)
+            ..fixture.intent("press-7", serial)
         };
-        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
         let on_issued = OnIssued::Device {
             registration_id: "press-7".into(),
             profile: "device".into(),
         };
-        stage.settle(&recorded, on_issued).unwrap();
-        stage.store.device("press-7").unwrap().unwrap().certificate
+        fixture.settle(&recorded, on_issued).unwrap();
+        fixture
+            .store
+            .device("press-7")
+            .unwrap()
+            .unwrap()
+            .certificate
     };
     let old = leaf(unix(2_000), 2);
-    let enrollment = stage.enroll("press-7");
+    let enrollment = fixture.enroll("press-7");
     let good = leaf(unix(9_000), 3);
     let draining = Slots::Draining {
         slot: SlotName::Secondary,
         serving: good,
         retiring: old,
     };
-    stage.set_slots(enrollment.id, &draining);
+    fixture.set_slots(enrollment.id, &draining);
     let compromise = compromise_of("press-7", &[SlotName::Primary]);
-    let recorded = stage.store.exclude(compromise, entry("roll.started"));
+    let recorded = fixture.store.exclude(compromise, entry("roll.started"));
     let rolls = recorded.unwrap().rolls;
     let next = leaf(unix(9_500), 4);
     let step = RollStep {
         roll: rolls[0].id,
         enrollment: enrollment.id,
         from_state: rolls[0].state,
-        from: stage.store.enrollment(enrollment.id).unwrap().slots,
+        from: fixture.store.enrollment(enrollment.id).unwrap().slots,
         to: Slots::Draining {
             slot: SlotName::Primary,
             serving: next,
@@ -185,23 +200,23 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
         hub: Vec::new(),
     };
     assert!(
-        stage
+        fixture
             .store
             .advance_roll(step, entry("roll.cut_over"))
             .unwrap()
     );
     assert_eq!(
-        stage.store.roll(rolls[0].id).unwrap().old_not_after,
+        fixture.store.roll(rolls[0].id).unwrap().old_not_after,
         unix(9_000)
     );
-    assert_eq!(stage.store.next_retirement().unwrap(), Some(unix(9_000)));
+    assert_eq!(fixture.store.next_retirement().unwrap(), Some(unix(9_000)));
 }
 
 /// A generation that was compromised before it signed is not what the next roll of its authority
 /// takes.
 #[test]
 fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     const ROLL: RollId = RollId::new(1);
     let plan = |id| PlannedGeneration {
         authority: "root".into(),
@@ -210,11 +225,11 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         key_type: KeyType::P256,
         key_id: vec![id; 16],
     };
-    let staged = stage
+    let staged = fixture
         .store
         .plan_rolled_generation(ROLL, plan(8), unix(1_000))
         .unwrap();
-    stage
+    fixture
         .store
         .record_key(staged.id, vec![4, 5, 6].into(), None)
         .unwrap();
@@ -222,14 +237,14 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         purpose: Purpose::Authority,
         role: None,
         issuer: staged.id,
-        ..stage.intent("root", 9)
+        ..fixture.intent("root", 9)
     };
-    let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+    let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
     let on_issued = OnIssued::Authority {
         generation: staged.id,
     };
-    stage.settle(&recorded, on_issued).unwrap();
-    let again = stage
+    fixture.settle(&recorded, on_issued).unwrap();
+    let again = fixture
         .store
         .plan_rolled_generation(ROLL, plan(9), unix(1_000))
         .unwrap();
@@ -243,8 +258,8 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         actor: "test".into(),
         cause: "a test".into(),
     };
-    stage.store.revoke(revocation, KeyCompromise).unwrap();
-    let next = stage
+    fixture.store.revoke(revocation, KeyCompromise).unwrap();
+    let next = fixture
         .store
         .plan_rolled_generation(ROLL, plan(9), unix(1_000))
         .unwrap();
@@ -255,20 +270,23 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
 /// A mark that comes after another is not due before that one is settled, however long that takes.
 #[test]
 fn a_mark_that_waits_for_another_wakes_no_reconciler() {
-    let stage = Stage::new();
-    stage.line(Slots::Draining {
+    let fixture = Fixture::new();
+    fixture.line(Slots::Draining {
         slot: SlotName::Primary,
         serving: certificate("next"),
-        retiring: stage.root_certificate(),
+        retiring: fixture.root_certificate(),
     });
-    stage.started(root_generation());
-    let due = stage.store.due_marks("dps", unix(1_000), 10, true).unwrap();
+    fixture.started(root_generation());
+    let due = fixture
+        .store
+        .due_marks("dps", unix(1_000), 10, true)
+        .unwrap();
     assert_eq!(due.len(), 1);
-    stage
+    fixture
         .store
         .postpone_mark(&due[0], unix(5_000), "throttled".into())
         .unwrap();
-    assert_eq!(stage.store.next_due("dps").unwrap(), Some(unix(5_000)));
+    assert_eq!(fixture.store.next_due("dps").unwrap(), Some(unix(5_000)));
 }
 
 /// An enrollment that was added just before a compromise or a block is disabled with the others,
@@ -276,18 +294,18 @@ fn a_mark_that_waits_for_another_wakes_no_reconciler() {
 #[test]
 fn an_enrollment_added_a_moment_ago_is_disabled_with_the_others() {
     for blocked in [false, true] {
-        let stage = Stage::new();
-        stage.issue("press-7", 2);
-        let late = stage.enroll("press-7");
+        let fixture = Fixture::new();
+        fixture.issue("press-7", 2);
+        let late = fixture.enroll("press-7");
         assert!(late.enabled && !late.slots.held().is_empty());
         if blocked {
-            stage.started(device("press-7"));
+            fixture.started(device("press-7"));
         } else {
             let compromise = compromise_of("press-7", &SlotName::BOTH);
-            let recorded = stage.store.exclude(compromise, entry("roll.started"));
+            let recorded = fixture.store.exclude(compromise, entry("roll.started"));
             assert_eq!(recorded.unwrap().rolls.len(), 1);
         }
-        assert!(!stage.store.enrollment(late.id).unwrap().enabled);
+        assert!(!fixture.store.enrollment(late.id).unwrap().enabled);
     }
 }
 
@@ -295,12 +313,12 @@ fn an_enrollment_added_a_moment_ago_is_disabled_with_the_others() {
 /// disabled with the others; one that is added later is refused.
 #[test]
 fn no_group_slips_in_beside_the_block_of_its_generation() {
-    let stage = Stage::new();
-    let slots = Slots::Empty.serve(stage.root_certificate()).unwrap();
-    let group = |name: &str| stage.add_group(name, "root", slots.clone());
+    let fixture = Fixture::new();
+    let slots = Slots::Empty.serve(fixture.root_certificate()).unwrap();
+    let group = |name: &str| fixture.add_group(name, "root", slots.clone());
     let early = group("early").unwrap();
-    stage.started(root_generation());
-    assert!(!stage.store.enrollment(early.id).unwrap().enabled);
+    fixture.started(root_generation());
+    assert!(!fixture.store.enrollment(early.id).unwrap().enabled);
     let refused = group("late").unwrap_err().to_string();
     assert!(refused.contains("is revoked"), "{refused}");
 }
@@ -309,9 +327,9 @@ fn no_group_slips_in_beside_the_block_of_its_generation() {
 /// have read the hubs before. Verifies: it deletes the identities of the devices below.
 #[test]
 fn a_hub_that_comes_during_the_exclusion_of_an_authority_is_cleared() {
-    let stage = Stage::new();
-    stage.line(Slots::Empty.serve(stage.root_certificate()).unwrap());
-    stage.issue("press-7", 2);
+    let fixture = Fixture::new();
+    fixture.line(Slots::Empty.serve(fixture.root_certificate()).unwrap());
+    fixture.issue("press-7", 2);
     let cause = Cause::Compromise {
         slots: SlotName::BOTH.into(),
         detail: json!({}),
@@ -320,12 +338,15 @@ fn a_hub_that_comes_during_the_exclusion_of_an_authority_is_cleared() {
         cause,
         ..block_of(root_generation())
     };
-    let recorded = stage.store.exclude(exclusion, entry("roll.started"));
+    let recorded = fixture.store.exclude(exclusion, entry("roll.started"));
     let roll = recorded.unwrap().rolls.remove(0);
     assert_eq!(roll.state, RollState::Excluding);
     let hubs = ["dps", "new"].map(str::to_owned);
-    assert!(stage.store.record_hubs(hubs.into(), unix(1_001)).unwrap());
-    let tasks = stage.store.hub_tasks(HubCause::Roll(roll.id), 10).unwrap();
+    assert!(fixture.store.record_hubs(hubs.into(), unix(1_001)).unwrap());
+    let tasks = fixture
+        .store
+        .hub_tasks(HubCause::Roll(roll.id), 10)
+        .unwrap();
     let at_new = tasks.iter().filter(|it| it.provisioning == "new");
     let devices: Vec<_> = at_new.map(|it| it.device.as_str()).collect();
     assert_eq!(devices, ["press-7"]);
@@ -335,30 +356,30 @@ fn a_hub_that_comes_during_the_exclusion_of_an_authority_is_cleared() {
 /// only the second compromise outlives every date; the first does when it is reported again.
 #[test]
 fn a_compromise_after_a_restore_is_known_by_its_order() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for (device, serial) in [("press-7", 2), ("press-8", 3)] {
-        stage.enroll(device);
-        stage.issue(device, serial);
+        fixture.enroll(device);
+        fixture.issue(device, serial);
     }
     let report = |device| {
         let compromise = compromise_of(device, &SlotName::BOTH);
-        stage
+        fixture
             .store
             .exclude(compromise, entry("roll.started"))
             .unwrap();
     };
-    let is_lost = |device| stage.store.has_lost_compromise(device).unwrap();
+    let is_lost = |device| fixture.store.has_lost_compromise(device).unwrap();
     report("press-7");
     let restored = "INSERT INTO restore (lost_since, restored_at) VALUES (500, ?1)";
     let at = entry("roll.started").at.get();
-    stage.raw().execute(restored, [at]).unwrap();
+    fixture.raw().execute(restored, [at]).unwrap();
     report("press-8");
     assert!(!is_lost("press-7") && is_lost("press-8"));
     report("press-7");
     assert!(is_lost("press-7"));
 }
 
-impl Stage {
+impl Fixture {
     /// Compromises a device with an enrollment of its own. Returns its roll, and the deletion of
     /// its identity.
     fn compromised(&self, device: &str) -> (RollId, HubTaskRow) {
@@ -382,22 +403,22 @@ fn an_identity_that_was_not_deleted_is_never_forgotten() {
             device_id: "press-7".into(),
         },
     ] {
-        let stage = Stage::new();
-        stage.enroll("press-7");
-        stage.issue("press-7", 2);
-        let (_, task) = stage.compromised("press-7");
+        let fixture = Fixture::new();
+        fixture.enroll("press-7");
+        fixture.issue("press-7", 2);
+        let (_, task) = fixture.compromised("press-7");
         let end = HubTaskEnd {
             id: task.id,
             round: task.round,
             answer: HubAnswer::deletion("not found", deletion),
             again_at: None,
         };
-        stage.store.end_hub_task(end, unix(1_000)).unwrap();
-        let raw = stage.raw();
+        fixture.store.end_hub_task(end, unix(1_000)).unwrap();
+        let raw = fixture.raw();
         raw.execute("UPDATE roll SET state = 'aborted'", [])
             .unwrap();
         let forgotten = |keep| {
-            stage
+            fixture
                 .store
                 .hub_tasks_to_forget(unix(9_000), keep, 10)
                 .unwrap()

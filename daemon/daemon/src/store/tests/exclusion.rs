@@ -19,7 +19,7 @@ fn subjects() -> [Excluded; 6] {
 /// Two devices below the authority `line`, the first with an individual enrollment; `line` and the
 /// root above it have a group each, and that of `line` holds another certificate, too.
 pub(super) struct Plant {
-    pub(super) stage: Stage,
+    pub(super) fixture: Fixture,
     pub(super) root: Thumbprint,
     pub(super) line: Thumbprint,
     pub(super) line_generation: GenerationId,
@@ -29,57 +29,57 @@ pub(super) struct Plant {
 
 impl Plant {
     pub(super) fn new() -> Self {
-        let stage = Stage::new();
+        let fixture = Fixture::new();
         let plan = PlannedGeneration {
             authority: "line".into(),
-            parent: Some(stage.root),
+            parent: Some(fixture.root),
             token: "factory".into(),
             key_type: KeyType::P256,
             key_id: vec![8; 16],
         };
-        let line = stage.store.plan_generation(plan).unwrap().id;
+        let line = fixture.store.plan_generation(plan).unwrap().id;
         let line_generation = line;
-        stage
+        fixture
             .store
             .record_key(line, vec![4, 5, 6].into(), None)
             .unwrap();
         let intent = Intent {
             purpose: Purpose::Authority,
             role: None,
-            ..stage.intent("line", 2)
+            ..fixture.intent("line", 2)
         };
-        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
         let on_issued = OnIssued::Authority { generation: line };
-        stage.settle(&recorded, on_issued).unwrap();
+        fixture.settle(&recorded, on_issued).unwrap();
         for (id, serial) in [("press-7", 3), ("press-8", 4)] {
             let intent = Intent {
                 issuer: line,
-                ..stage.intent(id, serial)
+                ..fixture.intent(id, serial)
             };
-            let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+            let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
             let on_issued = OnIssued::Device {
                 registration_id: id.into(),
                 profile: "device".into(),
             };
-            stage.settle(&recorded, on_issued).unwrap();
+            fixture.settle(&recorded, on_issued).unwrap();
         }
         let certificate = |name| {
-            let newest = stage.store.certificates_of(name, 1).unwrap().remove(0);
+            let newest = fixture.store.certificates_of(name, 1).unwrap().remove(0);
             Thumbprint::from_bytes(newest.sha256)
         };
         let root = certificate("root");
         let line = certificate("line");
         let serving = Slots::Empty.serve(root).unwrap();
-        stage.add_group("all", "root", serving).unwrap();
+        fixture.add_group("all", "root", serving).unwrap();
         let draining = Slots::Draining {
             slot: SlotName::Primary,
             serving: Thumbprint::of(b"the next of line"),
             retiring: line,
         };
-        stage.add_group("line", "line", draining).unwrap();
-        stage.enroll("press-7");
+        fixture.add_group("line", "line", draining).unwrap();
+        fixture.enroll("press-7");
         let mut plant = Self {
-            stage,
+            fixture,
             root,
             line,
             line_generation,
@@ -92,7 +92,7 @@ impl Plant {
     /// Slots and status of every enrollment that is to exist.
     fn desired(&self) -> BTreeMap<String, (Slots, bool)> {
         let rows = self
-            .stage
+            .fixture
             .store
             .enrollments(EnrollmentId::START, 100)
             .unwrap()
@@ -142,10 +142,10 @@ proptest! {
         let mut active: BTreeMap<usize, BlockId> = BTreeMap::new();
         for event in events {
             match active.remove(&event) {
-                Some(block) => plant.stage.lift(block),
+                Some(block) => plant.fixture.lift(block),
                 None => {
                     let subject = subjects()[event].clone();
-                    active.insert(event, plant.stage.block(subject).unwrap().id);
+                    active.insert(event, plant.fixture.block(subject).unwrap().id);
                 }
             }
             for excluded in active.keys() {
@@ -154,7 +154,7 @@ proptest! {
             }
         }
         for block in active.into_values() {
-            plant.stage.lift(block);
+            plant.fixture.lift(block);
         }
         prop_assert_eq!(plant.desired(), plant.original);
     }
@@ -166,14 +166,14 @@ proptest! {
 fn a_blocking_group_is_never_enabled() {
     let plant = Plant::new();
     let line = Excluded::Generation("line".into(), GenerationNumber::FIRST);
-    plant.stage.block(line.clone()).unwrap();
+    plant.fixture.block(line.clone()).unwrap();
     let added = plant
         .desired()
         .into_keys()
         .find(|name| !plant.original.contains_key(name))
         .expect("a blocking group");
-    let block = plant.stage.block(Excluded::Group(added.clone())).unwrap();
-    plant.stage.lift(block.id);
+    let block = plant.fixture.block(Excluded::Group(added.clone())).unwrap();
+    plant.fixture.lift(block.id);
     assert!(!plant.desired()[&added].1);
     assert!(!plant.admits_any(&line));
 }

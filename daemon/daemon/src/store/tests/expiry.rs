@@ -10,7 +10,7 @@ const DAY: i64 = 86_400;
 
 /// A certificate of `role` for `name` that ends at `not_after`.
 fn issue(
-    stage: &Stage,
+    fixture: &Fixture,
     role: Role,
     profile: &str,
     name: &str,
@@ -23,9 +23,9 @@ fn issue(
         not_after,
         is_device: role == Role::Device,
         moves: Moves::NotFrom([].into()),
-        ..stage.intent(name, serial)
+        ..fixture.intent(name, serial)
     };
-    let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+    let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
     let on_issued = match role {
         Role::Device => OnIssued::Device {
             registration_id: name.into(),
@@ -33,21 +33,24 @@ fn issue(
         },
         _ => OnIssued::Alone,
     };
-    stage.settle(&recorded, on_issued).unwrap();
+    fixture.settle(&recorded, on_issued).unwrap();
     recorded.id()
 }
 
-fn revoke(stage: &Stage, intent: IntentId) {
+fn revoke(fixture: &Fixture, intent: IntentId) {
     let code = RevocationReason::KeyCompromise.code();
     let revoked = "UPDATE certificate SET revoked_at = 5, revocation_reason = ?2 WHERE intent = ?1";
-    stage.raw().execute(revoked, (intent.get(), code)).unwrap();
+    fixture
+        .raw()
+        .execute(revoked, (intent.get(), code))
+        .unwrap();
 }
 
 #[test]
 fn the_newest_leaf_of_each_device_counts() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let device = |name: &str, profile: &str, serial, not_after| {
-        issue(&stage, Role::Device, profile, name, serial, not_after)
+        issue(&fixture, Role::Device, profile, name, serial, not_after)
     };
     let now = unix(10_000);
     device("renewed", "device", 2, now + DAY / 2);
@@ -59,24 +62,27 @@ fn the_newest_leaf_of_each_device_counts() {
     device("moved", "device", 8, now + 2 * DAY);
     device("ended", "device", 9, now);
     let revoked = device("revoked", "device", 10, now + 10);
-    revoke(&stage, revoked);
-    let ending = stage.store.ending_devices("device", now, 3 * DAY).unwrap();
+    revoke(&fixture, revoked);
+    let ending = fixture
+        .store
+        .ending_devices("device", now, 3 * DAY)
+        .unwrap();
     let expected = Ending {
         alarming: 2,
         within: [1, 3, 4],
         next: Some((now + DAY, "in-a-day".into())),
     };
     assert_eq!(ending, expected);
-    let none = stage.store.ending_devices("other", now, DAY).unwrap();
+    let none = fixture.store.ending_devices("other", now, DAY).unwrap();
     assert_eq!(none, Ending::default());
 }
 
 #[test]
 fn the_newest_certificate_of_each_other_name_and_profile_counts() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let now = unix(10_000);
     let other = |role, profile: &str, name: &str, serial, not_after| {
-        issue(&stage, role, profile, name, serial, not_after)
+        issue(&fixture, role, profile, name, serial, not_after)
     };
     other(Role::Device, "device", "press-7", 2, now + 1);
     other(Role::Station, "station", "station-1", 3, now + 10);
@@ -85,8 +91,8 @@ fn the_newest_certificate_of_each_other_name_and_profile_counts() {
     other(Role::Auditor, "auditor", "auditor-1", 6, now);
     let revoked = other(Role::Operator, "operator", "operator-1", 7, now + 50);
     other(Role::Operator, "operator", "operator-2", 8, now + 60);
-    revoke(&stage, revoked);
-    let current = stage.store.current_leaves_of_others(now).unwrap();
+    revoke(&fixture, revoked);
+    let current = fixture.store.current_leaves_of_others(now).unwrap();
     let mut ends: Vec<_> = current
         .iter()
         .map(|it| (it.role.name(), it.profile.as_str(), it.not_after - now))

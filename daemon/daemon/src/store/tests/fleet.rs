@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 const DEVICES: usize = 10_000;
 
-impl Stage {
+impl Fixture {
     fn with_fleet() -> Self {
         Self::with_devices(DEVICES)
     }
 
     /// With devices below the root, each provisioned.
     pub(super) fn with_devices(count: usize) -> Self {
-        let stage = Self::new();
-        let raw = stage.raw();
+        let fixture = Self::new();
+        let raw = fixture.raw();
         raw.execute_batch(&format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {1})
              INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
@@ -32,10 +32,10 @@ impl Stage {
                  (provisioning, device, certificate, registration, since, seen_at)
              SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.certificate - 1, 1
              FROM device d JOIN certificate c ON c.intent = d.certificate;",
-            stage.root, count
+            fixture.root, count
         ))
         .unwrap();
-        stage
+        fixture
     }
 
     fn fleet_group(&self) -> EnrollmentId {
@@ -57,10 +57,10 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
 /// The numbers of a roll: from indexes.
 #[test]
 fn a_fleet_of_ten_thousand_is_counted() {
-    let stage = Stage::with_fleet();
-    let root = [stage.root];
+    let fixture = Fixture::with_fleet();
+    let root = [fixture.root];
     let report = timed("roll show", || {
-        let report = stage
+        let report = fixture
             .store
             .drain_report(&root, &[], unix(1_000), unix(9_000), unix(500));
         report.unwrap()
@@ -70,12 +70,12 @@ fn a_fleet_of_ten_thousand_is_counted() {
     assert_eq!(report.expiring_before_retirement, 10_000);
     assert_eq!(report.devices_silent, 499);
     assert_eq!(
-        stage.store.devices_needing(&root, unix(1_000)).unwrap(),
+        fixture.store.devices_needing(&root, unix(1_000)).unwrap(),
         10_000
     );
-    let first = stage
+    let first = fixture
         .store
-        .devices_to_reissue(&[stage.root], unix(1_000), 1_000)
+        .devices_to_reissue(&[fixture.root], unix(1_000), 1_000)
         .unwrap();
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
 }
@@ -84,31 +84,32 @@ fn a_fleet_of_ten_thousand_is_counted() {
 /// each hub identity on the queue, fifty devices at a time; and back in the same way.
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
-    let stage = Stage::with_fleet();
-    stage.fleet_group();
+    let fixture = Fixture::with_fleet();
+    fixture.fleet_group();
     let all = Excluded::Group("all".into());
-    let block = timed("block", || stage.block(all).unwrap());
+    let block = timed("block", || fixture.block(all).unwrap());
     let chunks = longest(
         "chunks of the block",
         || {
-            let block = stage.store.block(block.id).unwrap();
+            let block = fixture.store.block(block.id).unwrap();
             let from = block.reached?;
-            let ids = stage
-                .store
-                .devices_with_leaves_by(&[stage.root], unix(1_000), &from, CHUNK);
+            let ids =
+                fixture
+                    .store
+                    .devices_with_leaves_by(&[fixture.root], unix(1_000), &from, CHUNK);
             Some(chunk(block.id, from, ids.unwrap()))
         },
-        |chunk| assert!(stage.store.hold_devices(chunk, unix(1_000)).unwrap()),
+        |chunk| assert!(fixture.store.hold_devices(chunk, unix(1_000)).unwrap()),
     );
     assert_eq!(chunks, 201, "the last chunk has no device");
-    assert_eq!(stage.on_hold(), DEVICES as i64);
-    assert_eq!(stage.store.held_count(block.id).unwrap(), DEVICES as u64);
-    let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
+    assert_eq!(fixture.on_hold(), DEVICES as i64);
+    assert_eq!(fixture.store.held_count(block.id).unwrap(), DEVICES as u64);
+    let progress = fixture.store.hub_progress(HubCause::Block(block.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
 
-    timed("unblock", || stage.lift(block.id));
+    timed("unblock", || fixture.lift(block.id));
     assert!(
-        stage
+        fixture
             .store
             .due_hub_tasks("dps", UnixSeconds::MAX, 1, true)
             .unwrap()
@@ -118,19 +119,19 @@ fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
     longest(
         "chunks of the unblocking",
         || {
-            let block = stage.store.block(block.id).unwrap();
+            let block = fixture.store.block(block.id).unwrap();
             block.reached.map(|_| block.id)
         },
-        |block| drop(stage.store.release_holds(block, unix(1_000)).unwrap()),
+        |block| drop(fixture.store.release_holds(block, unix(1_000)).unwrap()),
     );
-    assert_eq!(stage.on_hold(), 0);
-    let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
+    assert_eq!(fixture.on_hold(), 0);
+    let progress = fixture.store.hub_progress(HubCause::Block(block.id), None);
     assert_eq!(progress.unwrap().total, 0);
 }
 
 const CHUNK: u32 = 50;
 
-impl Stage {
+impl Fixture {
     fn on_hold(&self) -> i64 {
         let sql = "SELECT count(*) FROM certificate WHERE revocation_reason = 6";
         self.raw().query_row(sql, [], |row| row.get(0)).unwrap()
@@ -182,12 +183,14 @@ fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32
 /// step.
 #[test]
 fn a_compromised_authority_of_ten_thousand_devices_is_excluded_at_once() {
-    let stage = Stage::with_fleet();
-    let group = stage.fleet_group();
-    let roll = timed("compromise", || stage.compromise_root());
+    let fixture = Fixture::with_fleet();
+    let group = fixture.fleet_group();
+    let roll = timed("compromise", || fixture.compromise_root());
     let roll = roll.unwrap();
     let devices = timed("whose identities go", || {
-        let devices = stage.store.devices_to_clear(&[stage.root], true, 1_000_000);
+        let devices = fixture
+            .store
+            .devices_to_clear(&[fixture.root], true, 1_000_000);
         devices.unwrap()
     });
     assert_eq!(devices.len(), DEVICES);
@@ -208,13 +211,13 @@ fn a_compromised_authority_of_ten_thousand_devices_is_excluded_at_once() {
                 enrollment: Some(group),
             };
             let tasks = chunk.into_iter().map(task).collect();
-            let queued = stage
+            let queued = fixture
                 .store
                 .queue_hub_tasks(HubCause::Roll(roll.id), tasks, unix(1_000));
             assert_eq!(queued.unwrap(), 500);
         },
     );
-    let progress = stage.store.hub_progress(HubCause::Roll(roll.id), None);
+    let progress = fixture.store.hub_progress(HubCause::Roll(roll.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
 }
 
@@ -222,24 +225,24 @@ fn a_compromised_authority_of_ten_thousand_devices_is_excluded_at_once() {
 /// and one that the hub knows by a certificate which is not on record.
 #[test]
 fn every_device_that_a_forged_leaf_may_use_is_cleared() {
-    let stage = Stage::new();
-    let renewed = stage.next_generation();
+    let fixture = Fixture::new();
+    let renewed = fixture.next_generation();
     let by = |issuer, id: &str, serial| {
         // Not for a device, because this issuer has no certificate and does not serve.
         let intent = Intent {
             issuer,
             is_device: false,
             moves: Moves::Never,
-            ..stage.intent(id, serial)
+            ..fixture.intent(id, serial)
         };
-        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
         let on_issued = OnIssued::Device {
             registration_id: id.into(),
             profile: "device".into(),
         };
-        stage.settle(&recorded, on_issued).unwrap();
+        fixture.settle(&recorded, on_issued).unwrap();
     };
-    by(stage.root, "renewed", 10);
+    by(fixture.root, "renewed", 10);
     by(renewed, "renewed", 11);
     by(renewed, "honest", 12);
     by(renewed, "forged", 13);
@@ -247,20 +250,20 @@ fn every_device_that_a_forged_leaf_may_use_is_cleared() {
         let sql = "INSERT INTO hub_observation (provisioning, device, certificate, since, seen_at)
                    VALUES ('dps', ?1, ?2, 1, 1)";
         let parameters = rusqlite::params![device, certificate.as_bytes()];
-        stage.raw().execute(sql, parameters).unwrap();
+        fixture.raw().execute(sql, parameters).unwrap();
     };
     seen("forged", Thumbprint::of(b"forged"));
-    let honest = stage.store.device("honest").unwrap().unwrap();
+    let honest = fixture.store.device("honest").unwrap().unwrap();
     seen("honest", honest.certificate);
-    let mut cleared = stage
+    let mut cleared = fixture
         .store
-        .devices_to_clear(&[stage.root], true, 10)
+        .devices_to_clear(&[fixture.root], true, 10)
         .unwrap();
     cleared.sort();
     assert_eq!(cleared, ["forged", "renewed"]);
 }
 
-impl Stage {
+impl Fixture {
     /// The root's second generation, which signs from now on.
     fn next_generation(&self) -> GenerationId {
         let raw = self.raw();

@@ -5,58 +5,58 @@ use crate::store::Grant;
 use crate::store::intent::Requester;
 
 /// A request of `id` by its ended leaf `leaf`.
-fn late(stage: &Stage, id: &str, serial: u8, leaf: [u8; 32]) -> Intent {
+fn late(fixture: &Fixture, id: &str, serial: u8, leaf: [u8; 32]) -> Intent {
     let requester = Requester {
         sha256: leaf,
-        revocations: stage.store.revocations(),
+        revocations: fixture.store.revocations(),
     };
     Intent {
         requester: Some(requester),
         grant: Some(Grant::LateRenewal(requester)),
-        ..stage.intent(id, serial)
+        ..fixture.intent(id, serial)
     }
 }
 
-fn refusal(stage: &Stage, intent: Intent) -> String {
-    let refused = block_on(stage.store.record_intent(intent));
+fn refusal(fixture: &Fixture, intent: Intent) -> String {
+    let refused = block_on(fixture.store.record_intent(intent));
     format!("{:?}", refused.expect_err("it is refused"))
 }
 
 #[test]
 fn an_ended_leaf_gives_one_certificate_and_a_failed_signature_uses_nothing_up() {
-    let stage = Stage::new();
-    let leaf = stage.issue("pump-7", 10);
+    let fixture = Fixture::new();
+    let leaf = fixture.issue("pump-7", 10);
     let record = |serial| {
         block_on(
-            stage
+            fixture
                 .store
-                .record_intent(late(&stage, "pump-7", serial, leaf)),
+                .record_intent(late(&fixture, "pump-7", serial, leaf)),
         )
     };
     for serial in [11, 12] {
         let recorded = record(serial).unwrap();
-        let end = stage
+        let end = fixture
             .store
             .abandon_intent(recorded.id(), "test".into(), unix(1_001));
         block_on(end).unwrap();
     }
     let withdrawn = record(13).unwrap();
     block_on(
-        stage
+        fixture
             .store
             .withdraw_intent(withdrawn.id(), "test".into(), unix(1_001)),
     )
     .unwrap();
     let recorded = record(14).unwrap();
     // It is under way: a second request by the same leaf waits for it.
-    assert!(refusal(&stage, late(&stage, "pump-7", 15, leaf)).contains("LateRenewalUsed"));
+    assert!(refusal(&fixture, late(&fixture, "pump-7", 15, leaf)).contains("LateRenewalUsed"));
     let on_issued = OnIssued::Device {
         registration_id: "pump-7".into(),
         profile: "device".into(),
     };
-    stage.settle(&recorded, on_issued).unwrap();
-    assert!(refusal(&stage, late(&stage, "pump-7", 16, leaf)).contains("LateRenewalUsed"));
-    let raw = stage.raw();
+    fixture.settle(&recorded, on_issued).unwrap();
+    assert!(refusal(&fixture, late(&fixture, "pump-7", 16, leaf)).contains("LateRenewalUsed"));
+    let raw = fixture.raw();
     let twice = "INSERT INTO grant_use SELECT kind, name, 1 FROM grant_use LIMIT 1";
     let twice = raw.execute(twice, []);
     assert!(
@@ -69,22 +69,22 @@ fn an_ended_leaf_gives_one_certificate_and_a_failed_signature_uses_nothing_up() 
 
 #[test]
 fn an_ended_leaf_that_is_not_the_newest_gives_none() {
-    let stage = Stage::new();
-    let old = stage.issue("pump-7", 10);
-    stage.issue("pump-7", 11);
-    let refused = refusal(&stage, late(&stage, "pump-7", 12, old));
+    let fixture = Fixture::new();
+    let old = fixture.issue("pump-7", 10);
+    fixture.issue("pump-7", 11);
+    let refused = refusal(&fixture, late(&fixture, "pump-7", 12, old));
     assert!(refused.contains("LateRenewalSuperseded"), "{refused}");
 }
 
 #[test]
 fn an_ended_leaf_with_a_compromised_key_gives_none() {
-    let stage = Stage::new();
-    let leaf = stage.issue("pump-7", 10);
+    let fixture = Fixture::new();
+    let leaf = fixture.issue("pump-7", 10);
     // Another certificate with the same key was reported.
-    let raw = stage.raw();
+    let raw = fixture.raw();
     let reported = "INSERT INTO compromised_key SELECT key_sha256, id, 0 FROM intent
                     WHERE subject = 'pump-7'";
     raw.execute(reported, []).unwrap();
-    let refused = refusal(&stage, late(&stage, "pump-7", 11, leaf));
+    let refused = refusal(&fixture, late(&fixture, "pump-7", 11, leaf));
     assert!(refused.contains("Compromised"), "{refused}");
 }

@@ -16,7 +16,7 @@ fn leaves(device: &str) -> Revocation {
     }
 }
 
-impl Stage {
+impl Fixture {
     /// The group of all devices below the root.
     fn everybody(&self) -> EnrollmentId {
         let slots = Slots::Empty.serve(Thumbprint::of(b"root")).unwrap();
@@ -65,80 +65,80 @@ impl Stage {
 #[test]
 fn what_two_blocks_hold_comes_off_hold_with_the_last_of_them() {
     for first_lifted in [0, 1] {
-        let stage = Stage::new();
-        stage.everybody();
-        stage.issue("press-7", 2);
-        stage.issue("press-8", 3);
-        let all = stage.block_group();
-        assert!(stage.hold_one(all, "", "press-7", false));
-        assert!(stage.hold_one(all, "press-7", "press-8", true));
-        let blocks = [stage.block_device("press-7"), all];
-        stage.lift(blocks[first_lifted]);
-        assert!(!stage.is_good("press-7"));
-        assert_eq!(stage.is_good("press-8"), first_lifted == 1);
-        stage.lift(blocks[1 - first_lifted]);
-        assert!(stage.is_good("press-7") && stage.is_good("press-8"));
-        assert!(stage.store.unfinished_blocks().unwrap().is_empty());
+        let fixture = Fixture::new();
+        fixture.everybody();
+        fixture.issue("press-7", 2);
+        fixture.issue("press-8", 3);
+        let all = fixture.block_group();
+        assert!(fixture.hold_one(all, "", "press-7", false));
+        assert!(fixture.hold_one(all, "press-7", "press-8", true));
+        let blocks = [fixture.block_device("press-7"), all];
+        fixture.lift(blocks[first_lifted]);
+        assert!(!fixture.is_good("press-7"));
+        assert_eq!(fixture.is_good("press-8"), first_lifted == 1);
+        fixture.lift(blocks[1 - first_lifted]);
+        assert!(fixture.is_good("press-7") && fixture.is_good("press-8"));
+        assert!(fixture.store.unfinished_blocks().unwrap().is_empty());
     }
 }
 
 /// No block lifts a hold that an operator set by itself, and no operator one that a block set.
 #[test]
 fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for (device, serial) in [("press-7", 2), ("press-8", 3), ("press-9", 4)] {
-        stage.issue(device, serial);
+        fixture.issue(device, serial);
     }
-    stage
+    fixture
         .store
         .revoke(leaves("press-7"), CertificateHold)
         .unwrap();
     let blocks: Vec<BlockId> = ["press-7", "press-8", "press-9"]
-        .map(|device| stage.block_device(device))
+        .map(|device| fixture.block_device(device))
         .into();
-    stage
+    fixture
         .store
         .revoke(leaves("press-8"), KeyCompromise)
         .unwrap();
-    let lifted = stage.store.unrevoke(leaves("press-9")).unwrap();
-    assert!(lifted.changed.is_empty() && !stage.is_good("press-9"));
+    let lifted = fixture.store.unrevoke(leaves("press-9")).unwrap();
+    assert!(lifted.changed.is_empty() && !fixture.is_good("press-9"));
     for block in blocks {
-        stage.lift(block);
+        fixture.lift(block);
     }
-    assert!(!stage.is_good("press-7") && !stage.is_good("press-8"));
-    assert!(stage.is_good("press-9"));
-    stage.store.unrevoke(leaves("press-7")).unwrap();
-    assert!(stage.is_good("press-7"));
+    assert!(!fixture.is_good("press-7") && !fixture.is_good("press-8"));
+    assert!(fixture.is_good("press-9"));
+    fixture.store.unrevoke(leaves("press-7")).unwrap();
+    assert!(fixture.is_good("press-7"));
 }
 
 /// Before the first chunk no device of the group gets a leaf, registered or not, and open intents
 /// are abandoned. A device with an enrollment of its own is not in the group.
 #[test]
 fn nothing_is_issued_below_a_blocked_group() {
-    let stage = Stage::new();
-    stage.everybody();
-    stage.issue("press-7", 2);
-    stage.enroll("press-8");
-    let under_way = block_on(stage.store.record_intent(stage.intent("press-9", 3))).unwrap();
-    let own = block_on(stage.store.record_intent(stage.intent("press-8", 4))).unwrap();
+    let fixture = Fixture::new();
+    fixture.everybody();
+    fixture.issue("press-7", 2);
+    fixture.enroll("press-8");
+    let under_way = block_on(fixture.store.record_intent(fixture.intent("press-9", 3))).unwrap();
+    let own = block_on(fixture.store.record_intent(fixture.intent("press-8", 4))).unwrap();
     let server = Intent {
         profile: "server".into(),
         role: Some(Role::Server),
-        ..stage.intent("hallmark.example", 5)
+        ..fixture.intent("hallmark.example", 5)
     };
-    let server = block_on(stage.store.record_intent(server)).unwrap();
-    let block = stage.block_group();
+    let server = block_on(fixture.store.record_intent(server)).unwrap();
+    let block = fixture.block_group();
     let device = |id: &str| OnIssued::Device {
         registration_id: id.into(),
         profile: "device".into(),
     };
-    assert!(stage.settle(&under_way, device("press-9")).is_err());
-    stage.settle(&own, device("press-8")).unwrap();
-    stage.settle(&server, OnIssued::Alone).unwrap();
+    assert!(fixture.settle(&under_way, device("press-9")).is_err());
+    fixture.settle(&own, device("press-8")).unwrap();
+    fixture.settle(&server, OnIssued::Alone).unwrap();
     for (id, serial) in [("press-7", 6), ("press-10", 7)] {
-        let refused = block_on(stage.store.record_intent(stage.intent(id, serial)));
+        let refused = block_on(fixture.store.record_intent(fixture.intent(id, serial)));
         assert!(
-            matches!(refused, Err(IntentRefusal::GroupBlocked { .. })),
+            matches!(refused, Err(IntentError::GroupBlocked { .. })),
             "{refused:?}"
         );
     }
@@ -150,27 +150,30 @@ fn nothing_is_issued_below_a_blocked_group() {
         by_reference: false,
         slots: Slots::Empty,
     };
-    let refused = stage.store.add_enrollment(new, entry("enrollment.added"));
+    let refused = fixture.store.add_enrollment(new, entry("enrollment.added"));
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("which is blocked"), "{refused}");
-    stage.lift(block);
-    stage.issue("press-7", 8);
-    stage.issue("press-9", 9);
+    fixture.lift(block);
+    fixture.issue("press-7", 8);
+    fixture.issue("press-9", 9);
 }
 
 /// A chunk that was put together before something else happened is refused whole.
 #[test]
 fn a_chunk_of_a_block_that_has_moved_does_nothing() {
-    let stage = Stage::new();
-    stage.everybody();
-    stage.issue("press-7", 2);
-    let block = stage.block_group();
-    assert!(stage.hold_one(block, "", "press-7", false));
-    assert!(!stage.hold_one(block, "", "press-7", true), "done already");
-    stage.lift(block);
-    assert!(!stage.hold_one(block, "press-7", "press-7", true));
-    assert!(stage.is_good("press-7"));
-    let open = stage.store.hub_progress(HubCause::Block(block), None);
+    let fixture = Fixture::new();
+    fixture.everybody();
+    fixture.issue("press-7", 2);
+    let block = fixture.block_group();
+    assert!(fixture.hold_one(block, "", "press-7", false));
+    assert!(
+        !fixture.hold_one(block, "", "press-7", true),
+        "done already"
+    );
+    fixture.lift(block);
+    assert!(!fixture.hold_one(block, "press-7", "press-7", true));
+    assert!(fixture.is_good("press-7"));
+    let open = fixture.store.hub_progress(HubCause::Block(block), None);
     assert_eq!(open.unwrap().total, 0, "nothing of it is left for the hub");
 }
 
@@ -178,13 +181,13 @@ fn a_chunk_of_a_block_that_has_moved_does_nothing() {
 /// again. Verifies: the answer to the first call does not end the second.
 #[test]
 fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
-    let stage = Stage::new();
-    stage.everybody();
-    stage.issue("press-7", 2);
-    let block = stage.block_group();
-    assert!(stage.hold_one(block, "", "press-7", true));
+    let fixture = Fixture::new();
+    fixture.everybody();
+    fixture.issue("press-7", 2);
+    let block = fixture.block_group();
+    assert!(fixture.hold_one(block, "", "press-7", true));
     let cause = HubCause::Block(block);
-    let task = || stage.store.hub_tasks(cause, 10).unwrap().remove(0);
+    let task = || fixture.store.hub_tasks(cause, 10).unwrap().remove(0);
     let deleted = |seen: &HubTaskRow| {
         let end = HubTaskEnd {
             id: seen.id,
@@ -192,7 +195,7 @@ fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
             answer: HubAnswer::said("deleted"),
             again_at: None,
         };
-        stage.store.end_hub_task(end, unix(1_000)).unwrap();
+        fixture.store.end_hub_task(end, unix(1_000)).unwrap();
     };
     let first = task();
     let again = NewHubTask {
@@ -202,7 +205,7 @@ fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
         enrollment: None,
     };
     let queue = |tasks| {
-        stage
+        fixture
             .store
             .queue_hub_tasks(cause, tasks, unix(900))
             .unwrap()
@@ -219,14 +222,14 @@ fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
 /// Finished work at a hub goes when its cause has ended and it is old, or when there is too much.
 #[test]
 fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
-    let stage = Stage::new();
-    stage.everybody();
-    stage.issue("press-7", 2);
-    stage.issue("press-8", 3);
-    let block = stage.block_group();
-    assert!(stage.hold_one(block, "", "press-7", false));
-    assert!(stage.hold_one(block, "press-7", "press-8", true));
-    let tasks = stage.store.hub_tasks(HubCause::Block(block), 10).unwrap();
+    let fixture = Fixture::new();
+    fixture.everybody();
+    fixture.issue("press-7", 2);
+    fixture.issue("press-8", 3);
+    let block = fixture.block_group();
+    assert!(fixture.hold_one(block, "", "press-7", false));
+    assert!(fixture.hold_one(block, "press-7", "press-8", true));
+    let tasks = fixture.store.hub_tasks(HubCause::Block(block), 10).unwrap();
     let (done, late) = (tasks[0].id, tasks[1].id);
     let deleted = |id| HubTaskEnd {
         id,
@@ -234,15 +237,15 @@ fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
         answer: HubAnswer::said("deleted"),
         again_at: None,
     };
-    stage
+    fixture
         .store
         .end_hub_task(deleted(done), unix(1_000))
         .unwrap();
-    stage
+    fixture
         .store
         .end_hub_task(deleted(late), unix(3_000))
         .unwrap();
-    let store = &stage.store;
+    let store = &fixture.store;
     assert!(
         store
             .hub_tasks_to_forget(unix(2_000), 10, 10)
@@ -255,7 +258,7 @@ fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
         [done],
         "one too many"
     );
-    stage.lift(block);
+    fixture.lift(block);
     assert_eq!(
         store.hub_tasks_to_forget(unix(2_000), 10, 10).unwrap(),
         [done]

@@ -7,8 +7,8 @@ use crate::store::{issuance, possession};
 use std::collections::BTreeSet;
 
 /// How SQLite would answer `sql`.
-pub(super) fn plan(stage: &Stage, sql: &str) -> String {
-    let raw = stage.raw();
+pub(super) fn plan(fixture: &Fixture, sql: &str) -> String {
+    let raw = fixture.raw();
     let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let mut steps = statement.raw_query();
     let mut plan = String::new();
@@ -21,7 +21,7 @@ pub(super) fn plan(stage: &Stage, sql: &str) -> String {
 
 #[test]
 fn each_index_serves_a_query_of_the_product() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let queries = [
         ("intent_idempotency", issuance::BY_REQUEST.to_owned()),
         ("intent_possession", possession::OF_CODE.to_owned()),
@@ -38,7 +38,7 @@ fn each_index_serves_a_query_of_the_product() {
         ("audit_role", client::IN_JOURNAL.to_owned()),
     ];
     for (index, sql) in &queries {
-        let plan = plan(&stage, sql);
+        let plan = plan(&fixture, sql);
         assert!(plan.contains(&format!("INDEX {index} ")), "{index}: {plan}");
     }
     // Their queries name them: SQLite refuses such a query where it cannot use the index.
@@ -49,7 +49,7 @@ fn each_index_serves_a_query_of_the_product() {
     }
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL
                AND tbl_name IN ('intent', 'open_intent', 'certificate', 'device', 'audit')";
-    let raw = stage.raw();
+    let raw = fixture.raw();
     let mut statement = raw.prepare(sql).unwrap();
     let names = statement.query_map([], |row| row.get(0)).unwrap();
     let names: BTreeSet<String> = names.collect::<Result<_, _>>().unwrap();

@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn an_intent_never_changes_and_is_never_deleted() {
-    let stage = Stage::new();
-    block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
-    let raw = stage.raw();
+    let fixture = Fixture::new();
+    block_on(fixture.store.record_intent(fixture.intent("pump-7", 2))).unwrap();
+    let raw = fixture.raw();
     for sql in [
         "UPDATE intent SET tbs = x'00'",
         "UPDATE intent SET serial = x'000000000000000000'",
@@ -21,13 +21,13 @@ fn an_intent_never_changes_and_is_never_deleted() {
 
 #[test]
 fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
-    let stage = Stage::new();
-    let recorded = block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
+    let fixture = Fixture::new();
+    let recorded = block_on(fixture.store.record_intent(fixture.intent("pump-7", 2))).unwrap();
     let on_issued = OnIssued::Device {
         registration_id: "pump-7".into(),
         profile: "device".into(),
     };
-    let refused = block_on(stage.store.record_certificate(
+    let refused = block_on(fixture.store.record_certificate(
         &recorded,
         b"other".to_vec().into(),
         on_issued,
@@ -38,11 +38,11 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
     };
     assert_eq!(reason, "the certificate does not carry the recorded bytes");
     assert!(
-        stage.store.device("pump-7").unwrap().is_none(),
+        fixture.store.device("pump-7").unwrap().is_none(),
         "no half of it remains"
     );
     assert_eq!(
-        stage.store.issuance_counts().unwrap(),
+        fixture.store.issuance_counts().unwrap(),
         (1, 1, 0),
         "the intent is still open"
     );
@@ -52,7 +52,7 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
 /// a second one, the end of an intent that has one, and its removal.
 #[test]
 fn an_intent_has_one_certificate_or_one_end() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let certificate = |intent: &str| {
         format!(
             "INSERT INTO certificate (intent, signature, sha256, issued_at)
@@ -60,10 +60,10 @@ fn an_intent_has_one_certificate_or_one_end() {
         )
     };
     let [issued, ended] = [("pump-7", 2), ("pump-8", 3)].map(|(device, serial)| {
-        block_on(stage.store.record_intent(stage.intent(device, serial))).unwrap();
+        block_on(fixture.store.record_intent(fixture.intent(device, serial))).unwrap();
         format!("(SELECT id FROM intent WHERE subject = '{device}')")
     });
-    let raw = stage.raw();
+    let raw = fixture.raw();
     raw.execute(&certificate(&issued), []).unwrap();
     let end = |intent: &str| format!("UPDATE intent SET ended = 'withdrawn' WHERE id = {intent}");
     raw.execute(&end(&ended), []).unwrap();
@@ -85,12 +85,12 @@ fn an_intent_has_one_certificate_or_one_end() {
 
 #[test]
 fn what_a_crash_leaves_open_is_abandoned_once_and_audited() {
-    let stage = Stage::new();
-    block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
-    block_on(stage.store.record_intent(stage.intent("pump-8", 3))).unwrap();
-    assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 2);
-    assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
-    let journal = stage
+    let fixture = Fixture::new();
+    block_on(fixture.store.record_intent(fixture.intent("pump-7", 2))).unwrap();
+    block_on(fixture.store.record_intent(fixture.intent("pump-8", 3))).unwrap();
+    assert_eq!(fixture.store.abandon_open_intents(unix(5_000)).unwrap(), 2);
+    assert_eq!(fixture.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
+    let journal = fixture
         .store
         .audit_after(0, 100, &Default::default())
         .unwrap();
@@ -101,169 +101,151 @@ fn what_a_crash_leaves_open_is_abandoned_once_and_audited() {
             .count(),
         2
     );
-    stage.issue("pump-7", 4);
+    fixture.issue("pump-7", 4);
 }
 
 #[test]
 fn a_serial_number_exists_once_even_after_it_was_abandoned() {
-    let stage = Stage::new();
-    let recorded = block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
+    let fixture = Fixture::new();
+    let recorded = block_on(fixture.store.record_intent(fixture.intent("pump-7", 2))).unwrap();
     block_on(
-        stage
+        fixture
             .store
             .abandon_intent(recorded.id(), "token gone".into(), unix(1_000)),
     )
     .unwrap();
-    let again = block_on(stage.store.record_intent(stage.intent("pump-8", 2)));
-    assert!(
-        matches!(again, Err(IntentRefusal::SerialExists)),
-        "{again:?}"
-    );
+    let again = block_on(fixture.store.record_intent(fixture.intent("pump-8", 2)));
+    assert!(matches!(again, Err(IntentError::SerialExists)), "{again:?}");
 }
 
 /// An intent that was sent to no worker is on no revocation list, and its request may be repeated.
 /// Its serial number is used up.
 #[test]
 fn a_withdrawn_intent_is_audited_and_listed_nowhere() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let idempotency = Some(Idempotency {
         key: "k".into(),
         request_sha256: [1; 32],
     });
     let intent = |serial| Intent {
         idempotency: idempotency.clone(),
-        ..stage.intent("pump-7", serial)
+        ..fixture.intent("pump-7", serial)
     };
-    let counts = stage.store.revocation_counts().unwrap();
-    let recorded = block_on(stage.store.record_intent(intent(2))).unwrap();
+    let counts = fixture.store.revocation_counts().unwrap();
+    let recorded = block_on(fixture.store.record_intent(intent(2))).unwrap();
     let withdraw = |reason: &str| {
-        let withdrawn = stage
+        let withdrawn = fixture
             .store
             .withdraw_intent(recorded.id(), reason.into(), unix(1_000));
         block_on(withdrawn).unwrap();
     };
     withdraw("no worker");
     withdraw("again");
-    assert_eq!(stage.store.revocation_counts().unwrap(), counts);
-    let draft = stage.store.draft_crl(stage.root, unix(0)).unwrap();
+    assert_eq!(fixture.store.revocation_counts().unwrap(), counts);
+    let draft = fixture.store.draft_crl(fixture.root, unix(0)).unwrap();
     assert!(draft.entries.is_empty(), "{draft:?}");
-    let journal = stage
+    let journal = fixture
         .store
         .audit_after(0, 100, &Default::default())
         .unwrap();
     let withdrawn = journal.iter().filter(|it| it.action == "intent.withdrawn");
     assert_eq!(withdrawn.count(), 1);
-    assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
+    assert_eq!(fixture.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
 
-    let again = block_on(stage.store.record_intent(intent(2)));
-    assert!(
-        matches!(again, Err(IntentRefusal::SerialExists)),
-        "{again:?}"
-    );
-    block_on(stage.store.record_intent(intent(3))).unwrap();
+    let again = block_on(fixture.store.record_intent(intent(2)));
+    assert!(matches!(again, Err(IntentError::SerialExists)), "{again:?}");
+    block_on(fixture.store.record_intent(intent(3))).unwrap();
 }
 
 #[test]
 fn one_leaf_at_a_time_for_a_device_and_only_in_its_spelling() {
-    let stage = Stage::new();
-    stage.issue("Pump-7", 2);
-    let other = block_on(stage.store.record_intent(stage.intent("pump-7", 3)));
-    assert!(matches!(other, Err(IntentRefusal::Spelling { known }) if known == "Pump-7"));
-    block_on(stage.store.record_intent(stage.intent("Pump-7", 4))).unwrap();
-    let second = block_on(stage.store.record_intent(stage.intent("Pump-7", 5)));
+    let fixture = Fixture::new();
+    fixture.issue("Pump-7", 2);
+    let other = block_on(fixture.store.record_intent(fixture.intent("pump-7", 3)));
+    assert!(matches!(other, Err(IntentError::Spelling { known }) if known == "Pump-7"));
+    block_on(fixture.store.record_intent(fixture.intent("Pump-7", 4))).unwrap();
+    let second = block_on(fixture.store.record_intent(fixture.intent("Pump-7", 5)));
     assert!(
-        matches!(second, Err(IntentRefusal::UnderWay(_))),
+        matches!(second, Err(IntentError::UnderWay(_))),
         "{second:?}"
     );
 }
 
 #[test]
 fn an_idempotency_key_names_one_request_until_that_is_abandoned() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let idempotency = Some(Idempotency {
         key: "k".into(),
         request_sha256: [1; 32],
     });
     let first = Intent {
         idempotency: idempotency.clone(),
-        ..stage.intent("pump-7", 2)
+        ..fixture.intent("pump-7", 2)
     };
-    let recorded = block_on(stage.store.record_intent(first)).unwrap();
+    let recorded = block_on(fixture.store.record_intent(first)).unwrap();
     let second = Intent {
         idempotency: idempotency.clone(),
-        ..stage.intent("pump-8", 3)
+        ..fixture.intent("pump-8", 3)
     };
-    let refused = block_on(stage.store.record_intent(second.clone()));
+    let refused = block_on(fixture.store.record_intent(second.clone()));
     assert!(
-        matches!(
-            refused,
-            Err(IntentRefusal::Repeated(PriorRequest::UnderWay))
-        ),
+        matches!(refused, Err(IntentError::Repeated(PriorRequest::UnderWay))),
         "{refused:?}"
     );
-    let under_way = block_on(stage.store.prior_request("station line-1", "k")).unwrap();
+    let under_way = block_on(fixture.store.prior_request("station line-1", "k")).unwrap();
     assert!(matches!(under_way, Some(PriorRequest::UnderWay)));
     block_on(
-        stage
+        fixture
             .store
             .abandon_intent(recorded.id(), "deadline".into(), unix(1_000)),
     )
     .unwrap();
     assert!(
-        block_on(stage.store.prior_request("station line-1", "k"))
+        block_on(fixture.store.prior_request("station line-1", "k"))
             .unwrap()
             .is_none()
     );
-    block_on(stage.store.record_intent(second)).unwrap();
+    block_on(fixture.store.record_intent(second)).unwrap();
 }
 
 /// The transaction that records the intent decides, whatever was read before.
 #[test]
 fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
-    let stage = Stage::new();
-    stage.issue("pump-7", 2);
+    let fixture = Fixture::new();
+    fixture.issue("pump-7", 2);
     let asked = |serial, profile: &str, moves: Moves| {
         let intent = Intent {
             profile: profile.into(),
             moves,
-            ..stage.intent("pump-7", serial)
+            ..fixture.intent("pump-7", serial)
         };
-        block_on(stage.store.record_intent(intent))
+        block_on(fixture.store.record_intent(intent))
     };
     let not_from = |profile: &str| Moves::NotFrom([profile.to_owned()].into());
     let refused = asked(3, "other", Moves::Never).unwrap_err();
-    assert!(
-        matches!(refused, IntentRefusal::Moves { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, IntentError::Moves { .. }), "{refused:?}");
     let refused = asked(4, "other", not_from("device")).unwrap_err();
-    assert!(
-        matches!(refused, IntentRefusal::Moves { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, IntentError::Moves { .. }), "{refused:?}");
     let refused = asked(5, "other", Moves::NotByItself).unwrap_err();
     assert!(
-        matches!(refused, IntentRefusal::OwnProfile { .. }),
+        matches!(refused, IntentError::OwnProfile { .. }),
         "{refused:?}"
     );
     let refused = asked(6, "Device", Moves::Never).unwrap_err();
-    assert!(
-        matches!(refused, IntentRefusal::Moves { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, IntentError::Moves { .. }), "{refused:?}");
 
     let recorded = asked(7, "other", not_from("third")).unwrap();
     let on_issued = OnIssued::Device {
         registration_id: "pump-7".into(),
         profile: "other".into(),
     };
-    stage.settle(&recorded, on_issued).unwrap();
+    fixture.settle(&recorded, on_issued).unwrap();
     assert_eq!(
-        stage.store.device("pump-7").unwrap().unwrap().profile,
+        fixture.store.device("pump-7").unwrap().unwrap().profile,
         "other"
     );
-    assert_eq!(stage.store.registered_profiles().unwrap(), ["other"]);
-    let journal = stage
+    assert_eq!(fixture.store.registered_profiles().unwrap(), ["other"]);
+    let journal = fixture
         .store
         .audit_after(0, 100, &Default::default())
         .unwrap();
@@ -274,9 +256,6 @@ fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
     assert_eq!(moves.len(), 1);
     assert_eq!(moves[0].detail, json!({ "from": "device", "to": "other" }));
     let refused = asked(8, "device", Moves::Never).unwrap_err();
-    assert!(
-        matches!(refused, IntentRefusal::Moves { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, IntentError::Moves { .. }), "{refused:?}");
     asked(9, "other", Moves::Never).unwrap();
 }

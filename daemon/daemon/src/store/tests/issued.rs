@@ -4,14 +4,14 @@ use super::*;
 use crate::enrollment::role::Role;
 
 /// A certificate for `name` that was issued at `at`; or an open intent.
-fn issue(stage: &Stage, serial: u8, at: i64, is_settled: bool) {
+fn issue(fixture: &Fixture, serial: u8, at: i64, is_settled: bool) {
     let name = format!("press-{serial}");
     let intent = Intent {
         role: Some(Role::Device),
         at: unix(at),
-        ..stage.intent(&name, serial)
+        ..fixture.intent(&name, serial)
     };
-    let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+    let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
     if is_settled {
         let der = join(recorded.tbs(), b"signature");
         let entry = AuditEntry {
@@ -19,7 +19,7 @@ fn issue(stage: &Stage, serial: u8, at: i64, is_settled: bool) {
             ..entry("certificate.issued")
         };
         let on_issued = OnIssued::Alone;
-        let recorded = stage
+        let recorded = fixture
             .store
             .record_certificate(&recorded, der, on_issued, entry);
         block_on(recorded).unwrap();
@@ -28,12 +28,12 @@ fn issue(stage: &Stage, serial: u8, at: i64, is_settled: bool) {
 
 #[test]
 fn what_was_issued_since_a_moment_is_counted() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for serial in 2..50 {
-        issue(&stage, serial, 10_000 + 10 * i64::from(serial), true);
+        issue(&fixture, serial, 10_000 + 10 * i64::from(serial), true);
     }
-    issue(&stage, 50, 10_500, false);
-    let counted = |since| stage.store.issued_since(unix(since)).unwrap();
+    issue(&fixture, 50, 10_500, false);
+    let counted = |since| fixture.store.issued_since(unix(since)).unwrap();
     assert_eq!(counted(10_000), 48);
     assert_eq!(counted(10_490), 1);
     assert_eq!(counted(10_491), 0, "an open intent is no certificate");

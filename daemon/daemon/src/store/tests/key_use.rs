@@ -5,7 +5,7 @@ use super::*;
 const FIRST: [u8; 8] = [1; 8];
 const SECOND: [u8; 8] = [2; 8];
 
-impl Stage {
+impl Fixture {
     fn report(&self, worker: [u8; 8], proofs: u64, credentials: u64) {
         let count = |key: &str, kind, made| KeyCount {
             key: key.into(),
@@ -35,16 +35,16 @@ impl Stage {
 
 #[test]
 fn counts_of_workers_are_added_up_and_known_counts_are_not_recorded_again() {
-    let stage = Stage::new();
-    stage.report(FIRST, 2, 0);
-    stage.report(FIRST, 2, 0);
-    stage.report(FIRST, 5, 1);
+    let fixture = Fixture::new();
+    fixture.report(FIRST, 2, 0);
+    fixture.report(FIRST, 2, 0);
+    fixture.report(FIRST, 5, 1);
     // Another worker counts from zero, and one that forgot a key does, too.
-    stage.report(SECOND, 4, 1);
-    stage.report(SECOND, 1, 1);
-    let proofs = stage.store.key_proofs("factory").unwrap();
+    fixture.report(SECOND, 4, 1);
+    fixture.report(SECOND, 1, 1);
+    let proofs = fixture.store.key_proofs("factory").unwrap();
     assert_eq!(proofs["aa"], 2 + 3 + 4 + 1);
-    let entries = stage.recorded_uses();
+    let entries = fixture.recorded_uses();
     let new: Vec<_> = entries
         .iter()
         .map(|it| it["proofs"][0]["new"].as_i64())

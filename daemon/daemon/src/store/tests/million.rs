@@ -8,8 +8,8 @@ use super::*;
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
 fn a_million_certificates_are_listed_within_a_tenth_of_a_second() {
-    let stage = Stage::new();
-    let raw = stage.raw();
+    let fixture = Fixture::new();
+    let raw = fixture.raw();
     raw.execute_batch(
         "PRAGMA synchronous = OFF; PRAGMA cache_size = -400000;
          DROP TRIGGER certificate_has_an_open_intent; DROP TRIGGER certificate_ends_its_intent;
@@ -32,7 +32,7 @@ fn a_million_certificates_are_listed_within_a_tenth_of_a_second() {
          WHERE id > 1 AND id % 11000 = 0;",
     )
     .unwrap();
-    stage.store.summarise_certificates().unwrap();
+    fixture.store.summarise_certificates().unwrap();
     let ranges = "SELECT count(*) FROM certificate_range";
     let ranges: i64 = raw.query_row(ranges, [], |row| row.get(0)).unwrap();
     assert!(ranges < 20_000, "{ranges}");
@@ -77,7 +77,7 @@ fn a_million_certificates_are_listed_within_a_tenth_of_a_second() {
         (
             "authority",
             CertificateFilter {
-                issuers: Some(vec![stage.root]),
+                issuers: Some(vec![fixture.root]),
                 ..anything()
             },
         ),
@@ -104,7 +104,7 @@ fn a_million_certificates_are_listed_within_a_tenth_of_a_second() {
         ),
     ] {
         let begun = std::time::Instant::now();
-        let page = stage.store.search_certificates(&filter).unwrap();
+        let page = fixture.store.search_certificates(&filter).unwrap();
         let elapsed = begun.elapsed();
         let rows = page.rows.len();
         assert!(

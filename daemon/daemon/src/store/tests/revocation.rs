@@ -22,7 +22,7 @@ fn leaves(subject: &str) -> RevocationTarget {
     }
 }
 
-impl Stage {
+impl Fixture {
     fn revoked(&self, subject: &str) -> Vec<Option<(UnixSeconds, RevocationReason)>> {
         let rows = self.store.certificates_of(subject, 10).unwrap();
         let state = |row: &CertificateRow| row.revoked_at.zip(row.revocation_reason);
@@ -37,46 +37,46 @@ impl Stage {
 
 #[test]
 fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() {
-    let stage = Stage::new();
-    stage.issue("pump-7", 2);
-    stage.issue("pump-7", 3);
-    stage.issue("pump-8", 4);
-    stage.issue_alone(Intent {
+    let fixture = Fixture::new();
+    fixture.issue("pump-7", 2);
+    fixture.issue("pump-7", 3);
+    fixture.issue("pump-8", 4);
+    fixture.issue_alone(Intent {
         profile: "station".into(),
         role: Some(Role::Station),
         is_device: false,
         moves: Moves::Never,
-        ..stage.intent("pump-7", 5)
+        ..fixture.intent("pump-7", 5)
     });
-    stage.issue_alone(Intent {
+    fixture.issue_alone(Intent {
         not_after: unix(1_400),
         is_device: false,
         moves: Moves::Never,
-        ..stage.intent("pump-7", 6)
+        ..fixture.intent("pump-7", 6)
     });
-    let blocked = stage
+    let blocked = fixture
         .store
         .revoke(revocation(leaves("PUMP-7"), unix(1_500)), CertificateHold)
         .unwrap();
     assert_eq!(blocked.changed.len(), 2);
     let hold = Some((unix(1_500), CertificateHold));
-    assert_eq!(stage.revoked("pump-7"), [None, None, hold, hold]);
-    assert_eq!(stage.revoked("pump-8"), [None]);
+    assert_eq!(fixture.revoked("pump-7"), [None, None, hold, hold]);
+    assert_eq!(fixture.revoked("pump-8"), [None]);
 
-    let again = stage
+    let again = fixture
         .store
         .revoke(revocation(leaves("pump-7"), unix(1_600)), CertificateHold)
         .unwrap();
     assert_eq!((again.changed.len(), again.unchanged.len()), (0, 2));
-    assert_eq!(stage.revoked("pump-7"), [None, None, hold, hold]);
+    assert_eq!(fixture.revoked("pump-7"), [None, None, hold, hold]);
 
-    let lifted = stage
+    let lifted = fixture
         .store
         .unrevoke(revocation(leaves("pump-7"), unix(1_700)))
         .unwrap();
     assert_eq!(lifted.changed.len(), 2);
-    assert_eq!(stage.revoked("pump-7"), [None; 4]);
-    let none = stage
+    assert_eq!(fixture.revoked("pump-7"), [None; 4]);
+    let none = fixture
         .store
         .revoke(revocation(leaves("pump-9"), unix(1_500)), CertificateHold);
     assert_eq!(none.unwrap(), Revoked::default());
@@ -84,11 +84,11 @@ fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() 
 
 #[test]
 fn a_hold_may_become_final_and_what_is_final_stays() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 2);
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 2);
     let serial = || RevocationTarget::Serial(vec![2; 16]);
     let revoke = |at, reason| {
-        let revoked = stage.store.revoke(revocation(serial(), at), reason);
+        let revoked = fixture.store.revoke(revocation(serial(), at), reason);
         revoked.unwrap().changed.len()
     };
     assert_eq!(revoke(unix(1_100), CertificateHold), 1);
@@ -96,14 +96,14 @@ fn a_hold_may_become_final_and_what_is_final_stays() {
     assert_eq!(revoke(unix(1_300), CertificateHold), 0);
     assert_eq!(revoke(unix(1_400), Superseded), 0);
     let by_sha256 = revocation(RevocationTarget::Sha256(sha256), unix(1_500));
-    let lifted = stage.store.unrevoke(by_sha256).unwrap();
+    let lifted = fixture.store.unrevoke(by_sha256).unwrap();
     assert_eq!(lifted.changed, []);
     assert_eq!(
-        stage.revoked("pump-7"),
+        fixture.revoked("pump-7"),
         [Some((unix(1_100), KeyCompromise))]
     );
 
-    let raw = stage.raw();
+    let raw = fixture.raw();
     for sql in [
         "UPDATE certificate SET revoked_at = NULL, revocation_reason = NULL WHERE revoked_at > 0",
         "UPDATE certificate SET revoked_at = 1 WHERE revoked_at > 0",
@@ -112,9 +112,9 @@ fn a_hold_may_become_final_and_what_is_final_stays() {
     ] {
         assert!(raw.execute(sql, []).is_err(), "{sql}");
     }
-    let verdict = stage.store.verify_audit().unwrap();
+    let verdict = fixture.store.verify_audit().unwrap();
     assert_eq!(verdict.broken_at, None);
-    let entries = stage
+    let entries = fixture
         .store
         .audit_after(0, 1_000, &Default::default())
         .unwrap();
@@ -126,7 +126,7 @@ fn a_hold_may_become_final_and_what_is_final_stays() {
 
 #[test]
 fn what_was_named_and_does_not_exist_is_missing() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for target in [
         RevocationTarget::Certificate {
             intent: IntentId::new(99),
@@ -137,7 +137,7 @@ fn what_was_named_and_does_not_exist_is_missing() {
             generation: GenerationId::new(99),
         },
     ] {
-        let revoked = stage
+        let revoked = fixture
             .store
             .revoke(revocation(target, unix(1_100)), KeyCompromise);
         assert!(matches!(revoked, Err(StoreError::Missing(_))));
@@ -146,48 +146,52 @@ fn what_was_named_and_does_not_exist_is_missing() {
 
 #[test]
 fn a_revoked_generation_signs_nothing_until_its_hold_is_lifted() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let own = || RevocationTarget::Generation {
-        generation: stage.root,
+        generation: fixture.root,
     };
-    stage
+    fixture
         .store
         .revoke(revocation(own(), unix(1_100)), CertificateHold)
         .unwrap();
     assert_eq!(
-        stage.store.generations().unwrap()[0].revoked_at,
+        fixture.store.generations().unwrap()[0].revoked_at,
         Some(unix(1_100))
     );
-    let refused = block_on(stage.store.record_intent(stage.intent("pump-7", 2)));
-    assert!(matches!(refused, Err(IntentRefusal::IssuerRevoked)));
-    stage
+    let refused = block_on(fixture.store.record_intent(fixture.intent("pump-7", 2)));
+    assert!(matches!(refused, Err(IntentError::IssuerRevoked)));
+    fixture
         .store
         .unrevoke(revocation(own(), unix(1_200)))
         .unwrap();
-    block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
+    block_on(fixture.store.record_intent(fixture.intent("pump-7", 2))).unwrap();
 }
 
 #[test]
 fn a_cached_certificate_is_seen_to_be_revoked() {
-    let stage = Stage::new();
-    stage.issue("pump-7", 2);
-    let before = stage.store.revocations();
-    stage.issue("pump-8", 3);
-    assert_eq!(stage.store.revocations(), before, "nothing was revoked");
+    let fixture = Fixture::new();
+    fixture.issue("pump-7", 2);
+    let before = fixture.store.revocations();
+    fixture.issue("pump-8", 3);
+    assert_eq!(fixture.store.revocations(), before, "nothing was revoked");
     let target = RevocationTarget::Serial(vec![2; 16]);
     let revoke = |at| {
-        stage
+        fixture
             .store
             .revoke(revocation(target.clone(), at), CertificateHold)
     };
     revoke(unix(1_100)).unwrap();
-    let revoked = stage.store.revocations();
+    let revoked = fixture.store.revocations();
     assert_ne!(revoked, before);
     revoke(unix(1_200)).unwrap();
-    assert_eq!(stage.store.revocations(), revoked, "it was revoked already");
-    stage
+    assert_eq!(
+        fixture.store.revocations(),
+        revoked,
+        "it was revoked already"
+    );
+    fixture
         .store
         .unrevoke(revocation(target, unix(1_300)))
         .unwrap();
-    assert_ne!(stage.store.revocations(), revoked);
+    assert_ne!(fixture.store.revocations(), revoked);
 }

@@ -5,11 +5,11 @@ use crate::ids::{BlockId, RollId};
 
 #[test]
 fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
-    let stage = Stage::new();
-    let enrollment = stage.enroll("pump-7");
-    stage.issue("pump-7", 2);
-    stage.issue("pump-7", 3);
-    let roll = stage.store.rolls(true, None, 1).unwrap().remove(0);
+    let fixture = Fixture::new();
+    let enrollment = fixture.enroll("pump-7");
+    fixture.issue("pump-7", 2);
+    fixture.issue("pump-7", 3);
+    let roll = fixture.store.rolls(true, None, 1).unwrap().remove(0);
     let step = RollStep {
         roll: roll.id,
         enrollment: enrollment.id,
@@ -19,25 +19,33 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
         state: RollState::Done,
         hub: Vec::new(),
     };
-    assert!(!stage.store.advance_roll(step, entry("roll.done")).unwrap());
-    assert_eq!(stage.store.roll(roll.id).unwrap().state, RollState::Staged);
+    assert!(
+        !fixture
+            .store
+            .advance_roll(step, entry("roll.done"))
+            .unwrap()
+    );
+    assert_eq!(
+        fixture.store.roll(roll.id).unwrap().state,
+        RollState::Staged
+    );
 }
 
 /// After an aborted roll the device's current leaf is again the one in the slots; with two
 /// services, after the last of the rolls is aborted.
 #[test]
 fn a_device_has_its_old_leaf_again_when_its_roll_is_aborted() {
-    let stage = Stage::new();
-    stage.enroll("pump-7");
-    stage.add_individual("dps-2", "pump-7").unwrap();
-    let old = Thumbprint::from_bytes(stage.issue("pump-7", 2));
-    let new = Thumbprint::from_bytes(stage.issue("pump-7", 3));
-    let current = || stage.store.device("pump-7").unwrap().unwrap().certificate;
-    let rolls = stage.store.rolls(true, None, 10).unwrap();
+    let fixture = Fixture::new();
+    fixture.enroll("pump-7");
+    fixture.add_individual("dps-2", "pump-7").unwrap();
+    let old = Thumbprint::from_bytes(fixture.issue("pump-7", 2));
+    let new = Thumbprint::from_bytes(fixture.issue("pump-7", 3));
+    let current = || fixture.store.device("pump-7").unwrap().unwrap().certificate;
+    let rolls = fixture.store.rolls(true, None, 10).unwrap();
     assert_eq!((rolls.len(), current()), (2, new));
     for (roll, left) in rolls.iter().zip([new, old]) {
         let entry = entry("roll.aborted");
-        let aborted = stage
+        let aborted = fixture
             .store
             .abort_leaf_roll(roll.id, serde_json::Value::Null, entry);
         aborted.unwrap();
@@ -48,13 +56,13 @@ fn a_device_has_its_old_leaf_again_when_its_roll_is_aborted() {
 /// A list is read page by page: each page begins after the last row of the one before.
 #[test]
 fn rolls_and_blocks_are_listed_page_by_page() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     for (id, serial) in [("pump-1", 2), ("pump-2", 4), ("pump-3", 6)] {
-        stage.enroll(id);
-        stage.issue(id, serial);
-        stage.issue(id, serial + 1);
+        fixture.enroll(id);
+        fixture.issue(id, serial);
+        fixture.issue(id, serial + 1);
     }
-    let all: Vec<RollId> = stage
+    let all: Vec<RollId> = fixture
         .store
         .rolls(true, None, 10)
         .unwrap()
@@ -62,13 +70,13 @@ fn rolls_and_blocks_are_listed_page_by_page() {
         .map(|it| it.id)
         .collect();
     let (mut paged, mut after) = (Vec::new(), None);
-    while let Some(roll) = stage.store.rolls(true, after, 1).unwrap().pop() {
+    while let Some(roll) = fixture.store.rolls(true, after, 1).unwrap().pop() {
         after = Some(roll.id);
         paged.push(roll.id);
     }
     assert_eq!((all.len(), paged), (3, all));
     assert!(
-        stage
+        fixture
             .store
             .blocks(true, Some(BlockId::new(1)), 1)
             .unwrap()
@@ -79,7 +87,7 @@ fn rolls_and_blocks_are_listed_page_by_page() {
 /// A request arrives after the cut-over and before the hierarchy is read again.
 #[test]
 fn a_generation_that_does_not_serve_signs_for_no_device() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let plan = PlannedGeneration {
         authority: "root".into(),
         parent: None,
@@ -87,11 +95,11 @@ fn a_generation_that_does_not_serve_signs_for_no_device() {
         key_type: KeyType::P256,
         key_id: vec![8; 16],
     };
-    let staged = stage
+    let staged = fixture
         .store
         .plan_rolled_generation(RollId::new(1), plan, unix(1_000))
         .unwrap();
-    stage
+    fixture
         .store
         .record_key(staged.id, vec![4, 5, 6].into(), None)
         .unwrap();
@@ -99,22 +107,19 @@ fn a_generation_that_does_not_serve_signs_for_no_device() {
         purpose: Purpose::Authority,
         role: None,
         issuer: staged.id,
-        ..stage.intent("root", 9)
+        ..fixture.intent("root", 9)
     };
-    let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+    let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
     let generation = staged.id;
-    stage
+    fixture
         .settle(&recorded, OnIssued::Authority { generation })
         .unwrap();
 
     let early = Intent {
         issuer: staged.id,
-        ..stage.intent("press-7", 10)
+        ..fixture.intent("press-7", 10)
     };
-    let refused = block_on(stage.store.record_intent(early)).unwrap_err();
-    assert!(
-        matches!(refused, IntentRefusal::IssuerReplaced),
-        "{refused}"
-    );
-    block_on(stage.store.record_intent(stage.intent("press-7", 11))).unwrap();
+    let refused = block_on(fixture.store.record_intent(early)).unwrap_err();
+    assert!(matches!(refused, IntentError::IssuerReplaced), "{refused}");
+    block_on(fixture.store.record_intent(fixture.intent("press-7", 11))).unwrap();
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::x509::revocation::RevocationReason;
 
-impl Stage {
+impl Fixture {
     /// Writes what CHECK constraints and triggers refuse today, as a newer version may.
     fn as_a_newer_version(&self, sql: &str) {
         let raw = self.raw();
@@ -34,50 +34,50 @@ fn unreadable<T: std::fmt::Debug>(read: Result<T, StoreError>, name: &str) {
 
 #[test]
 fn an_unknown_hub_action_is_not_a_deletion() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let call = NewHubTask {
         provisioning: "dps".into(),
         device: "pump-7".into(),
         action: HubAction::Call,
         enrollment: None,
     };
-    let roll = stage
+    let roll = fixture
         .store
-        .start_authority_roll(stage.new_roll(), None, entry("roll.started"));
-    stage.queue(HubCause::Roll(roll.unwrap().id), vec![call]);
-    stage.as_a_newer_version("UPDATE hub_task SET action = 'restart'");
-    let due = stage.store.due_hub_tasks("dps", unix(2_000), 10, true);
+        .start_authority_roll(fixture.new_roll(), None, entry("roll.started"));
+    fixture.queue(HubCause::Roll(roll.unwrap().id), vec![call]);
+    fixture.as_a_newer_version("UPDATE hub_task SET action = 'restart'");
+    let due = fixture.store.due_hub_tasks("dps", unix(2_000), 10, true);
     unreadable(due, "restart");
 }
 
 #[test]
 fn an_unknown_kind_of_enrollment_is_not_a_group() {
-    let stage = Stage::new();
-    let row = stage.enroll("pump-7");
-    stage.as_a_newer_version("UPDATE enrollment SET kind = 'fleet'");
-    unreadable(stage.store.enrollment(row.id), "fleet");
+    let fixture = Fixture::new();
+    let row = fixture.enroll("pump-7");
+    fixture.as_a_newer_version("UPDATE enrollment SET kind = 'fleet'");
+    unreadable(fixture.store.enrollment(row.id), "fleet");
 }
 
 #[test]
 fn an_unknown_kind_of_block_is_not_one_of_a_device() {
-    let stage = Stage::new();
-    stage.block(Excluded::Device("pump-7".into())).unwrap();
-    stage.as_a_newer_version("UPDATE block SET kind = 'line'");
-    unreadable(stage.store.blocks(true, None, 10), "line");
+    let fixture = Fixture::new();
+    fixture.block(Excluded::Device("pump-7".into())).unwrap();
+    fixture.as_a_newer_version("UPDATE block SET kind = 'line'");
+    unreadable(fixture.store.blocks(true, None, 10), "line");
 }
 
 #[test]
 fn an_unknown_state_of_a_generation_is_not_retirement() {
-    let stage = Stage::new();
-    stage.as_a_newer_version("UPDATE generation SET state = 'suspended'");
-    unreadable(stage.store.generations(), "suspended");
+    let fixture = Fixture::new();
+    fixture.as_a_newer_version("UPDATE generation SET state = 'suspended'");
+    unreadable(fixture.store.generations(), "suspended");
 }
 
 #[test]
 fn an_unknown_key_type_is_an_error() {
-    let stage = Stage::new();
-    stage.as_a_newer_version("UPDATE generation SET key_type = 'ml-dsa-65'");
-    unreadable(stage.store.generations(), "ml-dsa-65");
+    let fixture = Fixture::new();
+    fixture.as_a_newer_version("UPDATE generation SET key_type = 'ml-dsa-65'");
+    unreadable(fixture.store.generations(), "ml-dsa-65");
 }
 
 #[test]
@@ -86,29 +86,30 @@ fn an_unknown_reason_or_state_of_a_roll_is_an_error() {
         ("UPDATE roll SET reason = 'policy'", "policy"),
         ("UPDATE roll SET state = 'resting'", "resting"),
     ] {
-        let stage = Stage::new();
-        let roll = stage
-            .store
-            .start_authority_roll(stage.new_roll(), None, entry("roll.started"));
-        stage.as_a_newer_version(sql);
-        unreadable(stage.store.roll(roll.unwrap().id), name);
+        let fixture = Fixture::new();
+        let roll =
+            fixture
+                .store
+                .start_authority_roll(fixture.new_roll(), None, entry("roll.started"));
+        fixture.as_a_newer_version(sql);
+        unreadable(fixture.store.roll(roll.unwrap().id), name);
     }
 }
 
 #[test]
 fn an_unknown_role_is_not_a_device() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 2);
-    stage.as_a_newer_version("UPDATE intent SET role = 'admin' WHERE subject = 'pump-7'");
-    unreadable(stage.store.client(&sha256), "admin");
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 2);
+    fixture.as_a_newer_version("UPDATE intent SET role = 'admin' WHERE subject = 'pump-7'");
+    unreadable(fixture.store.client(&sha256), "admin");
 }
 
 /// Such a certificate is revoked, whatever its reason means: it must not be shown as good, nor be
 /// revoked a second time with another date, nor be missing from the next list.
 #[test]
 fn a_certificate_with_an_unknown_revocation_reason_is_not_good() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 2);
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 2);
     let revocation = || Revocation {
         target: RevocationTarget::Sha256(sha256),
         at: unix(1_000),
@@ -116,36 +117,37 @@ fn a_certificate_with_an_unknown_revocation_reason_is_not_good() {
         cause: "a test".into(),
     };
     let reason = RevocationReason::Superseded;
-    stage.store.revoke(revocation(), reason).unwrap();
-    stage.as_a_newer_version("UPDATE certificate SET revocation_reason = 42 WHERE revoked_at > 0");
-    unreadable(stage.store.revoke(revocation(), reason), "42");
-    unreadable(stage.store.certificate_by_sha256(&sha256), "42");
-    unreadable(stage.store.draft_crl(stage.root, unix(1_500)), "42");
+    fixture.store.revoke(revocation(), reason).unwrap();
+    fixture
+        .as_a_newer_version("UPDATE certificate SET revocation_reason = 42 WHERE revoked_at > 0");
+    unreadable(fixture.store.revoke(revocation(), reason), "42");
+    unreadable(fixture.store.certificate_by_sha256(&sha256), "42");
+    unreadable(fixture.store.draft_crl(fixture.root, unix(1_500)), "42");
 }
 
 #[test]
 fn a_certificate_that_is_revoked_without_a_reason_is_not_good() {
-    let stage = Stage::new();
-    let sha256 = stage.issue("pump-7", 2);
-    stage.as_a_newer_version("UPDATE certificate SET revoked_at = 1500");
+    let fixture = Fixture::new();
+    let sha256 = fixture.issue("pump-7", 2);
+    fixture.as_a_newer_version("UPDATE certificate SET revoked_at = 1500");
     let revocation = Revocation {
         target: RevocationTarget::Sha256(sha256),
         at: unix(1_000),
         actor: "test".into(),
         cause: "a test".into(),
     };
-    let lifted = stage.store.unrevoke(revocation);
+    let lifted = fixture.store.unrevoke(revocation);
     unreadable(lifted, "NULL");
 }
 
 #[test]
 fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
-    let stage = Stage::new();
-    stage.as_a_newer_version(
+    let fixture = Fixture::new();
+    fixture.as_a_newer_version(
         "DROP INDEX audit_role; UPDATE audit SET detail = '{' WHERE sequence = 1",
     );
     unreadable(
-        stage.store.audit_after(0, 10, &Default::default()),
+        fixture.store.audit_after(0, 10, &Default::default()),
         "not JSON",
     );
 }
@@ -153,12 +155,12 @@ fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
 /// A read that fails is reported as what it is, not as a conflict with another command.
 #[test]
 fn a_failed_read_of_the_groups_is_not_a_conflict() {
-    let stage = Stage::new();
-    stage
+    let fixture = Fixture::new();
+    fixture
         .raw()
         .execute_batch("ALTER TABLE enrollment RENAME TO elsewhere")
         .unwrap();
-    let failed = stage.block(root_generation());
+    let failed = fixture.block(root_generation());
     assert!(
         matches!(failed, Err(StoreError::Unavailable(_))),
         "{failed:?}"

@@ -11,7 +11,7 @@ use crate::token::frame_writer::FrameWriter;
 use crate::token::health::WorkerHealth;
 use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::message::{
-    FrameReader, Hello, KEYS_NAMED_MAX, Message, ProtocolError, Request, Response, ToWorker,
+    FrameReader, Hello, KEYS_NAMED_MAX, Message, ProtocolError, Response, ToWorker, TokenRequest,
     VERSION,
 };
 use crate::token::operation::{Answer, Operation};
@@ -132,7 +132,7 @@ impl Connection {
     ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
         let name = operation.name();
         let asked = self.ask(name, allowed, |id, deadline_ms| {
-            ToWorker::Request(Request {
+            ToWorker::Request(TokenRequest {
                 id,
                 deadline_ms,
                 operation,
@@ -160,7 +160,7 @@ impl Connection {
                         algorithm,
                         message,
                     },
-                    None => ToWorker::Request(Request {
+                    None => ToWorker::Request(TokenRequest {
                         id,
                         deadline_ms,
                         operation: Operation::Sign {

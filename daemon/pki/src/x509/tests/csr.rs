@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 /// `CertificationRequest` of RFC 2986 4.2.
 #[derive(Sequence)]
-struct Request<'a> {
+struct CertificationRequest<'a> {
     info: AnyRef<'a>,
     algorithm: AnyRef<'a>,
     signature: BitStringRef<'a>,
@@ -177,7 +177,7 @@ fn a_request_without_common_name_is_taken_and_one_with_two_is_not() {
 
 /// The request with its info changed and its key replaced, signed again with P-256 and SHA-256.
 fn resigned(der: &[u8], key: &SoftwareKey, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let request = Request::from_der(der).expect("is a request");
+    let request = CertificationRequest::from_der(der).expect("is a request");
     let mut info = request.info.to_der().expect("encodes");
     let spki = key.spki_der();
     let start = info.windows(10).position(|octets| octets == &spki[..10]);
@@ -185,7 +185,7 @@ fn resigned(der: &[u8], key: &SoftwareKey, change: impl FnOnce(&mut Vec<u8>)) ->
     info[start..start + spki.len()].copy_from_slice(&spki);
     change(&mut info);
     let signature = key.sign(&info);
-    Request {
+    CertificationRequest {
         info: AnyRef::from_der(&info).expect("is DER"),
         algorithm: request.algorithm,
         signature: BitStringRef::from_bytes(&signature).expect("is short"),
@@ -196,9 +196,9 @@ fn resigned(der: &[u8], key: &SoftwareKey, change: impl FnOnce(&mut Vec<u8>)) ->
 
 #[test]
 fn possession_must_be_proven() {
-    let request = Request::from_der(&REQUEST).expect("is a request");
+    let request = CertificationRequest::from_der(&REQUEST).expect("is a request");
     let other = SoftwareKey::generate(KeyType::P256).sign(b"something else");
-    let forged = Request {
+    let forged = CertificationRequest {
         signature: BitStringRef::from_bytes(&other).expect("is short"),
         ..request
     };
@@ -211,8 +211,8 @@ fn possession_must_be_proven() {
 #[test]
 fn sha_1_and_md5_are_refused() {
     let with_sha1 = b"\x30\x09\x06\x07\x2a\x86\x48\xce\x3d\x04\x01";
-    let request = Request::from_der(&REQUEST).expect("is a request");
-    let weak = Request {
+    let request = CertificationRequest::from_der(&REQUEST).expect("is a request");
+    let weak = CertificationRequest {
         algorithm: AnyRef::from_der(with_sha1).expect("is DER"),
         ..request
     };
@@ -226,7 +226,7 @@ fn rsa_signatures_of_every_taken_form_are_verified() {
     const PSS: &str = "1.2.840.113549.1.1.10";
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("makes a key");
     let der = der_of(&params("device-7"), &key);
-    let request = Request::from_der(&der).expect("is a request");
+    let request = CertificationRequest::from_der(&der).expect("is a request");
     let info = request.info.to_der().expect("encodes");
     let pair = aws_lc_rs::signature::RsaKeyPair::from_pkcs8(key.serialized_der()).expect("reads");
     let forms: [(&'static RsaSignatureEncoding, u8, u8); 3] = [
@@ -241,7 +241,7 @@ fn rsa_signatures_of_every_taken_form_are_verified() {
         );
         let algorithm = hex::decode(text.replace(' ', "")).expect("is hex");
         let signature = sign_rsa(&pair, encoding, &info);
-        let signed = Request {
+        let signed = CertificationRequest {
             info: request.info,
             algorithm: AnyRef::from_der(&algorithm).expect("is DER"),
             signature: BitStringRef::from_bytes(&signature).expect("is short"),

@@ -115,17 +115,17 @@ impl Exclusions {
                 .iter()
                 .find(|it| it.provisioning == service && it.generation == above.id);
             let is_verified = named.is_some_and(CaCertificateRow::is_verified);
-            let mut holders = groups.clone();
-            holders.retain(|it| it.slots.held().contains(&above.thumbprint()));
+            let mut holding = groups.clone();
+            holding.retain(|it| it.slots.held().contains(&above.thumbprint()));
             let excludes = |it: &EnrollmentRow| {
                 !it.enabled && !it.leaving && (!it.by_reference || is_verified)
             };
-            if holders.iter().any(excludes) {
+            if holding.iter().any(excludes) {
                 return Ok(None);
             }
             let admits =
                 |it: &&EnrollmentRow| may_admit(it) && (!it.by_reference || named.is_some());
-            if let Some(group) = holders.iter().find(admits) {
+            if let Some(group) = holding.iter().find(admits) {
                 return Ok(Some(group.name.clone()));
             }
         }

@@ -35,7 +35,7 @@ fn no_caller_obtains_the_shape_of_an_authority() {
     for role in [Role::Device, Role::Station, Role::Operator] {
         let scene = Scene::with_profiles(profile(role, Profile::authority(None, 86_400)));
         let certificates = scene.ca.store().issuance_counts().unwrap();
-        let permission = Authorized::<Issue>::to_issue(Caller::Local { uid: 0 }).unwrap();
+        let permission = Authorized::<Issue>::to_issue(Caller::Local { uid: 0 });
         let request = IssueRequest {
             profile: "made-up".into(),
             registration_id: "press-7".into(),

@@ -7,13 +7,13 @@ use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use tempfile::TempDir;
 
 /// A store in a folder of its own, with one serving root (whose certificate is any bytes).
-pub(super) struct Stage {
+pub(super) struct Fixture {
     pub(super) store: Store,
     pub(super) folder: TempDir,
     pub(super) root: GenerationId,
 }
 
-impl Stage {
+impl Fixture {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("hallmark.db")).unwrap();
@@ -29,22 +29,22 @@ impl Stage {
         };
         let root = store.plan_generation(plan).unwrap().id;
         store.record_key(root, vec![1, 2, 3].into(), None).unwrap();
-        let stage = Self {
+        let fixture = Self {
             store,
             folder,
             root,
         };
-        let intent = stage.intent("root", 1);
+        let intent = fixture.intent("root", 1);
         let intent = Intent {
             purpose: Purpose::Authority,
             role: None,
             ..intent
         };
-        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-        stage
+        let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
+        fixture
             .settle(&recorded, OnIssued::Authority { generation: root })
             .unwrap();
-        stage
+        fixture
     }
 
     pub(super) fn intent(&self, subject: &str, serial: u8) -> Intent {
