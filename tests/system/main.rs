@@ -90,6 +90,8 @@
 //! | `certificates` | certificates are found by what is known of them, explained and exported |
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
+//! | `subordinate` | a factory certifies a gateway, which is another daemon |
+//! | `subordinate_request` | requests of authorities elsewhere: refused, or as the profile says |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
 //! | `profiles` | certificates of every shape of a profile, as OpenSSL reads and verifies them |
 //! | `tokens` | tokens are listed, shown, checked and measured |
@@ -225,6 +227,8 @@ mod setup;
 )]
 mod software_tpm;
 mod stop;
+mod subordinate;
+mod subordinate_request;
 mod terminal;
 mod test_env;
 mod token_faults;

@@ -259,6 +259,22 @@ fn a_line_or_an_intermediate_is_blocked() {
 }
 
 #[test]
+fn an_authority_elsewhere_is_certified() {
+    let env = TestEnv::running();
+    let request = Request::named("none", "gateway", Some("Gateway 7"));
+    env.write("gateway.csr", &request.csr);
+    let mut page = Runbook::of("Certify an authority elsewhere");
+    assert!(page.text(&env).contains("Gateway 7"));
+    let chain = std::fs::read_to_string(env.path("gateway-chain.pem")).unwrap();
+    assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 3);
+    assert!(page.text(&env).contains("Gateway 7"));
+    let listed = env.json(&["authority", "subordinates", "plant"]);
+    let serial = listed[0]["serial"].as_str().unwrap();
+    let revoked = page.line(&[("01AB", serial)]).text(&env);
+    assert!(revoked.contains("cACompromise"), "{revoked}");
+}
+
+#[test]
 fn an_authority_is_certified_elsewhere() {
     let env = asked();
     let elsewhere = Elsewhere::on(&env);

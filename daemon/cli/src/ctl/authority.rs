@@ -1,11 +1,11 @@
 //! Runs `hallmark authority`: shows authorities, and exchanges certificates with other issuers.
 
 use super::client::{ApiClient, StepsBody, segment};
-use super::command::{AuthorityCommand, Import};
+use super::command::{AuthorityCommand, Import, SignSubordinate};
 use super::failure::Failure;
 use super::output::Output;
 use super::show::Show;
-use super::{block, certificate, steps};
+use super::{FILE_BYTES_MAX, block, certificate, pem_or_base64, steps};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -58,6 +58,12 @@ pub(super) fn run(
             show.record(&client.post(&path, &json!({ "certificates": certificates }))?)
         }
         AuthorityCommand::Import(files) => import(client, show, files),
+        AuthorityCommand::Sign(sign) => self::sign(client, show, sign),
+        AuthorityCommand::Subordinates { name } => {
+            let path = format!("/v1/authorities/{}/subordinates", segment(name));
+            let columns = ["serial", "subject", "profile", "not_after", "revoked_at"];
+            show.fitting_table(&client.get(&path)?, &columns)
+        }
         AuthorityCommand::Show { name, pem: true } => {
             let generations = client.get(&format!("/v1/authorities/{}", segment(name)))?;
             for generation in generations.as_array().into_iter().flatten() {
@@ -69,6 +75,21 @@ pub(super) fn run(
             show.record(&client.get(&format!("/v1/authorities/{}", segment(name)))?)
         }
     }
+}
+
+fn sign(client: &ApiClient, show: &Show, sign: &SignSubordinate) -> Result<(), Failure> {
+    let csr = pem_or_base64(&sign.csr, FILE_BYTES_MAX, "the request")?;
+    // Nothing is signed that could not be written afterwards.
+    let output = Output::prepare(sign.out.as_deref())?;
+    let body = json!({
+        "profile": sign.profile, "csr": csr, "common_name": sign.common_name,
+        "days": sign.days, "rekey": sign.rekey,
+    });
+    let path = format!("/v1/authorities/{}/subordinates", segment(&sign.authority));
+    let answer = client.post(&path, &body)?;
+    let written = output.write_chain(&answer);
+    show.record(&answer)?;
+    written
 }
 
 /// The daemon reads the files; a relative path is one of this program's folder.

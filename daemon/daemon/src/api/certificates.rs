@@ -57,7 +57,10 @@ pub(super) struct Answer {
     dropped_names: Vec<String>,
 }
 
-fn pem_of_each<S: Serializer>(chain: &[Arc<ChainLink>], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn pem_of_each<S: Serializer>(
+    chain: &[Arc<ChainLink>],
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_seq(chain.iter().map(|link| &link.pem_json))
 }
 
@@ -211,19 +214,7 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
     let body = read_typed(headers, "application/json", body).await?;
     let Members(ask): Members<Ask> = serde_json::from_slice(&body)
         .map_err(|error| Error::invalid(Code::BodyInvalid, why_invalid(&error)))?;
-    let idempotency_key = headers
-        .get("idempotency-key")
-        .map(|value| value.to_str().map(str::to_owned))
-        .transpose()
-        .map_err(|_| Error::invalid(Code::IdempotencyKeyInvalid, "an idempotency key is ASCII"))?;
-    if idempotency_key.is_none() && matches!(peer, Peer::Network { .. }) {
-        return Err(Error::invalid(
-            Code::IdempotencyKeyRequired,
-            "send an Idempotency-Key (a UUID): the repeat of a lost answer is then not a second \
-             certificate",
-        )
-        .into());
-    }
+    let idempotency_key = idempotency_key(headers, matches!(peer, Peer::Network { .. }))?;
     Ok(IssueRequest {
         profile: ask.profile,
         registration_id: ask.registration_id,
@@ -231,4 +222,24 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
         idempotency_key,
         moves: ask.r#move,
     })
+}
+
+/// Returns the caller's name for the request, which callers over the network must send.
+pub(super) fn idempotency_key(
+    headers: &HeaderMap,
+    is_required: bool,
+) -> Result<Option<String>, Error> {
+    let key = headers
+        .get("idempotency-key")
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|_| Error::invalid(Code::IdempotencyKeyInvalid, "an idempotency key is ASCII"))?;
+    if key.is_none() && is_required {
+        return Err(Error::invalid(
+            Code::IdempotencyKeyRequired,
+            "send an Idempotency-Key (a UUID): the repeat of a lost answer is then not a second \
+             certificate",
+        ));
+    }
+    Ok(key)
 }

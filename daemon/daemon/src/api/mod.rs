@@ -46,6 +46,7 @@ mod rolls;
 pub mod server;
 mod status;
 mod steps;
+mod subordinates;
 pub mod tls;
 mod tokens;
 mod unrouted;
@@ -282,6 +283,10 @@ impl Edge {
             .route(
                 "/v1/authorities/{name}/certificate",
                 post(authorities::install),
+            )
+            .route(
+                "/v1/authorities/{name}/subordinates",
+                get(subordinates::list).post(subordinates::sign),
             )
             .route("/v1/authorities/{name}/imports", post(imports::run))
             .route("/v1/ca-certificates", get(ca_certificates::list))

@@ -1,4 +1,5 @@
-//! Audits refusals: every 401 and 403 of every route, and every refused request for a certificate.
+//! Audits refusals: every 401 and 403 of every route, and every refused request for a certificate,
+//! be it a leaf or a subordinate certificate.
 //!
 //! This layer alone does so for requests from the network; a handler that audited a refusal, too,
 //! would make two entries. It runs each request to its end in a task of its own: a client that
@@ -137,6 +138,7 @@ impl RequestSummary {
         self.method == Method::POST
             && (route == "/v1/certificates"
                 || route == "/v1/certificates:batch"
+                || route == "/v1/authorities/{name}/subordinates"
                 || route.starts_with("/.well-known/est/"))
     }
 

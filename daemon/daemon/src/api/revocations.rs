@@ -86,7 +86,7 @@ pub(super) async fn revoke(
 ) -> Result<Json<Revoked>, Problem> {
     let reason = reason(&revoke.reason)?;
     let everywhere = revoke.everywhere;
-    if everywhere && reason != RevocationReason::KeyCompromise {
+    if everywhere && !reason.is_of_the_key() {
         return Err(not_everywhere(reason).into());
     }
     let cause = cause(revoke.cause)?;
@@ -110,6 +110,7 @@ pub(super) async fn revoke(
     let issuer = revoked.issuer;
     let since = revoked.since;
     let leaf = revoked.sha256.unwrap_or_default();
+    let subordinate = revoked.is_subordinate && everywhere;
     let mut rolls = Vec::new();
     if let ExcludedCertificate::Excluded { rolls: ids, .. } = &excluded {
         rolls.clone_from(ids);
@@ -117,6 +118,9 @@ pub(super) async fn revoke(
     let receipt = api.receipt(move |ca| {
         let exclusions = ca.exclusions();
         match &excluded {
+            ExcludedCertificate::NoOtherPlace if subordinate => {
+                exclusions.subordinate_receipt(&leaf, since)
+            }
             ExcludedCertificate::NoOtherPlace => exclusions.revocation_receipt(issuer, since),
             ExcludedCertificate::Older { .. } => exclusions.older_leaf_receipt(&leaf, since),
             ExcludedCertificate::Excluded { device, rolls } => {
@@ -185,9 +189,11 @@ fn not_everywhere(reason: RevocationReason) -> Error {
     Error::invalid(Code::ReasonInvalid, message)
 }
 
+/// `aACompromise` is of attribute authorities, and there are none.
 fn reason(name: &str) -> Result<RevocationReason, Error> {
     let known = RevocationReason::from_name(name);
-    known.filter(|it| it.is_for_leaves()).ok_or_else(|| {
+    let known = known.filter(|it| *it != RevocationReason::AaCompromise);
+    known.ok_or_else(|| {
         let mut reasons = RevocationReason::ALL.to_vec();
         reasons.retain(|it| it.is_for_leaves());
         let names: Vec<_> = reasons.into_iter().map(RevocationReason::name).collect();

@@ -107,7 +107,8 @@ impl IssuanceProfile {
 /// Refuses to sign an authority's shape for any purpose but an authority, and no other shape for
 /// one. The configuration was checked before; this holds whatever the request came through.
 pub(super) fn refuse_shape(purpose: Purpose, shape: &Profile) -> Result<(), Error> {
-    if shape.signs_for_others() == (purpose == Purpose::Authority) {
+    let is_for_authority = matches!(purpose, Purpose::Authority | Purpose::Subordinate);
+    if shape.signs_for_others() == is_for_authority {
         return Ok(());
     }
     Err(Error::stop(
@@ -178,8 +179,10 @@ mod tests {
                 assert_eq!(refusal.code, Code::ProfileShape);
             }
         }
-        assert!(refuse_shape(Purpose::Authority, &authority).is_ok());
-        assert!(refuse_shape(Purpose::Authority, &leaf).is_err());
+        for purpose in [Purpose::Authority, Purpose::Subordinate] {
+            assert!(refuse_shape(purpose, &authority).is_ok());
+            assert!(refuse_shape(purpose, &leaf).is_err());
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct LeafHolder<'a> {
     pub name_constraints: Option<&'a KeptConstraints>,
     /// All that the request names, certified or not.
     pub requested_names: Option<&'a RequestedNames>,
+    /// The extensions that a request for an authority asks for, and no profile has a place for.
+    pub dropped_extensions: &'a [String],
     /// Other holders may have the same key.
     pub shared_key: bool,
     /// The role that the holder will have here.
@@ -95,6 +97,7 @@ impl LeafHolder<'_> {
             subject_alternative_names: &[],
             name_constraints: None,
             requested_names: None,
+            dropped_extensions: &[],
             shared_key: false,
             role: None,
             requester: None,
@@ -202,6 +205,10 @@ impl SigningRequest<'_> {
         });
         if let Some(grant) = &self.holder.grant {
             detail["grant"] = grant.kind().into();
+        }
+        if self.purpose == Purpose::Subordinate {
+            detail["authority"] = json!(self.signer.authority);
+            detail["dropped_extensions"] = json!(self.holder.dropped_extensions);
         }
         AuditEntry {
             at: now,

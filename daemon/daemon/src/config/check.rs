@@ -18,6 +18,7 @@ impl Configuration {
         self.check_authorities()?;
         self.check_failover()?;
         self.check_profiles()?;
+        self.check_subordinate_profiles()?;
         self.issuer
             .stations
             .check(&self.issuer.profiles)
@@ -51,6 +52,25 @@ impl Configuration {
             }
             if let Err(problem) = profile.check() {
                 return contradiction(format!("profile {:?}: {problem}", profile.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_subordinate_profiles(&self) -> Result<(), ConfigurationError> {
+        for (name, profile) in &self.issuer.subordinate_profiles {
+            let refuse =
+                |why: String| contradiction(format!("subordinate_profile {name:?}: {why}"));
+            if self.issuer.profiles.contains_key(name) {
+                return refuse("a [[profile]] has this name; choose another one".into());
+            }
+            let authority = profile.authority.as_ref();
+            if let Some(unknown) = authority.filter(|it| !self.issuer.authorities.contains_key(*it))
+            {
+                return refuse(format!("there is no [[authority]] {unknown:?}"));
+            }
+            if let Err(problem) = profile.check() {
+                return refuse(problem);
             }
         }
         Ok(())

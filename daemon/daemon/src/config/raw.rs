@@ -7,6 +7,7 @@ use crate::ca::IssuerSettings;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
 use crate::ca::est::EstSettings;
 use crate::ca::issuer::failover::FailoverPolicy;
+use crate::ca::issuer::subordinate::profile::SubordinateProfile;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RolloverSettings;
 use crate::ca::station::{StationPolicy, StationRule};
@@ -32,6 +33,8 @@ pub(super) struct Raw {
     authority: Vec<Authority>,
     #[serde(default)]
     profile: Vec<IssuanceProfile>,
+    #[serde(default)]
+    subordinate_profile: Vec<SubordinateProfile>,
     #[serde(default)]
     station: Vec<StationRule>,
     #[serde(default)]
@@ -85,6 +88,9 @@ impl Raw {
                 .map(|(name, it)| (name, it.token))
                 .collect(),
             profiles,
+            subordinate_profiles: by_name("subordinate_profile", self.subordinate_profile, |it| {
+                it.name.clone()
+            })?,
             stations,
             verified: provisioning
                 .values()

@@ -7,6 +7,7 @@
 
 use super::digest::sha256;
 use super::engine::{Tx, params};
+use super::intent::Purpose;
 use super::{Store, StoreError, UnixSeconds, abandon};
 use crate::error_code::Code;
 use crate::ids::IntentId;
@@ -59,18 +60,39 @@ pub(super) fn of_leaf(
     subject: &str,
     shared: bool,
 ) -> Result<Option<KeyRefusal>, StoreError> {
-    tx.query_one(
-        FINDINGS,
-        params![sha256(public_key), subject, public_key, !shared],
-        |row| {
-            Ok(match (row.get(0)?, row.get(1)?, row.get(2)?) {
-                (true, _, _) => Some(KeyRefusal::Compromised),
-                (_, true, _) => Some(KeyRefusal::OfAnAuthority),
-                (_, _, Some(holder)) => Some(KeyRefusal::OfAnother(holder)),
-                (false, false, None) => None,
-            })
-        },
-    )
+    refusal(tx, public_key, (subject, Purpose::Leaf), shared)
+}
+
+fn refusal(
+    tx: &Tx<'_>,
+    public_key: &[u8],
+    (subject, purpose): (&str, Purpose),
+    shared: bool,
+) -> Result<Option<KeyRefusal>, StoreError> {
+    let asked = params![
+        sha256(public_key),
+        subject,
+        public_key,
+        !shared,
+        purpose.name()
+    ];
+    tx.query_one(FINDINGS, asked, |row| {
+        Ok(match (row.get(0)?, row.get(1)?, row.get(2)?) {
+            (true, _, _) => Some(KeyRefusal::Compromised),
+            (_, true, _) => Some(KeyRefusal::OfAnAuthority),
+            (_, _, Some(holder)) => Some(KeyRefusal::OfAnother(holder)),
+            (false, false, None) => None,
+        })
+    })
+}
+
+/// Why the certificate of an authority elsewhere gets no such key. One key has one subject.
+pub(super) fn of_subordinate(
+    tx: &Tx<'_>,
+    public_key: &[u8],
+    subject: &str,
+) -> Result<Option<KeyRefusal>, StoreError> {
+    refusal(tx, public_key, (subject, Purpose::Subordinate), false)
 }
 
 /// Why an authority's certificate gets no such key: it may be on no leaf.
@@ -79,7 +101,8 @@ pub(super) fn of_authority(
     public_key: &[u8],
 ) -> Result<Option<KeyRefusal>, StoreError> {
     // A leaf's subject is never empty, so every holder is another one. No authority is looked for.
-    tx.query_one(FINDINGS, params![sha256(public_key), "", "", true], |row| {
+    let asked = params![sha256(public_key), "", "", true, ""];
+    tx.query_one(FINDINGS, asked, |row| {
         if row.get(0)? {
             return Ok(Some(KeyRefusal::Compromised));
         }
@@ -88,16 +111,17 @@ pub(super) fn of_authority(
 }
 
 /// Returns whether the key with the digest `?1` is compromised; whether it is the
-/// SubjectPublicKeyInfo `?3` of an authority; and, if `?4`, another subject than `?2` that has, had
-/// or is getting a leaf with it. An abandoned intent gave no certificate, so its key may be used
-/// under another name.
+/// SubjectPublicKeyInfo `?3` of an authority; and another holder than the subject `?2` of the
+/// purpose `?5` that has, had or is getting a certificate with it: an authority elsewhere, or, if
+/// `?4`, a leaf. An abandoned intent gave no certificate, so its key may be used under another
+/// name.
 pub(super) const FINDINGS: &str =
     "SELECT EXISTS (SELECT 1 FROM compromised_key WHERE key_sha256 = ?1),
      EXISTS (SELECT 1 FROM generation WHERE spki = ?3),
-     CASE WHEN ?4 THEN (
-         SELECT subject FROM intent
-         WHERE key_sha256 = ?1 AND purpose = 'leaf' AND subject <> ?2 AND ended IS NULL
-         LIMIT 1) END";
+     (SELECT subject FROM intent
+      WHERE key_sha256 = ?1 AND (purpose = 'subordinate' OR purpose = 'leaf' AND ?4)
+        AND (subject <> ?2 OR purpose <> ?5) AND ended IS NULL
+      LIMIT 1)";
 
 /// Records the key of a certificate that is revoked because of its key. Abandons open intents for
 /// the same key, whose checks passed before the report.

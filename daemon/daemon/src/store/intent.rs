@@ -16,6 +16,8 @@ pub enum Purpose {
     Leaf,
     /// The certificate of an authority's generation.
     Authority,
+    /// The certificate of an authority elsewhere, whose key is not here.
+    Subordinate,
     /// A verification certificate for the provisioning service (docs/dps-contract.md, section 11).
     Possession,
 }
@@ -25,6 +27,7 @@ impl Purpose {
         match self {
             Purpose::Leaf => "leaf",
             Purpose::Authority => "authority",
+            Purpose::Subordinate => "subordinate",
             Purpose::Possession => "possession",
         }
     }

@@ -135,7 +135,7 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentError> 
     {
         return Err(IntentError::Repeated(prior));
     }
-    if intent.purpose == Purpose::Leaf {
+    if matches!(intent.purpose, Purpose::Leaf | Purpose::Subordinate) {
         let issuer = readings::issuer(tx, intent.issuer)?;
         // A canary is signed by a staged generation, and is no device on record.
         if intent.is_device && !issuer.serves {
@@ -193,6 +193,7 @@ fn key_refusal(tx: &Tx<'_>, intent: &Intent) -> Result<Option<KeyRefusal>, Store
     let key = &intent.public_key;
     match intent.purpose {
         Purpose::Leaf => certified_key::of_leaf(tx, key, &intent.subject, intent.shared_key),
+        Purpose::Subordinate => certified_key::of_subordinate(tx, key, &intent.subject),
         Purpose::Authority => certified_key::of_authority(tx, key),
         // It is for an authority's own key.
         Purpose::Possession => Ok(None),

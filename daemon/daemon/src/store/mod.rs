@@ -104,6 +104,7 @@ mod revocation_event;
 mod roll;
 mod scan;
 mod stored_name;
+mod subordinate;
 #[cfg(test)]
 mod tests;
 mod unchanged;

@@ -74,8 +74,8 @@ CREATE TABLE intent (
                     CHECK (signed_elsewhere = 1 OR signed_elsewhere = 0 AND purpose <> 'adopted'),
     purpose         TEXT    NOT NULL
                     CONSTRAINT intent_purpose_valid
-                    CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'
-                           OR purpose = 'adopted'),
+                    CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'subordinate'
+                           OR purpose = 'possession' OR purpose = 'adopted'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
     -- SHA-256 of the certified key (SubjectPublicKeyInfo): shows who holds the key
@@ -130,6 +130,8 @@ CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 
 -- Stations, operators, auditors and servers are few, and are found without reading devices
 -- (`expiry`).
 CREATE INDEX intent_of_others ON intent (not_after) WHERE role <> 'device';
+-- The certificates of authorities elsewhere (`subordinate`).
+CREATE INDEX intent_subordinate ON intent (not_after) WHERE purpose = 'subordinate';
 -- The entries of a revocation list (`crl`).
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE ended = 'abandoned';
 

@@ -197,7 +197,7 @@ pub(super) fn proven_key(der: &[u8]) -> Result<PublicKey, CsrRefusal> {
     read_proven(der).map(|(_, public_key)| public_key)
 }
 
-fn read_proven(der: &[u8]) -> Result<(Fields<'_>, PublicKey), CsrRefusal> {
+pub(super) fn read_proven(der: &[u8]) -> Result<(Fields<'_>, PublicKey), CsrRefusal> {
     let fields = Fields::read(der)?;
     let public_key = PublicKey::from_spki_der(fields.spki).map_err(CsrRefusal::Key)?;
     verify_possession(&fields, &public_key)?;

@@ -4,6 +4,7 @@
 //! [`crl`] has built and [`lint`] has passed.
 
 mod alternative_name;
+pub mod authority_csr;
 mod ber;
 pub mod bundle;
 pub mod certificate;

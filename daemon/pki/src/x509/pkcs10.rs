@@ -29,6 +29,8 @@ const EXTENSION_REQUESTS: [ObjectIdentifier; 2] =
 pub(super) struct Fields<'a> {
     /// The signature covers these bytes.
     pub(super) signed: &'a [u8],
+    /// The DER `Name`, as it was signed.
+    pub(super) subject_der: &'a [u8],
     pub(super) subject: SubjectValues,
     pub(super) spki: &'a [u8],
     /// The requested extensions of every attribute, in their order.
@@ -65,6 +67,7 @@ impl<'a> Fields<'a> {
         let signature = BitStringRef::from_der(signature.whole).map_err(damaged("signature"))?;
         Ok(Fields {
             signed: info.whole,
+            subject_der: subject.whole,
             subject: SubjectValues::read(subject.whole).map_err(damaged("subject"))?,
             spki: spki.whole,
             extensions: attributes.map_or_else(|| Ok(Vec::new()), extensions)?,

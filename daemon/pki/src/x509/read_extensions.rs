@@ -41,7 +41,7 @@ pub(super) struct AuthorityKey {
     pub(super) serial: Option<Vec<u8>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BasicConstraints {
     pub(super) ca: bool,
     pub(super) path_length: Option<u8>,

@@ -43,6 +43,13 @@ pub enum AuthorityCommand {
     },
     /// Take over what an adopted authority issued and revoked before.
     Import(Import),
+    /// Sign the certificate of an authority elsewhere, from its request (PKCS #10).
+    Sign(SignSubordinate),
+    /// List the certificates of authorities elsewhere that an authority has signed.
+    Subordinates {
+        /// The authority's name.
+        name: String,
+    },
     /// Show one authority with all its generations.
     Show {
         /// The authority's name.
@@ -51,6 +58,31 @@ pub enum AuthorityCommand {
         #[arg(long)]
         pem: bool,
     },
+}
+
+/// `hallmark authority sign`
+#[derive(Debug, Args)]
+pub struct SignSubordinate {
+    /// The request (PKCS #10, PEM or DER).
+    pub csr: PathBuf,
+    /// The authority that signs.
+    #[arg(long, value_name = "NAME")]
+    pub authority: String,
+    /// The [[subordinate_profile]], or `intermediate` or `adr-intermediate`.
+    #[arg(long, value_name = "NAME")]
+    pub profile: String,
+    /// Sign only if the request has this common name.
+    #[arg(long, value_name = "TEXT")]
+    pub common_name: Option<String>,
+    /// End after so many days, which are no more than those of the profile.
+    #[arg(long)]
+    pub days: Option<u32>,
+    /// The holder has made a new key, beside the one that is certified.
+    #[arg(long)]
+    pub rekey: bool,
+    /// Write the certificate and all above it into this file (PEM).
+    #[arg(long)]
+    pub out: Option<PathBuf>,
 }
 
 /// `hallmark authority import`

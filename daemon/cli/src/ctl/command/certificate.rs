@@ -161,14 +161,14 @@ pub struct RevokeCertificate {
     #[command(flatten)]
     pub certificate: NamedCertificate,
     /// keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn,
-    /// certificateHold or unspecified (RFC 5280).
+    /// certificateHold or unspecified (RFC 5280); of a subordinate certificate cACompromise, too.
     #[arg(long)]
     pub reason: String,
     /// The reason in your words, for the audit journal.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cause: String,
     /// With keyCompromise: exclude a device's leaf at DPS and at the hub, too, until it has a new
-    /// one.
+    /// one. Of a subordinate certificate: say which groups at DPS admit what its holder signed.
     #[arg(long)]
     pub everywhere: bool,
 }

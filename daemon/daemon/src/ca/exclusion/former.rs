@@ -116,6 +116,7 @@ impl Exclusions {
         let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(former.generation);
         Ok(RevokedLeaf {
+            is_subordinate: false,
             authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
             generation: issuer.map_or(GenerationNumber::START, |it| it.number),
             notices: vec![ONLY_ITS_SERIAL.to_owned()],

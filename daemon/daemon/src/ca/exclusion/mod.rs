@@ -14,6 +14,7 @@ mod pending;
 pub mod place;
 pub mod receipt;
 pub mod revoke;
+mod subordinate;
 mod sweep;
 
 use super::crl::CrlPublisher;

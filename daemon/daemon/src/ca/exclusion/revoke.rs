@@ -47,6 +47,8 @@ pub struct RevokedLeaf {
     /// The actor who revoked it for that reason, and the cause, if that is on record.
     pub by: Option<String>,
     pub cause: Option<String>,
+    /// It is the certificate of an authority elsewhere.
+    pub is_subordinate: bool,
     /// The consequences for the operator.
     pub notices: Vec<String>,
 }
@@ -66,10 +68,15 @@ impl Exclusions {
         cause: &str,
     ) -> Result<RevokedLeaf, Error> {
         if let Some(former) = self.former(name)? {
+            for_leaves(reason)?;
             return self.revoke_former(permission, &former, reason, cause);
         }
         let row = name.find(&self.store)?;
         self.refuse_authority(&row)?;
+        let is_subordinate = self.store.is_subordinate(&row.sha256)?;
+        if !is_subordinate {
+            for_leaves(reason)?;
+        }
         let target = RevocationTarget::Sha256(row.sha256);
         let revoked = self.revoke(permission, target, reason, cause)?;
         crash_point("leaf-revoked");
@@ -91,7 +98,8 @@ impl Exclusions {
         Ok(RevokedLeaf {
             authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
             generation: issuer.map_or(GenerationNumber::START, |it| it.number),
-            notices: self.revocation_notices(&row)?,
+            notices: self.revocation_notices(&row, is_subordinate)?,
+            is_subordinate,
             serial: row.serial,
             sha256: Some(row.sha256),
             subject: Some(row.subject),
@@ -178,7 +186,11 @@ impl Exclusions {
         Err(Error::conflict(Code::CertificateOfAuthority, message))
     }
 
-    fn revocation_notices(&self, row: &CertificateRow) -> Result<Vec<String>, Error> {
+    fn revocation_notices(
+        &self,
+        row: &CertificateRow,
+        is_subordinate: bool,
+    ) -> Result<Vec<String>, Error> {
         let mut notices = Vec::new();
         let has_expired = row.not_after < self.issuer.now();
         if has_expired {
@@ -192,6 +204,12 @@ impl Exclusions {
                 "generation {} of {} is revoked, so its own list is signed no more: the list of \
                  the authority above excludes all that it signed",
                 above.number, above.authority
+            ));
+        }
+        if is_subordinate && !has_expired && !self.services.names.is_empty() {
+            notices.push(format!(
+                "{READS_NO_LIST}: what its holder signed is accepted where a certificate above is \
+                 enrolled, and the receipt of a revocation with `--everywhere` names each place"
             ));
         }
         if row.role != Some(Role::Device) || has_expired || self.services.names.is_empty() {
@@ -282,4 +300,20 @@ impl Exclusions {
             cause: cause.to_owned(),
         }
     }
+}
+
+/// Refuses a reason that is for authorities alone.
+fn for_leaves(reason: RevocationReason) -> Result<(), Error> {
+    if reason.is_for_leaves() {
+        return Ok(());
+    }
+    let mut reasons = RevocationReason::ALL.to_vec();
+    reasons.retain(|it| it.is_for_leaves());
+    let names: Vec<_> = reasons.into_iter().map(RevocationReason::name).collect();
+    let message = format!(
+        "{:?} is no reason for a leaf; one of RFC 5280 5.3.1 is: {}",
+        reason.name(),
+        names.join(", ")
+    );
+    Err(Error::invalid(Code::ReasonInvalid, message))
 }

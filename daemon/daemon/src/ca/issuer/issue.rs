@@ -168,6 +168,7 @@ impl Issuer {
                 subject_alternative_names: &subject_alternative_names,
                 name_constraints: None,
                 requested_names: Some(csr.names()),
+                dropped_extensions: &[],
                 shared_key: profile.shared_keys,
                 role: Some(profile.role),
                 requester: caller.requester(),

@@ -23,6 +23,7 @@ pub mod refusals;
 pub(super) mod renewal;
 pub mod repeat;
 pub mod search;
+pub mod subordinate;
 
 use crate::ca::enroll::UnsignedProofs;
 use crate::ca::hierarchy::Hierarchy;
@@ -40,6 +41,7 @@ use pace::Pace;
 use refusals::RefusalCounts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use subordinate::profile::SubordinateProfile;
 
 /// Signs certificates, revocation lists and requests, after it has recorded them.
 pub struct Issuer {
@@ -59,6 +61,7 @@ pub struct IssuerSettings {
     /// Other tokens and authorities that sign while a token is unavailable.
     pub failover: FailoverPolicy,
     pub profiles: BTreeMap<String, IssuanceProfile>,
+    pub subordinate_profiles: BTreeMap<String, SubordinateProfile>,
     /// The certificates that each station may request.
     pub stations: StationPolicy,
     /// Authorities whose certificates some provisioning service verifies: chains end there.
@@ -98,6 +101,8 @@ struct IssuerState {
     key_faults: KeyFaults,
     /// Refusals of the present minute.
     refusals: Mutex<RefusalCounts>,
+    /// Held while a subordinate certificate is signed.
+    subordinates: Mutex<()>,
 }
 
 impl Issuer {
@@ -120,6 +125,7 @@ impl Issuer {
             key_uses: Mutex::default(),
             key_faults: KeyFaults::default(),
             refusals: Mutex::default(),
+            subordinates: Mutex::default(),
         };
         let issuer = Self {
             store,

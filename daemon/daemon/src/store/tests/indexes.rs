@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::store::{certificate, certified_key, client, crl, fleet_queries};
-use crate::store::{issuance, possession};
+use crate::store::{issuance, possession, subordinate};
 use std::collections::BTreeSet;
 
 /// How SQLite would answer `sql`.
@@ -33,6 +33,10 @@ fn each_index_serves_a_query_of_the_product() {
         (
             "intent_leaf",
             format!("SELECT count(*) {}", fleet_queries::LEAVES),
+        ),
+        (
+            "intent_subordinate",
+            format!("{} {}", certificate::SELECT, subordinate::LIVING),
         ),
         ("intent_abandoned", crl::ENTRIES.to_owned()),
         ("audit_role", client::IN_JOURNAL.to_owned()),

@@ -1,5 +1,6 @@
 //! Tests the whole module with software keys in place of a token.
 
+mod authority_csr;
 mod bundle;
 mod certificate;
 mod chain;

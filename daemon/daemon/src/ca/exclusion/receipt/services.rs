@@ -101,7 +101,7 @@ impl Exclusions {
     /// one that holds a certificate of the chain, a disabled one before others (contract, sections
     /// 10 and 13). A group by reference excludes only by a CA certificate that the service was
     /// observed to hold verified.
-    fn admitting_group(
+    pub(in crate::ca::exclusion) fn admitting_group(
         &self,
         service: &str,
         generation: GenerationId,

@@ -1,0 +1,234 @@
+//! Tests certificates of authorities elsewhere: a factory and a gateway, two daemons with a chain
+//! over both.
+
+use crate::authority_roll::{comes_to, start};
+use crate::configured::{device_profile, station_table};
+use crate::device::{is_assigned, register};
+use crate::process::{CommandOutput, until};
+use crate::relying_party::{Relying, pem};
+use crate::request::{Holder, Request};
+use crate::test_env::TestEnv;
+use serde_json::{Value, json};
+use std::process::Command;
+
+const GATEWAY: &str = r#"
+name = "gateway"
+[[authority]]
+name = "gateway"
+external_issuer = true
+subject = { country = "DE", organization = "Works", common_name = "Gateway 7" }
+path_length = 0
+"#;
+
+/// A daemon with an authority whose issuer is elsewhere, and a key for it.
+fn gateway() -> TestEnv {
+    let env = TestEnv::new();
+    let authority = "[[authority]]\nname = \"gateway\"\ntoken = \"factory\"\n".to_owned()
+        + &device_profile("behind", "gateway", "90d")
+        + &station_table("station-*", &["behind"], &["*"])
+        + "\n[[provisioning]]";
+    env.configure(
+        &env.configuration()
+            .replacen("[[provisioning]]", &authority, 1),
+    );
+    let env = env.started();
+    let file = env.write("gateway.toml", GATEWAY);
+    env.json(&["ceremony", "run", file.to_str().unwrap()]);
+    env
+}
+
+/// Carries a gateway's request to the factory: the file's path there.
+fn carried(gateway: &TestEnv, factory: &TestEnv) -> String {
+    let csr = gateway.run(&["authority", "csr", "gateway"]);
+    path(factory, "gateway.csr", &csr)
+}
+
+pub(crate) fn path(env: &TestEnv, name: &str, text: &str) -> String {
+    env.write(name, text).to_str().unwrap().to_owned()
+}
+
+pub(crate) fn sign(env: &TestEnv, csr: &str, more: &[&str]) -> CommandOutput {
+    let command = ["--json", "authority", "sign", csr];
+    env.hallmark(&[&command, more].concat())
+}
+
+/// Signs below the plant for four years.
+fn signed(env: &TestEnv, csr: &str, more: &[&str]) -> Value {
+    let usual = [
+        "--authority",
+        "plant",
+        "--profile",
+        "intermediate",
+        "--days",
+        "1460",
+    ];
+    let output = sign(env, csr, &[&usual, more].concat());
+    assert_eq!(output.code, Some(0), "{output:?}");
+    serde_json::from_str(&output.out).unwrap()
+}
+
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+/// The certificate and all above it, as PEM.
+fn chain(answer: &Value) -> String {
+    let above = answer["chain"].as_array().unwrap().iter();
+    text(&answer["certificate"]).to_owned() + &above.map(text).collect::<String>()
+}
+
+fn installed(gateway: &TestEnv, answer: &Value) {
+    let file = path(gateway, "chain.pem", &chain(answer));
+    gateway.run(&["authority", "install", "gateway", &file]);
+}
+
+/// `openssl verify -x509_strict -crl_check_all`: four levels, with the lists of both daemons.
+fn judged(factory: &TestEnv, gateway: &TestEnv, device: &Holder, own: &str) -> CommandOutput {
+    let (above, below) = (Relying::on(factory), Relying::on(gateway));
+    let lists = [(&below, "gateway"), (&above, "plant"), (&above, "root")];
+    let lists = lists.map(|(at, name)| pem("crl", &at.crl(name)));
+    factory.write("lists.pem", &lists.concat());
+    factory.write("root.pem", &factory.authority("root"));
+    let between = own.to_owned() + &factory.authority("plant");
+    factory.write("between.pem", &between);
+    factory.write("device.pem", &device.certificate);
+    let arguments = "verify -x509_strict -crl_check_all -CAfile root.pem -untrusted between.pem \
+                     -CRLfile lists.pem device.pem";
+    let mut command = Command::new("openssl");
+    CommandOutput::of(
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(factory.path("")),
+    )
+}
+
+fn has_list(env: &TestEnv, authority: &str) {
+    until("the authority has a list", || {
+        let shown = env.json(&["authority", "show", authority]);
+        shown[0]["crl_number"].is_i64().then_some(())
+    });
+}
+
+/// A factory signs the intermediate of a gateway, which is another daemon. Verifies: OpenSSL
+/// accepts four levels with the lists of both; DPS, which knows the factory's root alone, assigns
+/// the gateway's device; a renewal keeps the key, and both certificates serve; another key needs
+/// the operator's `--rekey`, and serves after the gateway's rollover; after its compromise the
+/// factory's list has it, OpenSSL refuses all below it and nothing else, its key is certified no
+/// more, and the receipt names the group by which DPS goes on.
+#[test]
+fn a_factory_certifies_a_gateway() {
+    let factory = TestEnv::running();
+    factory.add_group("works", "root");
+    factory.wait_in_sync();
+    let gateway = gateway();
+    let csr = carried(&gateway, &factory);
+    let first = signed(&factory, &csr, &["--common-name", "Gateway 7"]);
+    assert_eq!(
+        (&first["subject"], &first["path_length"]),
+        (&json!("Gateway 7"), &json!(0))
+    );
+    assert_eq!(
+        (&first["renews"], &first["beside"]),
+        (&Value::Null, &json!([]))
+    );
+    installed(&gateway, &first);
+    has_list(&gateway, "gateway");
+    let station = gateway.station();
+    let device = station.obtain(&Request::new("behind", "press-1"));
+    let own = text(&first["certificate"]);
+    let verdict = judged(&factory, &gateway, &device, own);
+    assert_eq!(verdict.code, Some(0), "{verdict:?}");
+    is_assigned(&factory.emulator, &device);
+
+    // The same key: the holder may present either certificate.
+    let renewed = signed(&factory, &csr, &[]);
+    assert_eq!(renewed["renews"], first["serial"]);
+    let renewed_pem = text(&renewed["certificate"]).to_owned();
+    let mut by_renewed = device.clone();
+    by_renewed.chain[0].clone_from(&renewed_pem);
+    let verdict = judged(&factory, &gateway, &by_renewed, &renewed_pem);
+    assert_eq!(verdict.code, Some(0), "{verdict:?}");
+    is_assigned(&factory.emulator, &by_renewed);
+
+    // Another key.
+    let roll = start(&gateway, "gateway", "expiry", &[]);
+    until("the next key asks", || {
+        let next = gateway.hallmark(&["authority", "csr", "gateway"]);
+        (next.code == Some(0)).then_some(())
+    });
+    let next = carried(&gateway, &factory);
+    let usual = [
+        "--authority",
+        "plant",
+        "--profile",
+        "intermediate",
+        "--days",
+        "1460",
+    ];
+    let refused = sign(&factory, &next, &usual);
+    assert!(
+        refused.error.contains("subordinate_other_key"),
+        "{refused:?}"
+    );
+    let second = signed(&factory, &next, &["--rekey"]);
+    assert_eq!(second["beside"].as_array().unwrap().len(), 2);
+    installed(&gateway, &second);
+    comes_to(&gateway, &roll, "draining");
+    has_list(&gateway, "gateway");
+    let another = station.obtain(&Request::new("behind", "press-2"));
+    let second_pem = text(&second["certificate"]);
+    let verdict = judged(&factory, &gateway, &another, second_pem);
+    assert_eq!(verdict.code, Some(0), "{verdict:?}");
+    is_assigned(&factory.emulator, &another);
+
+    is_compromised(&factory, &second);
+    until("the list has it", || {
+        let verdict = judged(&factory, &gateway, &another, second_pem);
+        verdict.error.contains("certificate revoked").then_some(())
+    });
+    let refused = sign(&factory, &next, &[&usual[..], &["--rekey"]].concat());
+    assert!(refused.error.contains("key_compromised"), "{refused:?}");
+    // DPS reads no list.
+    assert_eq!(
+        register(&factory.emulator, &another).as_deref(),
+        Ok("assigned")
+    );
+    let listed = factory.json(&["authority", "subordinates", "plant"]);
+    let revoked: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["revocation_reason"])
+        .collect();
+    assert_eq!(
+        revoked,
+        [&json!("cACompromise"), &Value::Null, &Value::Null]
+    );
+    let found = factory.json(&["certificate", "list", "Gateway 7", "--state", "revoked"]);
+    assert_eq!(found[0]["serial"], second["serial"]);
+}
+
+/// Revokes it at the factory, for good.
+fn is_compromised(factory: &TestEnv, certificate: &Value) {
+    let serial = text(&certificate["serial"]);
+    let command = [
+        "certificate",
+        "revoke",
+        serial,
+        "--reason",
+        "cACompromise",
+        "--everywhere",
+    ];
+    let revoked = factory.json(&command);
+    assert_eq!(revoked["reason"], "cACompromise");
+    let places = revoked["receipt"]["places"].as_array().unwrap();
+    let open: Vec<_> = places.iter().filter(|it| it["state"] == "open").collect();
+    assert_eq!(open.len(), 1, "{revoked:#}");
+    assert_eq!(open[0]["code"], "authority_admitted");
+    assert_eq!(
+        open[0]["parameters"],
+        json!({
+            "authority": "Gateway 7", "group": "works", "provisioning": "dps",
+        })
+    );
+}
