@@ -12,14 +12,25 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// Every page that needs no name.
-const PAGES: [&str; 2] = ["/console", "/console/tokens"];
+const PAGES: [&str; 10] = [
+    "/console",
+    "/console/devices",
+    "/console/certificates",
+    "/console/hierarchy",
+    "/console/rolls",
+    "/console/blocks",
+    "/console/expiry",
+    "/console/cloud",
+    "/console/tokens",
+    "/console/audit",
+];
 
 /// An answer: its head and its body.
 #[derive(Debug)]
-struct Shown {
-    status: u16,
+pub(crate) struct Shown {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Shown {
@@ -35,27 +46,27 @@ impl Shown {
         }
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let mut lines = self.head.lines();
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         value.unwrap_or_else(|| panic!("no {name}: {}", self.head))
     }
 }
 
-fn curl(arguments: &[&str]) -> Shown {
+pub(crate) fn curl(arguments: &[&str]) -> Shown {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--include"]);
     Shown::of(CommandOutput::of(command.args(arguments)))
 }
 
 /// A page over the admin socket.
-fn local(env: &TestEnv, path: &str) -> Shown {
+pub(crate) fn local(env: &TestEnv, path: &str) -> Shown {
     let socket = env.path("state/admin.sock").display().to_string();
     curl(&["--unix-socket", &socket, &format!("http://localhost{path}")])
 }
 
 /// A page over HTTPS, with a client certificate or without one.
-fn remote(env: &TestEnv, holder: Option<&Holder>, path: &str) -> Shown {
+pub(crate) fn remote(env: &TestEnv, holder: Option<&Holder>, path: &str) -> Shown {
     let root = env.write("console-root.pem", &env.authority("root"));
     let root = root.display().to_string();
     let url = format!("{}{path}", env.https());
@@ -71,7 +82,7 @@ fn remote(env: &TestEnv, holder: Option<&Holder>, path: &str) -> Shown {
 }
 
 /// A plant whose configuration has a profile for operators.
-fn with_operators() -> TestEnv {
+pub(crate) fn with_operators() -> TestEnv {
     let env = TestEnv::new();
     let operators = Profile {
         name: "operator",
@@ -269,4 +280,28 @@ fn a_browser_reaches_the_admin_socket_through_a_command() {
         Some(7),
         "the port ends with the command"
     );
+}
+
+/// Verifies, in Chromium: axe finds no fault on any page, none is wider than its screen or refused
+/// a part by its own policy, and the pages can be used with the keyboard and read without script.
+#[test]
+#[ignore = "needs Node and Chromium: run tests/console/run"]
+fn the_pages_in_chromium() {
+    let (env, _) = below_line_1(&["press-1", "press-2", "press-3"]);
+    env.run(&["enrollment", "add", "--individual", "press-4"]);
+    env.run(&["device", "block", "press-3", "--reason", "stolen"]);
+    let roll = ["roll", "start", "--authority", "line-1"];
+    env.run(&[&roll[..], &["--reason", "expiry"]].concat());
+    env.wait_in_sync();
+    let gate = Gate::open(&env);
+    let variable = |name: &str| std::env::var(name).expect(name);
+    let mut judge = Command::new("node");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/console/judge.js");
+    judge
+        .arg(script)
+        .arg(variable("SCREENSHOTS"))
+        .arg(&gate.url);
+    let output = CommandOutput::of(&mut judge);
+    assert_eq!(output.code, Some(0), "{}{}", output.out, output.error);
+    println!("{}", output.out);
 }

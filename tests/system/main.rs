@@ -109,6 +109,7 @@
 //! | `pin_prompt` | setup asks for a PIN: unseen, interrupted, corrected, kept in one place |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `console` | the web pages: who may read them, what they show, how a browser gets them |
+//! | `console_pages` | what each page shows, and forms, which no other site can send |
 //! | `cli` | exit codes, JSON, a ceremony that is repeated |
 //! | `check` | `hallmarkd check`: what it reports before the daemon is started |
 #![allow(
@@ -144,6 +145,7 @@ mod clock;
 mod compromise;
 mod configured;
 mod console;
+mod console_pages;
 mod constrained;
 mod crash;
 mod crash_point;

@@ -28,6 +28,8 @@ pub(super) struct Authority {
     thumbprint: String,
     not_before: String,
     not_after: String,
+    /// When it stops to sign leaves, by its policy.
+    signs_until: String,
     path_length: Option<u8>,
     key_type: crate::x509::key::KeyType,
     token: String,
@@ -98,6 +100,7 @@ impl Authority {
             thumbprint: hex::encode_upper(certificate.sha256()),
             not_before: certificate.not_before().to_string(),
             not_after: certificate.not_after().to_string(),
+            signs_until: ca.rollovers().window_end(generation).to_string(),
             path_length: certificate.path_length(),
             key_type: generation.public_key.key_type(),
             token: generation.token.clone(),

@@ -26,6 +26,7 @@ mod clock;
 mod devices;
 mod enrollments;
 mod est;
+mod expiry;
 mod holds;
 mod imports;
 pub mod listener;
@@ -260,6 +261,7 @@ impl Edge {
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::show))
             .route("/v1/status", get(status::show))
+            .route("/v1/expiry", get(expiry::list))
             .route("/v1/caller", get(own_caller::show))
             .route("/v1/reload", post(reload::reload))
             .route("/v1/backups", post(backups::create))

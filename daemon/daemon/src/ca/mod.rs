@@ -17,6 +17,7 @@ pub mod ceremony;
 pub mod coded;
 pub mod crl;
 pub mod diagnostics;
+pub mod ends;
 pub mod enroll;
 pub mod error;
 pub mod est;

@@ -3,7 +3,7 @@
 use crate::unix_seconds::UnixSeconds;
 use askama::Template;
 use askama::filters::HtmlSafe;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::{Deserialize, Deserializer, Error};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -26,10 +26,7 @@ impl<'de> Deserialize<'de> for At {
         }
         match Form::deserialize(from)? {
             Form::Seconds(seconds) => Ok(Self(seconds)),
-            Form::Text(text) => {
-                let date = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
-                Ok(Self(UnixSeconds::new(date.unix_timestamp())))
-            }
+            Form::Text(text) => Self::read(&text).ok_or_else(|| D::Error::custom("no time")),
         }
     }
 }
@@ -47,6 +44,12 @@ pub(super) struct When {
 impl HtmlSafe for When {}
 
 impl At {
+    /// Reads RFC 3339.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        Some(Self(UnixSeconds::new(date.unix_timestamp())))
+    }
+
     /// How a page of this time shows it.
     pub(super) fn when(self, now: &UnixSeconds) -> When {
         let exact = self.0.to_string();
@@ -98,9 +101,16 @@ pub(super) fn digits<'a>(text: &'a str, what: &'static str) -> Digits<'a> {
     Digits { text, what }
 }
 
+/// All but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
 /// Encodes a part of an address.
 pub(super) fn segment(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// A sentence in which commands are between backquotes.

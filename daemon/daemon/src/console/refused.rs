@@ -2,9 +2,13 @@
 
 use super::visit::Frame;
 use askama::Template;
+use axum::body::to_bytes;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use serde::Deserialize;
+
+/// The largest problem document that is read, in bytes.
+const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
 /// An answer of the API that is no success (RFC 9457), with its status.
 #[derive(Debug)]
@@ -47,6 +51,30 @@ impl Refused {
         )
     }
 
+    /// A form that does not come from a page of ours.
+    pub(super) fn forged() -> Self {
+        let detail = "the form does not come from a page of this console, or the daemon was \
+                      started since; open the page again, and repeat it";
+        Self::new(StatusCode::FORBIDDEN, "", detail.into())
+    }
+
+    /// Fails with the answer of the API unless it is a success.
+    pub(super) async fn unless_success(response: Response) -> Result<(), Self> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let body = to_bytes(response.into_body(), PROBLEM_BYTES_MAX).await;
+        Err(Self::of(status, &body.unwrap_or_default()))
+    }
+
+    /// More pages wait for events than may.
+    pub(super) fn too_many(most: usize) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let detail = format!("{most} pages are open that follow the state; close one");
+        Self::new(status, "too_many_requests_in_flight", detail)
+    }
+
     /// A page that does not exist.
     pub(super) fn no_such_page() -> Self {
         let detail = "there is no such page; the console begins at /console";
@@ -57,6 +85,16 @@ impl Refused {
         let code = code.to_owned();
         let problem = Problem { code, detail };
         Self { status, problem }
+    }
+
+    /// Whether there is no such thing.
+    pub(super) fn is_missing(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
+    /// Whether other criteria would get an answer.
+    pub(super) fn is_of_input(&self) -> bool {
+        self.is_missing() || self.status == StatusCode::BAD_REQUEST
     }
 
     /// The sentence of the answer.

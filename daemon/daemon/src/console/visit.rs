@@ -8,6 +8,7 @@ use askama::Template;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::FromRequestParts;
+use axum::http::header::LINK;
 use axum::http::request::Parts;
 use axum::http::{Method, Request};
 use axum::response::{Html, IntoResponse, Response};
@@ -20,13 +21,26 @@ use serde::de::DeserializeOwned;
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The pages of the navigation: name, and path below `/console`.
-const PAGES: &[(&str, &str)] = &[("Overview", ""), ("Tokens", "/tokens")];
+const PAGES: &[(&str, &str)] = &[
+    ("Overview", ""),
+    ("Devices", "/devices"),
+    ("Certificates", "/certificates"),
+    ("Hierarchy", "/hierarchy"),
+    ("Rolls", "/rolls"),
+    ("Blocks", "/blocks"),
+    ("Expiry", "/expiry"),
+    ("Cloud", "/cloud"),
+    ("Tokens", "/tokens"),
+    ("Audit", "/audit"),
+];
 
 /// A caller who visits a page.
 pub(super) struct Visit {
     api: Router,
     client: ConnectedClient,
     caller: Caller,
+    /// The token of its forms.
+    token: String,
 }
 
 /// The caller, as the API knows it.
@@ -44,6 +58,8 @@ pub(super) struct Frame {
     /// The caller; empty if it is not known.
     pub(super) caller: String,
     pub(super) operates: bool,
+    /// The token of forms.
+    pub(super) token: String,
     /// The daemon's time when the page was made.
     pub(super) now: UnixSeconds,
     pub(super) version: String,
@@ -59,6 +75,7 @@ impl Frame {
             title: title.to_owned(),
             caller: String::new(),
             operates: false,
+            token: String::new(),
             now: UnixSeconds::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             style: assets::style(),
@@ -85,8 +102,10 @@ impl FromRequestParts<Console> for Visit {
         let client = parts.extensions.get::<ConnectedClient>().cloned();
         let client = client.ok_or_else(Refused::no_such_page)?;
         let api = console.api.clone();
-        let caller = read(ask(api.clone(), client.clone(), get("/v1/caller")).await).await?;
+        let caller: Caller =
+            read(ask(api.clone(), client.clone(), get("/v1/caller")).await).await?;
         Ok(Self {
+            token: console.tokens.of(&caller.caller),
             api,
             client,
             caller,
@@ -101,15 +120,42 @@ impl Visit {
         Frame {
             caller: caller.caller,
             operates: caller.operates,
+            token: self.token.clone(),
             now: caller.now,
             version: caller.version,
             ..Frame::without_caller(title)
         }
     }
 
+    /// The caller's role and name.
+    pub(super) fn caller(&self) -> &str {
+        &self.caller.caller
+    }
+
     /// The answer to a GET of the API.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refused> {
         read(self.ask(get(path)).await).await
+    }
+
+    /// The same where 404 is an answer.
+    pub(super) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Refused> {
+        match self.get(path).await {
+            Ok(found) => Ok(Some(found)),
+            Err(refused) if refused.is_missing() => Ok(None),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// A page of a list, and the parameter `after` of the next one, from the header `Link`.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<(Vec<T>, Option<String>), Refused> {
+        let response = self.ask(get(path)).await;
+        let link = response.headers().get(LINK).and_then(|it| it.to_str().ok());
+        let after = link.and_then(|it| it.rsplit_once("after=")?.1.split('>').next());
+        let after = after.map(str::to_owned);
+        Ok((read(response).await?, after))
     }
 
     /// The answer of the API to any request.

@@ -185,7 +185,7 @@ impl Daemon {
         let stopped = stop.clone();
         tasks.push(tokio::spawn(async move {
             if let Some(listener) = admin.listener(listeners.admin, stopped.clone()).await {
-                let router = with_console(served.clone().router());
+                let router = with_console(served.clone().router(), stopped.clone());
                 serve_behind(listener, router, served, stopped).await;
             }
         }));
@@ -220,7 +220,7 @@ impl Daemon {
                 per_address_max,
                 store: self.store.clone(),
             };
-            let router = with_console(edge.clone().router());
+            let router = with_console(edge.clone().router(), stop.clone());
             let served = serve_behind(listener, router, edge.clone(), stop.clone());
             tasks.push(tokio::spawn(served));
         }

@@ -56,6 +56,7 @@ mod crl;
 pub mod database_file;
 mod device;
 mod digest;
+mod ends_by_day;
 mod engine;
 mod enrollment;
 mod excluded_identity;

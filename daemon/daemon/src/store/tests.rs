@@ -11,6 +11,7 @@ mod clients;
 mod conflicts;
 mod crl;
 mod dirty_mark;
+mod ends_by_day;
 mod excluded;
 mod exclusion;
 mod expiry;

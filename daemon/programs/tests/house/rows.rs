@@ -183,7 +183,14 @@ const ROWS: &[Row] = &[
     Row {
         prefix: "console",
         may_use: &["api::client"],
-        libraries: &["askama", "axum", "hyper", "hyper_util", "futures_util"],
+        libraries: &[
+            "askama",
+            "axum",
+            "hyper",
+            "hyper_util",
+            "futures_util",
+            "tokio",
+        ],
     },
     Row {
         prefix: "cli/ctl",

@@ -52,6 +52,25 @@ document.addEventListener("click", (event) => {
   if (button?.id === "theme") changeTheme();
 });
 
+// Hears of each change of the state while the page is visible, and has htmx read the page again.
+let events = null;
+function follow() {
+  const wanted = !document.hidden && document.querySelector("[data-follows]") !== null;
+  if (wanted && events === null) {
+    events = new EventSource("/console/events");
+    events.addEventListener("moved", () => htmx.trigger(document.body, "moved"));
+  } else if (!wanted && events !== null) {
+    events.close();
+    events = null;
+  }
+}
+document.addEventListener("visibilitychange", follow);
+addEventListener("pagehide", () => events?.close());
+follow();
+
+// On a narrow screen the navigation scrolls.
+document.querySelector(".pages a[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 const theme = localStorage.getItem("theme");
 if (theme !== null) document.documentElement.dataset.theme = theme;
 // The page's own times are right for the daemon's clock; this one may differ by a few seconds.

@@ -1,0 +1,113 @@
+// Opens every page of the console in Chromium, as an operator does, and judges it: axe finds no
+// fault, nothing is wider than the screen, the page's own policy refuses nothing, and the pages
+// can be read without script and used with the keyboard. Writes a screenshot of each.
+//
+//   node judge.js FOLDER URL     URL is what `hallmark console` prints
+"use strict";
+import { readFileSync, mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+// The packages are installed below target/, not beside this file.
+const require = createRequire(join(process.env.NODE_DIR, "package.json"));
+const puppeteer = require("puppeteer-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+const [folder, url] = process.argv.slice(2);
+mkdirSync(folder, { recursive: true });
+const views = [
+  { name: "light", width: 1280, height: 800, scheme: "light" },
+  { name: "dark", width: 1280, height: 800, scheme: "dark" },
+  { name: "phone", width: 390, height: 844, scheme: "light" },
+];
+const faults = [];
+let judged = 0;
+
+const browser = await puppeteer.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+});
+const page = await browser.newPage();
+let here = url;
+page.on("console", (message) => {
+  if (["error", "warn"].includes(message.type())) faults.push(`${here}: ${message.text()}`);
+});
+page.on("pageerror", (error) => faults.push(`${here}: ${error.message}`));
+page.on("requestfailed", (request) => faults.push(`${here}: ${request.url()} failed`));
+// axe is no part of the page, so it is not brought in through the page's policy.
+const judge = async () => {
+  const world = await page.createCDPSession();
+  const { frameTree } = await world.send("Page.getFrameTree");
+  const { executionContextId: contextId } = await world.send("Page.createIsolatedWorld", {
+    frameId: frameTree.frame.id, worldName: "axe",
+  });
+  await world.send("Runtime.evaluate", { expression: axe, contextId });
+  const expression = "axe.run(document, { resultTypes: ['violations'] })" +
+    ".then((it) => JSON.stringify(it.violations.map((it) => [it.id, it.help, it.nodes.map((n) => n.html).slice(0, 3)])))";
+  const { result } = await world.send("Runtime.evaluate", { expression, contextId, awaitPromise: true });
+  await world.detach();
+  return JSON.parse(result.value);
+};
+
+const visit = async (path) => {
+  here = path;
+  const answer = await page.goto(new URL(path, url).href, { waitUntil: "load" });
+  if (answer.status() !== 200) faults.push(`${path}: status ${answer.status()}`);
+};
+
+await page.goto(url, { waitUntil: "load" });
+const links = await page.$$eval(".pages a", (all) => all.map((it) => it.getAttribute("href")));
+if (links.length < 8) faults.push(`only ${links.length} pages are linked`);
+// Of each list the first row's page, too.
+const paths = [...links];
+for (const link of links) {
+  await visit(link);
+  const first = await page.$$eval("tbody th a", (all) => all.map((it) => it.getAttribute("href")));
+  if (first.length > 0) paths.push(first[0]);
+}
+for (const path of paths) {
+  for (const view of views) {
+    await page.setViewport({ width: view.width, height: view.height });
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: view.scheme }]);
+    await visit(path);
+    const wider = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
+    if (wider > 0) faults.push(`${path}: ${wider} pixels wider than ${view.name}`);
+    for (const [id, help, nodes] of await judge()) {
+      faults.push(`${path} (${view.name}): ${id}: ${help}: ${nodes.join(" ")}`);
+    }
+    const name = decodeURIComponent(path).replace(/^\/console\/?/, "").replace(/[^a-z0-9-]+/gi, "-");
+    await page.screenshot({ path: join(folder, `${name || "overview"}-${view.name}.png`), fullPage: true });
+    judged += 1;
+  }
+}
+
+// The keyboard alone: the first stop leads to the content, and a copy button copies.
+await page.setViewport({ width: 1280, height: 800 });
+await visit("/console");
+await page.keyboard.press("Tab");
+const skip = await page.evaluate("document.activeElement.className");
+if (skip !== "skip") faults.push(`the first stop of the keyboard is ${skip}`);
+await visit("/console/devices");
+await browser.defaultBrowserContext().overridePermissions(new URL(url).origin, ["clipboard-read", "clipboard-write", "clipboard-sanitized-write"]);
+await page.focus("button.copy");
+await page.keyboard.press("Enter");
+await page.waitForSelector("button.copied", { timeout: 5000 });
+const copied = await page.evaluate("navigator.clipboard.readText()");
+const meant = await page.$eval("button.copy", (it) => it.dataset.copy);
+if (copied !== meant) faults.push(`copied ${copied}, not ${meant}`);
+// Light and dark by the button, kept for the next page.
+await page.click("#theme");
+await visit("/console/tokens");
+const theme = await page.evaluate("document.documentElement.dataset.theme");
+if (!["light", "dark"].includes(theme)) faults.push(`the theme is ${theme}`);
+// Without script every page has its content.
+await page.setJavaScriptEnabled(false);
+for (const path of links) {
+  await visit(path);
+  const words = await page.$eval("main", (it) => it.textContent.trim().length);
+  if (words < 40) faults.push(`${path}: empty without script`);
+}
+await browser.close();
+for (const fault of faults) console.error(fault);
+console.log(`${judged} views judged, ${faults.length} faults`);
+process.exit(faults.length === 0 ? 0 : 1);
