@@ -26,6 +26,7 @@
 //! | `service_manager` | a substitute for systemd |
 //! | `est_client` | a client of EST: curl, and OpenSSL |
 //! | `elsewhere` | another organisation's CA |
+//! | `manufacturer` | a manufacturer of devices, with CA, CRLs and birth certificates |
 //! | `terminal` | a terminal with an operator at it |
 //! | `invariants` | the conditions that hold after every test |
 //!
@@ -42,6 +43,9 @@
 //! | `access` | every route and role: refused before the body is read, and audited |
 //! | `hostile` | a thousand connections of every kind, while a station is served |
 //! | `http` | HTTP/1.0, ALPN, methods and addresses that no route takes: with curl and OpenSSL |
+//! | `late_renewal` | leaves of devices that renew themselves after their end, once |
+//! | `one_time_credential` | a device requests its first leaf by a secret that works once |
+//! | `birth` | a device requests its first leaf with its manufacturer's certificate |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `cannot_sign` | while no token can sign, nothing is recorded, whatever the source |
 //! | `explained` | every signature that the token made is on record |
@@ -131,6 +135,7 @@ mod authority_faults;
 mod authority_roll;
 mod backup;
 mod batch;
+mod birth;
 mod block;
 mod blocked_groups;
 mod ca_drift;
@@ -181,7 +186,9 @@ mod late_renewal;
 mod leaf_faults;
 mod load;
 mod lost_places;
+mod manufacturer;
 mod modes;
+mod one_time_credential;
 mod open_places;
 mod operations_authority;
 mod operator;

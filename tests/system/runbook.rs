@@ -187,6 +187,18 @@ fn certificates_are_asked_for() {
 }
 
 #[test]
+fn a_device_has_a_one_time_credential() {
+    let env = TestEnv::running();
+    let mut page = Runbook::of("A device requests its first leaf by a one-time credential");
+    let made = page.text(&env);
+    assert!(made.contains("secret: "), "{made}");
+    // `one_time_credential` sends the same request.
+    assert_eq!(page.line(&[]).0[0], "curl");
+    assert!(page.text(&env).contains("open"));
+    page.text(&env);
+}
+
+#[test]
 fn a_certificate_is_revoked() {
     let env = with_operators();
     let station = env.enlist("station", "station-1");

@@ -55,6 +55,8 @@ integers! {
     RollId,
     /// A row of `block`.
     BlockId,
+    /// A row of `device_credential`.
+    DeviceCredentialId,
     /// A row of `hub_task`.
     HubTaskId,
     /// A row of `hub_job`.

@@ -13,6 +13,7 @@ mod certificate;
 mod client;
 mod command;
 mod console;
+mod credential;
 mod enrollment;
 mod failure;
 mod output;
@@ -128,6 +129,9 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         ),
         Command::Device(DeviceCommand::Show { id }) => {
             show.record(&client.get(&format!("/v1/devices/{}", client::segment(id)))?)
+        }
+        Command::Device(DeviceCommand::Credential(command)) => {
+            credential::run(&client, show, command)
         }
         Command::Device(DeviceCommand::Block(of)) => {
             block::start(&client, show, "device", &of.id, None, &of.cause.reason)

@@ -29,7 +29,11 @@ pub(super) trait RoutePermission {
     const LOCAL_ONLY: Option<(Code, &'static str)> = None;
 
     /// Identifies the sender of a request with this head.
-    fn identify(api: &Api, peer: &Peer) -> impl Future<Output = Result<Caller, Problem>> + Send {
+    fn identify(
+        api: &Api,
+        peer: &Peer,
+        _head: &Parts,
+    ) -> impl Future<Output = Result<Caller, Problem>> + Send {
         api.caller(peer)
     }
 
@@ -40,8 +44,12 @@ pub(super) trait RoutePermission {
 impl RoutePermission for Issue {
     type Permission = Issue;
 
-    fn identify(api: &Api, peer: &Peer) -> impl Future<Output = Result<Caller, Problem>> + Send {
-        api.applicant(peer)
+    fn identify(
+        api: &Api,
+        peer: &Peer,
+        head: &Parts,
+    ) -> impl Future<Output = Result<Caller, Problem>> + Send {
+        api.applicant(peer, head)
     }
 
     fn permit(caller: Caller) -> Result<Authorized<Issue>, Error> {
@@ -78,7 +86,7 @@ impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
 
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
         let (api, peer) = edge.asked(&parts.extensions)?;
-        let caller = R::identify(&api, &peer).await?;
+        let caller = R::identify(&api, &peer, parts).await?;
         if let Some((code, what)) = R::LOCAL_ONLY
             && !matches!(caller, Caller::Local { .. })
         {

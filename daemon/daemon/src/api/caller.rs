@@ -89,16 +89,27 @@ impl Peer {
 #[derive(Clone, Debug)]
 pub struct ClientCertificate {
     der: Arc<[u8]>,
+    /// The certificates that the client sent above its own; empty if no manufacturer is configured.
+    above: Arc<[CertificateDer<'static>]>,
     found: Arc<Mutex<Option<KnownClient>>>,
 }
 
 impl ClientCertificate {
-    /// The certificate that a TLS client presented.
-    pub(super) fn new(leaf: &CertificateDer<'_>) -> Self {
-        Self {
+    /// The certificate that a TLS client presented, and those above it if they may be needed.
+    pub(super) fn new(chain: &[CertificateDer<'_>], keeps_chain: bool) -> Option<Self> {
+        let (leaf, above) = chain.split_first()?;
+        let above = if keeps_chain { above } else { &[] };
+        Some(Self {
             der: leaf.as_ref().into(),
+            above: above.iter().map(|it| it.clone().into_owned()).collect(),
             found: Arc::default(),
-        }
+        })
+    }
+
+    /// Names the device whose manufacturer gave it this certificate.
+    pub(super) fn find_birth(&self, ca: &CertificateAuthority) -> Result<Option<Caller>, Error> {
+        let leaf = CertificateDer::from(&*self.der);
+        ca.issuer().identify_by_birth(&leaf, &self.above)
     }
 
     /// SHA-256 of its DER.
@@ -130,12 +141,8 @@ impl Api {
         self.identified(peer, Issuer::identify).await
     }
 
-    /// The same for a request for a certificate: a device without a valid leaf may make that.
-    pub(super) async fn applicant(&self, peer: &Peer) -> Result<Caller, Problem> {
-        self.identified(peer, Issuer::identify_to_issue).await
-    }
-
-    async fn identified(
+    /// The same by the judgement of `identify`.
+    pub(super) async fn identified(
         &self,
         peer: &Peer,
         identify: fn(&Issuer, Option<KnownClient>) -> Result<Caller, Error>,

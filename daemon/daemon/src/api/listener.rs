@@ -115,9 +115,8 @@ impl Listener for Https {
             }
         };
         let certificates = stream.get_ref().1.peer_certificates();
-        let certificate = certificates
-            .and_then(|chain| chain.first())
-            .map(ClientCertificate::new);
+        let keeps_chain = !edge.current.load().issuer().births().is_empty();
+        let certificate = certificates.and_then(|chain| ClientCertificate::new(chain, keeps_chain));
         Some((stream, Peer::Network { certificate }))
     }
 

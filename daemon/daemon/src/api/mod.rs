@@ -7,11 +7,13 @@
 //! listeners with callers have the same routes: the permission says what a caller may do, not the
 //! socket. Plain HTTP has no callers, and serves published files only.
 
+mod applicant;
 mod asks;
 mod audit;
 mod authorities;
 mod authority_rolls;
 mod backups;
+mod basic;
 mod batch;
 mod blocks;
 mod body;
@@ -23,6 +25,7 @@ mod certificate_list;
 mod certificates;
 pub mod client;
 mod clock;
+mod device_credentials;
 mod devices;
 mod enrollments;
 mod est;
@@ -294,6 +297,14 @@ impl Edge {
             .route("/v1/ca-certificates", get(ca_certificates::list))
             .route("/v1/profiles", get(profiles::list))
             .route("/v1/profiles/{name}", get(profiles::show))
+            .route(
+                "/v1/device-credentials",
+                get(device_credentials::list).post(device_credentials::make),
+            )
+            .route(
+                "/v1/device-credentials/{id}",
+                delete(device_credentials::revoke),
+            )
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))
             .route(

@@ -7,12 +7,17 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+/// The challenge of HTTP Basic (RFC 7617, section 2).
+const BASIC: &str = "Basic realm=\"hallmark\", charset=\"UTF-8\"";
+
 /// An error as a client sees it.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
     error: Error,
     about: Option<About>,
+    /// The client may authenticate by HTTP Basic.
+    takes_basic: bool,
 }
 
 /// The subject and profile of a refused request for a certificate.
@@ -64,6 +69,15 @@ impl Problem {
             status,
             error,
             about: None,
+            takes_basic: false,
+        }
+    }
+
+    /// Says that the client may authenticate by HTTP Basic instead (RFC 7030, section 3.2.3).
+    pub(super) fn or_by_basic(self) -> Self {
+        Self {
+            takes_basic: true,
+            ..self
         }
     }
 
@@ -152,6 +166,9 @@ impl IntoResponse for Problem {
                 WWW_AUTHENTICATE,
                 HeaderValue::from_static("TLS-Client-Certificate"),
             );
+            if self.takes_basic {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(BASIC));
+            }
         }
         if self.error.is_refusal() {
             response.extensions_mut().insert(Refusals::of([self]));

@@ -5,6 +5,7 @@
 //! would make two entries. It runs each request to its end in a task of its own: a client that
 //! hangs up cancels neither work nor entry.
 
+use super::applicant::Applicant;
 use super::client::{Class, ConnectedClient};
 use super::problem::{About, Problem, Refusal, Refusals};
 use super::{Api, Edge};
@@ -20,8 +21,9 @@ use std::io;
 use std::net::IpAddr;
 
 /// Answers a request, and audits it if it was refused.
-pub(super) async fn audit(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+pub(super) async fn audit(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let summary = RequestSummary::of(&request);
+    request.extensions_mut().insert(summary.applicant.clone());
     let handled = tokio::spawn(async move {
         let mut response = next.run(request).await;
         if let Some(Refusals(refusals)) = response.extensions_mut().remove() {
@@ -65,6 +67,8 @@ impl Edge {
 /// A request, as the journal shows it.
 struct RequestSummary {
     client: Option<ConnectedClient>,
+    /// The device without a valid leaf that made it, once it is identified.
+    applicant: Applicant,
     method: Method,
     route: String,
     path: String,
@@ -76,6 +80,7 @@ impl RequestSummary {
         let route = extensions.get::<MatchedPath>();
         Self {
             client: extensions.get::<ConnectedClient>().cloned(),
+            applicant: Applicant::default(),
             method: request.method().clone(),
             route: route.map_or_else(String::new, |it| it.as_str().to_owned()),
             path: request.uri().path().to_owned(),
@@ -122,13 +127,11 @@ impl RequestSummary {
         if let Some(user) = client.peer.user() {
             return Some(user);
         }
+        if let Some(applicant) = self.applicant.name() {
+            return Some(applicant);
+        }
         match status {
             StatusCode::UNAUTHORIZED => None,
-            _ if self.asks_for_certificate() => api
-                .applicant(&client.peer)
-                .await
-                .ok()
-                .map(|it| it.to_string()),
             _ => api.caller(&client.peer).await.ok().map(|it| it.to_string()),
         }
     }

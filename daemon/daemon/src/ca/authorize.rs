@@ -46,7 +46,7 @@ impl Caller {
                 grant: Grant::LateRenewal(certificate),
                 ..
             } => Some(*certificate),
-            Caller::Local { .. } | Caller::Daemon => None,
+            Caller::Local { .. } | Caller::Granted { .. } | Caller::Daemon => None,
         }
     }
 
@@ -213,6 +213,62 @@ impl Authorized<Issue> {
 }
 
 impl Authorized<Issue> {
+    /// Permits operators and stations to let devices request a leaf; `hands_over` says which.
+    pub fn to_hand_over(caller: Caller) -> Result<Self, Error> {
+        let permission = Self::to_issue(caller);
+        match permission.permission.scope {
+            Scope::Anything | Scope::Devices(_) => Ok(permission),
+            _ => Err(permission.hands_nothing_over()),
+        }
+    }
+
+    /// Fails unless the caller may let the device `name` request a leaf by itself: operators any
+    /// device, stations those of their tables.
+    pub(super) fn hands_over(
+        &self,
+        stations: &StationPolicy,
+        profile: &IssuanceProfile,
+        name: &str,
+    ) -> Result<(), Error> {
+        match &self.permission.scope {
+            Scope::Anything if profile.role == Role::Device => Ok(()),
+            Scope::Anything => Err(Error::invalid(
+                Code::CredentialInvalid,
+                format!(
+                    "profile {:?} is for role {}; a one-time credential is for a profile of \
+                     devices",
+                    profile.name, profile.role
+                ),
+            )),
+            Scope::Devices(_) => self.covers(stations, profile, name, false).map(drop),
+            _ => Err(self.hands_nothing_over()),
+        }
+    }
+
+    /// Fails unless the caller may revoke a one-time credential of the device `name`. `profile` is
+    /// that of the credential, if it is still configured.
+    pub(super) fn may_revoke(
+        &self,
+        stations: &StationPolicy,
+        profile: Option<&IssuanceProfile>,
+        name: &str,
+    ) -> Result<(), Error> {
+        match (&self.permission.scope, profile) {
+            (Scope::Anything, _) => Ok(()),
+            (_, Some(profile)) => self.hands_over(stations, profile, name),
+            (_, None) => Err(self.hands_nothing_over()),
+        }
+    }
+
+    fn hands_nothing_over(&self) -> Error {
+        let message = format!(
+            "{} may not make or revoke one-time credentials; operators may, and stations for their \
+             devices",
+            self.caller
+        );
+        Error::forbidden(Code::RoleForbidden, message)
+    }
+
     /// Refuses a caller that may request one leaf of its own alone.
     pub(crate) fn refuse_grants(&self) -> Result<(), Error> {
         match self.caller.grant() {

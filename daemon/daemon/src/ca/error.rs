@@ -124,6 +124,12 @@ impl From<IntentError> for Error {
             IntentError::LateRenewalSuperseded(_) => {
                 Self::conflict(Code::LateRenewalSuperseded, message)
             }
+            IntentError::CredentialUsed => Self::conflict(Code::CredentialUsed, message),
+            IntentError::CredentialRevoked => {
+                Self::new(Advice::Authenticate, Code::CredentialRevoked, message)
+            }
+            IntentError::BirthUsed { .. } => Self::conflict(Code::BirthUsed, message),
+            IntentError::NewestRevoked(_) => Self::forbidden(Code::DeviceRevoked, message),
             IntentError::RollUnderWay { .. } => Self::conflict(Code::RollUnderWay, message),
             IntentError::RequesterRevoked => Self::new(
                 Advice::Authenticate,

@@ -14,7 +14,7 @@ use super::issuer::repeat::request_digest;
 use super::profile::{IssuanceProfile, Role};
 use super::{Code, Error, Issuer};
 use crate::ids::GenerationId;
-use crate::store::{CertificateRow, PriorRequest};
+use crate::store::{CertificateRow, Grant, PriorRequest};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::{RequestedNames, UnprovenCsr};
 use crate::x509::template::Values;
@@ -229,7 +229,10 @@ impl Est {
             caller,
             Caller::Certificate { role, name: own, profile: by, .. }
                 if own == name && (*role == profile.role || *by == profile.name)
-        ) || matches!(caller, Caller::Granted { name: own, .. } if own == name);
+        ) || matches!(
+            caller,
+            Caller::Granted { name: own, grant: Grant::LateRenewal(_), .. } if own == name
+        );
         let renewed = match presented.filter(|_| own) {
             Some(presented) => Some(presented),
             None => {

@@ -137,6 +137,9 @@ impl SigningRequest<'_> {
             common_name: match &self.on_issued {
                 OnIssued::Device {
                     registration_id, ..
+                }
+                | OnIssued::EnrolledDevice {
+                    registration_id, ..
                 } => registration_id,
                 _ => self.subject.label(),
             },
@@ -174,7 +177,10 @@ impl SigningRequest<'_> {
             idempotency: self.holder.idempotency.clone(),
             public_key: self.public_key.spki_der().clone(),
             shared_key: self.holder.shared_key,
-            is_device: matches!(self.on_issued, OnIssued::Device { .. }),
+            is_device: matches!(
+                self.on_issued,
+                OnIssued::Device { .. } | OnIssued::EnrolledDevice { .. }
+            ),
             moves: self.holder.moves.clone(),
             grant: self.holder.grant.clone(),
             at: now,
@@ -204,7 +210,7 @@ impl SigningRequest<'_> {
             "dropped_names": dropped_names,
         });
         if let Some(grant) = &self.holder.grant {
-            detail["grant"] = grant.kind().into();
+            grant.describe(&mut detail);
         }
         if self.purpose == Purpose::Subordinate {
             detail["authority"] = json!(self.signer.authority);

@@ -23,6 +23,11 @@ impl Configuration {
             .stations
             .check(&self.issuer.profiles)
             .map_err(ConfigurationError::Contradiction)?;
+        let is_service = |name: &str| self.provisioning.contains_key(name);
+        self.issuer
+            .births
+            .check(&self.issuer.profiles, is_service)
+            .map_err(ConfigurationError::Contradiction)?;
         self.check_provisioning()?;
         self.check_est_profile()?;
         self.check_sockets()?;

@@ -5,6 +5,7 @@ use super::policy::Policy;
 use super::{Configuration, ConfigurationError};
 use crate::ca::IssuerSettings;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
+use crate::ca::birth::{BirthPolicy, BirthTable};
 use crate::ca::est::EstSettings;
 use crate::ca::issuer::failover::FailoverPolicy;
 use crate::ca::issuer::subordinate::profile::SubordinateProfile;
@@ -37,6 +38,8 @@ pub(super) struct Raw {
     subordinate_profile: Vec<SubordinateProfile>,
     #[serde(default)]
     station: Vec<StationRule>,
+    #[serde(default)]
+    birth: Vec<BirthTable>,
     #[serde(default)]
     provisioning: Vec<ProvisioningConfiguration>,
     #[serde(default)]
@@ -74,6 +77,9 @@ impl Raw {
         // DPS and patterns ignore case.
         let stations = by_name("station", self.station, |it| it.name.to_ascii_lowercase())?;
         let stations = StationPolicy::new(stations.into_values().collect(), &profiles);
+        let births = by_name("birth", self.birth, |it| it.name.to_ascii_lowercase())?;
+        let births = BirthPolicy::new(births.into_values().collect());
+        let births = births.map_err(ConfigurationError::Contradiction)?;
         let state_dir = self.state_dir;
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| state_dir.clone());
         let token_state_dir = self.token_state_dir.unwrap_or_else(|| state_dir.clone());
@@ -92,6 +98,7 @@ impl Raw {
                 it.name.clone()
             })?,
             stations,
+            births,
             verified: provisioning
                 .values()
                 .flat_map(|it| it.verified.iter().cloned())

@@ -4,18 +4,40 @@
 //! together the second finds the use of the first. An intent that ended without a certificate
 //! counts no more: a repeat after a crash works.
 
-use super::StoreError;
 use super::certified_key::KeyRefusal;
 use super::client;
 use super::engine::{Tx, params};
 use super::intent::{IntentError, Requester};
-use crate::ids::{GenerationId, IntentId};
+use super::{StoreError, UnixSeconds, device_credential};
+use crate::ids::{DeviceCredentialId, GenerationId, IntentId};
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The reason for which a device without a valid leaf may request one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// Its newest leaf, which has ended.
     LateRenewal(Requester),
+    /// A one-time credential.
+    Credential(DeviceCredentialId),
+    /// The certificate of its manufacturer.
+    Birth(Arc<BirthGrant>),
+}
+
+/// The certificate of a device's manufacturer, and what the configuration gives for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BirthGrant {
+    /// The name of the `[[birth]]`.
+    pub birth: String,
+    pub registration_id: String,
+    /// How many leaves the device may have by it.
+    pub times: i64,
+    /// The serial number of the manufacturer's certificate.
+    pub serial: String,
+    /// Its issuer, as text.
+    pub issuer: String,
+    /// The provisioning service that gets an individual enrollment.
+    pub enroll: Option<String>,
 }
 
 impl Grant {
@@ -23,6 +45,31 @@ impl Grant {
     pub fn kind(&self) -> &'static str {
         match self {
             Grant::LateRenewal(_) => "late_renewal",
+            Grant::Credential(_) => "credential",
+            Grant::Birth(_) => "birth",
+        }
+    }
+
+    /// Returns the provisioning service that gets an individual enrollment of the device.
+    pub fn enroll(&self) -> Option<&str> {
+        match self {
+            Grant::Birth(birth) => birth.enroll.as_deref(),
+            Grant::LateRenewal(_) | Grant::Credential(_) => None,
+        }
+    }
+
+    /// Adds to the detail of an audit entry by what the device requested its leaf.
+    pub fn describe(&self, detail: &mut Value) {
+        detail["grant"] = self.kind().into();
+        match self {
+            // The serial number of the ended leaf is there already.
+            Grant::LateRenewal(_) => {}
+            Grant::Credential(id) => detail["credential"] = json!(id),
+            Grant::Birth(birth) => {
+                detail["birth"] = json!({
+                    "name": birth.birth, "serial": birth.serial, "issuer": birth.issuer,
+                });
+            }
         }
     }
 
@@ -30,6 +77,8 @@ impl Grant {
     fn name(&self) -> String {
         match self {
             Grant::LateRenewal(requester) => hex::encode(requester.sha256),
+            Grant::Credential(id) => id.to_string(),
+            Grant::Birth(it) => format!("{}/{}", it.birth, it.registration_id),
         }
     }
 }
@@ -38,7 +87,51 @@ impl Grant {
 pub(super) fn admit(tx: &Tx<'_>, grant: &Grant, device: &str) -> Result<(), IntentError> {
     match grant {
         Grant::LateRenewal(requester) => admit_late(tx, grant, requester, device),
+        Grant::Credential(id) => admit_credential(tx, grant, *id, device),
+        Grant::Birth(birth) => {
+            if newest_revoked_at(tx, device)?.is_some() {
+                return Err(IntentError::NewestRevoked(device.to_owned()));
+            }
+            if uses(tx, grant)? >= birth.times {
+                return Err(IntentError::BirthUsed {
+                    device: device.to_owned(),
+                    times: birth.times,
+                });
+            }
+            Ok(())
+        }
     }
+}
+
+fn admit_credential(
+    tx: &Tx<'_>,
+    grant: &Grant,
+    id: DeviceCredentialId,
+    device: &str,
+) -> Result<(), IntentError> {
+    let (is_revoked, made_at) = device_credential::state(tx, id)?;
+    if is_revoked {
+        return Err(IntentError::CredentialRevoked);
+    }
+    if uses(tx, grant)? > 0 {
+        return Err(IntentError::CredentialUsed);
+    }
+    // A credential that was made since brings the device back on purpose.
+    if newest_revoked_at(tx, device)?.is_some_and(|it| it >= made_at) {
+        return Err(IntentError::NewestRevoked(device.to_owned()));
+    }
+    Ok(())
+}
+
+/// Returns since when the newest leaf of a device is revoked or on hold.
+fn newest_revoked_at(tx: &Tx<'_>, device: &str) -> Result<Option<UnixSeconds>, StoreError> {
+    let found = tx.query_optional(
+        "SELECT c.revoked_at FROM device d JOIN certificate c ON c.intent = d.certificate
+         WHERE d.registration_id = ?1",
+        params![device],
+        |row| row.get(0),
+    )?;
+    Ok(found.flatten())
 }
 
 /// Records that `intent` uses the grant.

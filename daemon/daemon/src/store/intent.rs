@@ -217,6 +217,27 @@ pub enum IntentError {
          have a station or an operator request the next one with a new key"
     )]
     LateRenewalSuperseded(String),
+    /// The one-time credential has given its certificate.
+    #[error(
+        "this one-time credential was used for a certificate; have a station or an operator make \
+         another one"
+    )]
+    CredentialUsed,
+    /// The one-time credential was revoked after the caller was identified.
+    #[error("this one-time credential was revoked; have a station or an operator make another one")]
+    CredentialRevoked,
+    /// The birth certificate has given as many certificates as it may.
+    #[error(
+        "{device} has had {times} certificates by its birth certificate, as many as `times` in its \
+         [[birth]] allows; have a station or an operator request the next one"
+    )]
+    BirthUsed { device: String, times: i64 },
+    /// The device's newest leaf is revoked or on hold.
+    #[error(
+        "the newest certificate of {0} is revoked or on hold, so the device gets no other by \
+         itself; have a station or an operator request the next one"
+    )]
+    NewestRevoked(String),
     /// The issuing generation is revoked.
     #[error(
         "the generation that would sign this is revoked, and signs nothing any more; roll its \

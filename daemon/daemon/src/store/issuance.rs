@@ -9,7 +9,7 @@ use super::digest::sha256;
 use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentError, PriorRequest, Purpose, Recorded};
-use super::{Store, StoreError, generation, grant, leaf, possession, readings};
+use super::{Store, StoreError, generation, grant, leaf, new_enrollment, possession, readings};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -26,6 +26,13 @@ pub enum OnIssued {
         registration_id: String,
         /// The profile it was issued by.
         profile: String,
+    },
+    /// The same, and the device gets an individual enrollment at this provisioning service.
+    EnrolledDevice {
+        registration_id: String,
+        /// The profile it was issued by.
+        profile: String,
+        provisioning: String,
     },
     /// The generation has its certificate: it serves or is staged.
     Authority {
@@ -225,6 +232,18 @@ fn apply_effects(
         } => {
             leaf::record(tx, registration_id, profile, intent, entry)?;
             let provisioning = leaf::place(tx, registration_id, sha256, presented, entry)?;
+            Ok(IssuedEffects { provisioning })
+        }
+        OnIssued::EnrolledDevice {
+            registration_id,
+            profile,
+            provisioning: service,
+        } => {
+            leaf::record(tx, registration_id, profile, intent, entry)?;
+            let mut provisioning = leaf::place(tx, registration_id, sha256, presented, entry)?;
+            if new_enrollment::enroll(tx, service, registration_id, entry)? {
+                provisioning.push(service.clone());
+            }
             Ok(IssuedEffects { provisioning })
         }
         OnIssued::Authority { generation } => {

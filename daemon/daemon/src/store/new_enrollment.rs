@@ -20,6 +20,7 @@ use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{BlockId, EnrollmentId, GenerationId};
 use crate::x509::revocation::RevocationReason;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// An enrollment to add.
@@ -47,44 +48,15 @@ impl Store {
         new: NewEnrollment,
         entry: AuditEntry,
     ) -> Result<EnrollmentRow, StoreError> {
-        self.write(move |tx| {
-            let slots = initial_slots(tx, &new)?;
-            let added = tx.query_optional(
-                "INSERT INTO enrollment
-                     (provisioning, kind, name, authority, slots, status, created_at, by_reference)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'enabled', ?6, ?7)
-                 ON CONFLICT (provisioning, kind, name) DO NOTHING RETURNING id",
-                params![
-                    new.provisioning,
-                    new.kind.name(),
-                    new.name,
-                    new.authority,
-                    to_json(&slots)?,
-                    entry.at,
-                    new.by_reference
-                ],
-                |row| row.get(0),
-            )?;
-            let Some(id) = added else {
+        self.write(move |tx| match add(tx, &new, &entry)? {
+            Some(id) => by_id(tx, id),
+            None => {
                 let kind = new.kind.name();
-                return Err(StoreError::Conflict(format!(
+                Err(StoreError::Conflict(format!(
                     "{} has the {kind} enrollment {:?} already",
                     new.provisioning, new.name
-                )));
-            };
-            if new.kind == EnrollmentKind::Group {
-                exclude_below(tx, id, entry.at)?;
+                )))
             }
-            if slots != Slots::Empty {
-                mark::raise(
-                    tx,
-                    MarkSubject::Enrollment(id),
-                    "enrollment added",
-                    entry.at,
-                )?;
-            }
-            audit::append(tx, &entry)?;
-            by_id(tx, id)
         })
     }
 
@@ -116,6 +88,73 @@ impl Store {
             audit::append(tx, &entry)
         })
     }
+}
+
+/// Adds an enrollment within the caller's transaction. Returns its row id; `None` if there is one.
+fn add(
+    tx: &Tx<'_>,
+    new: &NewEnrollment,
+    entry: &AuditEntry,
+) -> Result<Option<EnrollmentId>, StoreError> {
+    let slots = initial_slots(tx, new)?;
+    let added = tx.query_optional(
+        "INSERT INTO enrollment
+             (provisioning, kind, name, authority, slots, status, created_at, by_reference)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'enabled', ?6, ?7)
+         ON CONFLICT (provisioning, kind, name) DO NOTHING RETURNING id",
+        params![
+            new.provisioning,
+            new.kind.name(),
+            new.name,
+            new.authority,
+            to_json(&slots)?,
+            entry.at,
+            new.by_reference
+        ],
+        |row| row.get(0),
+    )?;
+    let Some(id) = added else {
+        return Ok(None);
+    };
+    if new.kind == EnrollmentKind::Group {
+        exclude_below(tx, id, entry.at)?;
+    }
+    if slots != Slots::Empty {
+        let subject = MarkSubject::Enrollment(id);
+        mark::raise(tx, subject, "enrollment added", entry.at)?;
+    }
+    audit::append(tx, entry)?;
+    Ok(Some(id))
+}
+
+/// Step 10: adds an individual enrollment with the device's current leaf at a service that has
+/// none. Returns whether it has added one.
+pub(super) fn enroll(
+    tx: &Tx<'_>,
+    provisioning: &str,
+    device: &str,
+    issued: &AuditEntry,
+) -> Result<bool, StoreError> {
+    let own = enrollment::staying(tx, device)?;
+    if own.iter().any(|it| it.provisioning == provisioning) {
+        return Ok(false);
+    }
+    let new = NewEnrollment {
+        provisioning: provisioning.to_owned(),
+        kind: EnrollmentKind::Individual,
+        name: device.to_owned(),
+        authority: None,
+        by_reference: false,
+        slots: Slots::Empty,
+    };
+    let entry = AuditEntry {
+        at: issued.at,
+        actor: issued.actor.clone(),
+        action: "enrollment.added",
+        subject: device.to_owned(),
+        detail: json!({ "provisioning": provisioning, "kind": new.kind, "authority": null }),
+    };
+    Ok(add(tx, &new, &entry)?.is_some())
 }
 
 /// Adds what excludes the revoked generations and the excluded devices below a new group: the

@@ -795,18 +795,56 @@ CREATE TABLE operator_hold (
     cause       TEXT    NOT NULL
 ) STRICT;
 
+-- One-time credentials of devices. Of a secret only this hash of salt and secret is stored; its use
+-- is in `grant_use`. `failures` counts wrong secrets.
+CREATE TABLE device_credential (
+    id              INTEGER PRIMARY KEY,
+    registration_id TEXT    NOT NULL COLLATE NOCASE,
+    profile         TEXT    NOT NULL,
+    salt            BLOB    NOT NULL
+                    CONSTRAINT device_credential_salt_valid CHECK (length(salt) = 16),
+    secret_sha256   BLOB    NOT NULL
+                    CONSTRAINT device_credential_secret_valid CHECK (length(secret_sha256) = 32),
+    made_by         TEXT    NOT NULL,
+    made_at         INTEGER NOT NULL,
+    expires_at      INTEGER NOT NULL
+                    CONSTRAINT device_credential_expires_later CHECK (expires_at > made_at),
+    failures        INTEGER NOT NULL DEFAULT 0,
+    revoked_by      TEXT,
+    revoked_at      INTEGER,
+    CONSTRAINT device_credential_revocation_is_whole
+        CHECK ((revoked_by IS NULL) = (revoked_at IS NULL))
+) STRICT;
+CREATE INDEX device_credential_device ON device_credential (registration_id, id);
+CREATE TRIGGER device_credential_is_immutable
+BEFORE UPDATE OF id, registration_id, profile, salt, secret_sha256, made_by, made_at, expires_at
+ON device_credential
+BEGIN
+    SELECT RAISE(ABORT, 'device_credential_is_immutable');
+END;
+CREATE TRIGGER device_credential_stays_revoked
+BEFORE UPDATE OF revoked_by, revoked_at ON device_credential WHEN OLD.revoked_at IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'device_credential_stays_revoked');
+END;
+CREATE TRIGGER device_credential_is_kept BEFORE DELETE ON device_credential
+BEGIN
+    SELECT RAISE(ABORT, 'device_credential_is_kept');
+END;
+
 -- The intents that were recorded by a grant: what lets a device without a valid leaf request one.
--- `name` is the SHA-256 of the leaf that had ended, in hex. An intent that ended without a
--- certificate uses nothing up.
+-- `name` is the SHA-256 of the leaf that had ended, in hex; the row id of a credential; or the name
+-- of a `[[birth]]` with the registration id. An intent that ended without a certificate uses nothing
+-- up.
 CREATE TABLE grant_use (
     kind   TEXT    NOT NULL
-           CONSTRAINT grant_use_kind_valid CHECK (kind IN ('late_renewal')),
+           CONSTRAINT grant_use_kind_valid CHECK (kind IN ('late_renewal', 'credential', 'birth')),
     name   TEXT    NOT NULL COLLATE NOCASE,
     intent INTEGER NOT NULL REFERENCES intent (id),
     PRIMARY KEY (kind, name, intent)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER grant_is_used_once BEFORE INSERT ON grant_use
-WHEN EXISTS (
+WHEN NEW.kind <> 'birth' AND EXISTS (
     SELECT 1 FROM grant_use g JOIN intent i ON i.id = g.intent
     WHERE g.kind = NEW.kind AND g.name = NEW.name AND i.ended IS NULL
 )

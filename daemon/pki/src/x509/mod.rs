@@ -22,6 +22,7 @@ mod extension;
 mod extensions;
 mod foreign_key;
 pub mod former_crl;
+pub mod idevid;
 pub mod issuer;
 pub mod key;
 pub mod lint;

@@ -204,6 +204,7 @@ fn permission(module: &str, handler: &str) -> String {
         "Fetch" => "callers, for their own",
         "Inspect" => "operators, auditors",
         "Operate" => "operators",
+        "HandOver" => "operators, stations",
         // A permission of one route, which is for local users only.
         local => {
             let local = format!("for {local} {{");

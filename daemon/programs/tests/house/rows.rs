@@ -159,6 +159,12 @@ const ROWS: &[Row] = &[
         may_use: &[],
         libraries: &["reqwest", "tokio", "hyper", "axum"],
     },
+    // Paths of manufacturers' certificates are validated by the verifier of rustls.
+    Row {
+        prefix: "ca/birth",
+        may_use: &["store", "token"],
+        libraries: &["rustls"],
+    },
     Row {
         prefix: "ca",
         may_use: &["store", "token"],

@@ -18,6 +18,32 @@ pub enum DeviceCommand {
     Block(Device),
     /// Lift the block of a device.
     Unblock(Device),
+    /// Let a device request its first certificate by a secret that works once.
+    #[command(subcommand)]
+    Credential(CredentialCommand),
+}
+
+/// `hallmark device credential`
+#[derive(Debug, Subcommand)]
+pub enum CredentialCommand {
+    /// Make a one-time credential, and print its secret, which is shown here alone.
+    Make {
+        /// The device's registration id.
+        id: String,
+        /// The profile of its certificate, where several profiles are for devices.
+        #[arg(long)]
+        profile: Option<String>,
+        /// How long it lasts: a duration such as 24h, at most 30d.
+        #[arg(long, default_value = "24h")]
+        expires: String,
+    },
+    /// List one-time credentials, without their secrets.
+    List,
+    /// Revoke the one-time credential of a device.
+    Revoke {
+        /// The device's registration id.
+        id: String,
+    },
 }
 
 /// `hallmark device block`

@@ -11,7 +11,7 @@ pub(super) use certificate::{
     CertificateCommand, ExportCertificate, HoldCertificate, Issue, IssueBatch, ListCertificates,
     NamedCertificate, RevokeCertificate,
 };
-pub(super) use enrollment::{BlockCommand, DeviceCommand, EnrollmentCommand};
+pub(super) use enrollment::{BlockCommand, CredentialCommand, DeviceCommand, EnrollmentCommand};
 pub(super) use profile::ProfileCommand;
 pub(super) use roll::{RollCommand, StartRoll};
 

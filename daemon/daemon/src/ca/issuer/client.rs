@@ -234,6 +234,6 @@ fn in_words((authority, number): (String, GenerationNumber)) -> String {
     format!("generation {number} of {authority}")
 }
 
-pub(super) fn unauthenticated(code: Code, message: impl Into<String>) -> Error {
+pub(in crate::ca) fn unauthenticated(code: Code, message: impl Into<String>) -> Error {
     Error::new(Advice::Authenticate, code, message)
 }

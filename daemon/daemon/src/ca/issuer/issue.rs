@@ -21,7 +21,9 @@ use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, ConfiguredToken, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
-use crate::store::{Idempotency, IntentError, Moves, OnIssued, Purpose, Recorded, StoreError};
+use crate::store::{
+    Grant, Idempotency, IntentError, Moves, OnIssued, Purpose, Recorded, StoreError,
+};
 use crate::token::{CallFailure, KeyReference};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
@@ -177,10 +179,15 @@ impl Issuer {
                 renews,
                 grant: caller.grant().cloned(),
             },
-            on_issued: match profile.role {
-                Role::Device => OnIssued::Device {
+            on_issued: match (profile.role, caller.grant().and_then(Grant::enroll)) {
+                (Role::Device, None) => OnIssued::Device {
                     registration_id: name,
                     profile: profile.name.clone(),
+                },
+                (Role::Device, Some(provisioning)) => OnIssued::EnrolledDevice {
+                    registration_id: name,
+                    profile: profile.name.clone(),
+                    provisioning: provisioning.to_owned(),
                 },
                 _ => OnIssued::Alone,
             },

@@ -57,7 +57,7 @@ impl Issuer {
                 let renewed = self.check_late_renewal(caller, profile, csr, values);
                 renewed.map(Some)
             }
-            None => Ok(None),
+            Some(Grant::Credential(_) | Grant::Birth(_)) | None => Ok(None),
         }
     }
 

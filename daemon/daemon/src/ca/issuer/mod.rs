@@ -25,6 +25,7 @@ pub mod repeat;
 pub mod search;
 pub mod subordinate;
 
+use crate::ca::birth::BirthPolicy;
 use crate::ca::enroll::UnsignedProofs;
 use crate::ca::hierarchy::Hierarchy;
 use crate::ca::profile::IssuanceProfile;
@@ -64,6 +65,8 @@ pub struct IssuerSettings {
     pub subordinate_profiles: BTreeMap<String, SubordinateProfile>,
     /// The certificates that each station may request.
     pub stations: StationPolicy,
+    /// The manufacturers whose certificates let a device request its first leaf.
+    pub births: BirthPolicy,
     /// Authorities whose certificates some provisioning service verifies: chains end there.
     pub verified: BTreeSet<String>,
     /// How long each authority signs leaves after its making, in seconds, where it is limited.
@@ -212,6 +215,11 @@ impl Issuer {
 
     pub(super) fn stations(&self) -> &StationPolicy {
         &self.settings.stations
+    }
+
+    /// Returns the configured manufacturers.
+    pub fn births(&self) -> &BirthPolicy {
+        &self.settings.births
     }
 
     pub(super) fn unsigned_proofs(&self) -> &UnsignedProofs {

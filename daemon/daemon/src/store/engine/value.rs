@@ -3,8 +3,8 @@
 use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::ids::{
-    BlockId, CaCertificateId, CrlId, EnrollmentId, GenerationId, GenerationNumber, HubJobId,
-    HubTaskId, IntentId, MarkId, RollId,
+    BlockId, CaCertificateId, CrlId, DeviceCredentialId, EnrollmentId, GenerationId,
+    GenerationNumber, HubJobId, HubTaskId, IntentId, MarkId, RollId,
 };
 use crate::unix_seconds::UnixSeconds;
 
@@ -206,6 +206,7 @@ stored_as_integers![
     BlockId,
     CaCertificateId,
     CrlId,
+    DeviceCredentialId,
     EnrollmentId,
     GenerationId,
     GenerationNumber,

@@ -8,6 +8,7 @@ mod crl;
 mod csr;
 mod field_certificate;
 mod field_csr;
+mod idevid;
 mod kept_name;
 mod key;
 mod lint;

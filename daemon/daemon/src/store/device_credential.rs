@@ -1,0 +1,179 @@
+//! Stores one-time credentials of devices: a salted hash of each secret, and how it ended.
+//!
+//! The newest credential of a registration id is the only one that works. Its use is a row of
+//! `grant_use`, written with the intent; wrong secrets are counted until the credential is locked.
+
+use super::audit::{self, AuditEntry};
+use super::engine::{Row, Tx, params};
+use super::{Store, StoreError, UnixSeconds};
+use crate::ids::DeviceCredentialId;
+
+/// So many wrong secrets lock a credential.
+pub const FAILURES_MAX: i64 = 10;
+
+/// A one-time credential to store.
+#[derive(Clone, Debug)]
+pub struct NewDeviceCredential {
+    pub registration_id: String,
+    /// The profile of the leaf that it is for.
+    pub profile: String,
+    pub salt: [u8; 16],
+    /// SHA-256 of salt and secret.
+    pub secret_sha256: [u8; 32],
+    pub expires_at: UnixSeconds,
+}
+
+/// A one-time credential on record.
+#[derive(Clone, Debug)]
+pub struct DeviceCredentialRow {
+    pub id: DeviceCredentialId,
+    pub registration_id: String,
+    /// The profile of the leaf that it is for.
+    pub profile: String,
+    pub salt: [u8; 16],
+    /// SHA-256 of salt and secret.
+    pub secret_sha256: [u8; 32],
+    pub made_by: String,
+    pub made_at: UnixSeconds,
+    pub expires_at: UnixSeconds,
+    /// Wrong secrets that were sent for it.
+    pub failures: i64,
+    pub revoked_at: Option<UnixSeconds>,
+    /// When the certificate that it gave was requested.
+    pub used_at: Option<UnixSeconds>,
+}
+
+const SELECT: &str = "SELECT c.id, c.registration_id, c.profile, c.salt, c.secret_sha256, \
+     c.made_by, c.made_at, c.expires_at, c.failures, c.revoked_at, \
+     (SELECT i.recorded_at FROM grant_use g JOIN intent i ON i.id = g.intent \
+      WHERE g.kind = 'credential' AND g.name = CAST(c.id AS TEXT) AND i.ended IS NULL) \
+     FROM device_credential c";
+
+impl Store {
+    /// Stores a credential, and ends earlier ones of the same registration id that were not used.
+    pub fn make_device_credential(
+        &self,
+        new: NewDeviceCredential,
+        entry: AuditEntry,
+    ) -> Result<DeviceCredentialRow, StoreError> {
+        self.write(move |tx| {
+            revoke(tx, &new.registration_id, &entry)?;
+            let id: DeviceCredentialId = tx.insert(
+                "INSERT INTO device_credential
+                     (registration_id, profile, salt, secret_sha256, made_by, made_at, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+                params![
+                    new.registration_id,
+                    new.profile,
+                    new.salt,
+                    new.secret_sha256,
+                    entry.actor,
+                    entry.at,
+                    new.expires_at
+                ],
+            )?;
+            audit::append(tx, &entry)?;
+            tx.query_one(&format!("{SELECT} WHERE c.id = ?1"), params![id], from_row)
+        })
+    }
+
+    /// Returns the newest credential of a registration id.
+    pub fn device_credential(
+        &self,
+        registration_id: &str,
+    ) -> Result<Option<DeviceCredentialRow>, StoreError> {
+        self.read(|tx| {
+            let newest =
+                format!("{SELECT} WHERE c.registration_id = ?1 ORDER BY c.id DESC LIMIT 1");
+            tx.query_optional(&newest, params![registration_id], from_row)
+        })
+    }
+
+    /// Returns the credentials after row id `after`, at most `limit`.
+    pub fn device_credentials(
+        &self,
+        after: DeviceCredentialId,
+        limit: u32,
+    ) -> Result<Vec<DeviceCredentialRow>, StoreError> {
+        self.read(|tx| {
+            let page = format!("{SELECT} WHERE c.id > ?1 ORDER BY c.id LIMIT ?2");
+            tx.query_all(&page, params![after, limit], from_row)
+        })
+    }
+
+    /// Revokes the credentials of a registration id that were not used. Returns how many; without
+    /// one nothing is written.
+    pub fn revoke_device_credentials(
+        &self,
+        registration_id: String,
+        entry: AuditEntry,
+    ) -> Result<usize, StoreError> {
+        self.write(move |tx| {
+            let revoked = revoke(tx, &registration_id, &entry)?;
+            if revoked > 0 {
+                audit::append(tx, &entry)?;
+            }
+            Ok(revoked)
+        })
+    }
+
+    /// Counts a wrong secret for a credential, up to the number that locks it. `locked` is the
+    /// audit entry of that moment.
+    pub fn count_wrong_secret(
+        &self,
+        id: DeviceCredentialId,
+        locked: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            let failures: Option<i64> = tx.query_optional(
+                "UPDATE device_credential SET failures = failures + 1
+                 WHERE id = ?1 AND failures < ?2 RETURNING failures",
+                params![id, FAILURES_MAX],
+                |row| row.get(0),
+            )?;
+            if failures == Some(FAILURES_MAX) {
+                audit::append(tx, &locked)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn revoke(tx: &Tx<'_>, registration_id: &str, entry: &AuditEntry) -> Result<usize, StoreError> {
+    tx.execute(
+        "UPDATE device_credential SET revoked_at = ?2, revoked_by = ?3
+         WHERE registration_id = ?1 AND revoked_at IS NULL AND NOT EXISTS (
+             SELECT 1 FROM grant_use g JOIN intent i ON i.id = g.intent
+             WHERE g.kind = 'credential' AND g.name = CAST(device_credential.id AS TEXT)
+               AND i.ended IS NULL)",
+        params![registration_id, entry.at, entry.actor],
+    )
+}
+
+/// Returns whether the credential is revoked, and when it was made.
+pub(super) fn state(
+    tx: &Tx<'_>,
+    id: DeviceCredentialId,
+) -> Result<(bool, UnixSeconds), StoreError> {
+    tx.query_one(
+        "SELECT revoked_at IS NOT NULL, made_at FROM device_credential WHERE id = ?1",
+        params![id],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+}
+
+fn from_row(row: &Row<'_>) -> Result<DeviceCredentialRow, StoreError> {
+    Ok(DeviceCredentialRow {
+        id: row.get(0)?,
+        registration_id: row.get(1)?,
+        profile: row.get(2)?,
+        salt: row.get(3)?,
+        secret_sha256: row.get(4)?,
+        made_by: row.get(5)?,
+        made_at: row.get(6)?,
+        expires_at: row.get(7)?,
+        failures: row.get(8)?,
+        revoked_at: row.get(9)?,
+        used_at: row.get(10)?,
+    })
+}
