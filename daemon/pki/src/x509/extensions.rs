@@ -2,6 +2,7 @@
 //!
 //! Only the builders use this module; the lint reads the result with a parser of its own.
 
+use super::crl::IssuingPoint;
 use super::issuer::{Distribution, IssuerFields};
 use super::name_constraints::KeptConstraints;
 use super::oid;
@@ -9,12 +10,14 @@ use super::profile::{
     CertificatePolicy, CustomExtension, ExtendedKeyUsage, KeyUsage, Kind, Profile,
 };
 use super::san::SubjectAlternativeName;
+use super::serial::SerialNumber;
 use super::tbs::CertificateContent;
 use der::Encode;
 use der::asn1::{Any, Ia5String, Ia5StringRef, ObjectIdentifier, OctetString};
 use der::flagset::FlagSet;
+use std::borrow::Cow;
 use x509_cert::ext::pkix::certpolicy::{PolicyInformation, PolicyQualifierInfo};
-use x509_cert::ext::pkix::crl::dp::DistributionPoint;
+use x509_cert::ext::pkix::crl::dp::{DistributionPoint, IssuingDistributionPoint};
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName, GeneralNames};
 use x509_cert::ext::pkix::{self, KeyUsages};
 use x509_cert::ext::{Extension, Extensions};
@@ -46,7 +49,10 @@ pub(super) fn all(
         extensions.push(subject_alternative_name(names)?);
     }
     extensions.extend(request.name_constraints.map(name_constraints).transpose()?);
-    extensions.extend(crl_distribution_points(issuer.distribution())?);
+    extensions.extend(crl_distribution_points(
+        issuer.distribution(),
+        request.serial,
+    )?);
     extensions.extend(authority_information_access(issuer.distribution())?);
     for custom in &profile.extensions {
         extensions.push(further(custom)?);
@@ -184,19 +190,49 @@ fn subject_alternative_name(names: &[SubjectAlternativeName]) -> der::Result<Ext
     extension(oid::SUBJECT_ALT_NAME, false, &pkix::SubjectAltName(names?))
 }
 
-fn crl_distribution_points(distribution: &Distribution) -> der::Result<Option<Extension>> {
-    let Some(url) = &distribution.crl_url else {
+fn crl_distribution_points(
+    distribution: &Distribution,
+    serial: &SerialNumber,
+) -> der::Result<Option<Extension>> {
+    let partition = distribution.crl_partitions.as_ref();
+    let url = partition.map(|it| Cow::Owned(it.url_of(serial)));
+    let full = distribution.crl_url.as_deref().map(Cow::Borrowed);
+    let Some(url) = url.or(full) else {
         return Ok(None);
     };
     // RFC 5280 4.2.1.13: without `reasons` the list is for all of them, and without `cRLIssuer` it
     // is signed by the issuer of the certificate.
     let point = DistributionPoint {
-        distribution_point: Some(DistributionPointName::FullName(vec![uri(url)?])),
+        distribution_point: Some(DistributionPointName::FullName(vec![uri(&url)?])),
         reasons: None,
         crl_issuer: None,
     };
     let points = pkix::CrlDistributionPoints(vec![point]);
     extension(oid::CRL_DISTRIBUTION_POINTS, false, &points).map(Some)
+}
+
+/// RFC 5280 5.2.5. It MUST be critical.
+pub(super) fn issuing_distribution_point(point: &IssuingPoint) -> der::Result<Extension> {
+    let name = DistributionPointName::FullName(vec![uri(&point.url)?]);
+    let value = IssuingDistributionPoint {
+        distribution_point: Some(name),
+        only_contains_user_certs: point.only_user_certificates,
+        only_contains_ca_certs: false,
+        only_some_reasons: None,
+        indirect_crl: false,
+        only_contains_attribute_certs: false,
+    };
+    extension(oid::ISSUING_DISTRIBUTION_POINT, true, &value)
+}
+
+/// RFC 5280 5.2.6. It MUST NOT be critical.
+pub(super) fn freshest_crl(url: &str) -> der::Result<Extension> {
+    let point = DistributionPoint {
+        distribution_point: Some(DistributionPointName::FullName(vec![uri(url)?])),
+        reasons: None,
+        crl_issuer: None,
+    };
+    extension(oid::FRESHEST_CRL, false, &pkix::FreshestCrl(vec![point]))
 }
 
 fn authority_information_access(distribution: &Distribution) -> der::Result<Option<Extension>> {

@@ -3,6 +3,7 @@
 
 use super::certificate::Certificate;
 use super::constrained_names::ConstrainedNames;
+use super::crl_partition::CrlPartitions;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};
 use super::name::Subject;
 use super::name_constraints::NameConstraints;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Distribution {
     /// The URL of the revocation list: cRLDistributionPoints (RFC 5280 4.2.1.13).
     pub crl_url: Option<String>,
+    /// The partitions of the list, of which a certificate names its own, instead of `crl_url`.
+    pub crl_partitions: Option<CrlPartitions>,
     /// The URL of the authority's certificate: id-ad-caIssuers (RFC 5280 4.2.2.1).
     pub ca_issuers_url: Option<String>,
     /// The URL of the OCSP responder: id-ad-ocsp (RFC 6960 3.1).

@@ -16,6 +16,7 @@ mod constraint_table;
 pub mod constraints;
 mod contents;
 pub mod crl;
+pub mod crl_partition;
 pub mod csr;
 pub mod csr_attributes;
 mod extension;

@@ -1,6 +1,7 @@
 //! Defines the reasons for a revocation, with the names and codes of RFC 5280 5.3.1.
 //!
-//! `removeFromCRL` is missing on purpose: it belongs to delta lists, and there are none.
+//! `removeFromCRL` is missing on purpose: it says that a hold has ended, and only a delta list has
+//! it (`crl`).
 
 use std::fmt;
 

@@ -4,7 +4,8 @@
 //! The lint shares no code with the builder: it reads the bytes with x509-parser and a DER walk of
 //! its own, and the issuer from the bytes of its certificate.
 
-use super::canonical::{self, INTEGER, SEQUENCE, Value};
+use super::canonical::{self, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, Value};
+use super::encoded::{BOOLEAN, OCTET_STRING, element};
 use super::fields::{check_time_form, moment};
 use super::issuer::{ComparedIssuer, IssuerReading};
 use super::{Finding, Findings, LintFailures, finding};
@@ -12,7 +13,7 @@ use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
-use crate::x509::crl::{Entry, ToBeSigned};
+use crate::x509::crl::{Entry, Scope, ToBeSigned};
 use std::collections::BTreeSet;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
@@ -21,8 +22,15 @@ use x509_parser::revocation_list::{RevokedCertificate, TbsCertList};
 const EXTENSIONS: u8 = 0xa0;
 /// The tags of an entry's extensions: one reason, not critical.
 const ENTRY_EXTENSIONS: &str = "30(30(0604))";
-/// id-ce-authorityKeyIdentifier and id-ce-cRLNumber, in their order, neither critical.
-const EXTENSION_SHAPES: &str = "a0(30(30(0604)30(0604)))";
+/// The tags of id-ce-authorityKeyIdentifier and of id-ce-cRLNumber, neither critical.
+const NOT_CRITICAL: &str = "30(0604)";
+/// CRLReason removeFromCRL (RFC 5280 5.3.1).
+const REMOVE_FROM_CRL: u8 = 8;
+
+/// id-ce-deltaCRLIndicator, id-ce-issuingDistributionPoint and id-ce-freshestCRL, contents.
+const DELTA_CRL_INDICATOR: &[u8] = b"\x55\x1d\x1b";
+const ISSUING_DISTRIBUTION_POINT: &[u8] = b"\x55\x1d\x1c";
+const FRESHEST_CRL: &[u8] = b"\x55\x1d\x2e";
 
 /// The requested content, taken from the code that decided it and never from the builder.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +44,9 @@ pub struct Expectation<'a> {
     pub next_update: UnixSeconds,
     /// The revoked serial numbers.
     pub entries: &'a [Entry],
+    /// The serial numbers that a delta list removes.
+    pub released: &'a [Entry],
+    pub scope: &'a Scope,
 }
 
 /// To-be-signed bytes of a list that passed the lint. Nothing else may reach a token.
@@ -188,9 +199,19 @@ fn check_extensions(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) -> Result<(), String> {
-    let shape = canonical::shape(parts.extensions)?;
-    findings.require(shape == EXTENSION_SHAPES, "extensions", || {
-        format!("the extensions have the shape {shape}")
+    let whole = canonical::children(parts.extensions)?;
+    let [list] = whole.as_slice() else {
+        return Err("the extensions are not one list".to_owned());
+    };
+    let extensions = canonical::children(*list)?;
+    let usual = extensions.iter().take(2).map(|it| canonical::shape(*it));
+    let usual = usual.collect::<Result<Vec<_>, _>>()?;
+    findings.require(usual == [NOT_CRITICAL; 2], "extensions", || {
+        format!("the first two extensions have the shapes {usual:?}")
+    });
+    let further: Vec<&[u8]> = extensions.iter().skip(2).map(|it| it.whole).collect();
+    findings.require(further == asked_further(expected.scope), "scope", || {
+        format!("the extensions after the number are {further:02x?}")
     });
     let key_identifier = issuer.above.as_ref().map(|above| &above.key_identifier[..]);
     let mut found = parsed.extensions().iter().map(|it| it.parsed_extension());
@@ -219,6 +240,47 @@ fn check_extensions(
     Ok(())
 }
 
+/// Encodes the extensions after the number that this scope must have.
+fn asked_further(scope: &Scope) -> Vec<Vec<u8>> {
+    let extension = |id: &[u8], critical: bool, value: &[u8]| {
+        let mut contents = element(OBJECT_IDENTIFIER, id);
+        if critical {
+            contents.extend(element(BOOLEAN, &[0xff]));
+        }
+        contents.extend(element(OCTET_STRING, value));
+        element(SEQUENCE, &contents)
+    };
+    // DistributionPointName is a CHOICE, so its tag is explicit: fullName is [0] in [0].
+    let name = |url: &str| element(0xa0, &element(0xa0, &element(0x86, url.as_bytes())));
+    let mut further = Vec::new();
+    if let Some(base) = &scope.base {
+        let octets = base.as_octets();
+        let zeros = octets.iter().take_while(|it| **it == 0).count();
+        let mut contents = octets[zeros..].to_vec();
+        if contents.first().is_none_or(|first| *first > 0x7f) {
+            contents.insert(0, 0);
+        }
+        further.push(extension(
+            DELTA_CRL_INDICATOR,
+            true,
+            &element(INTEGER, &contents),
+        ));
+    }
+    if let Some(point) = &scope.point {
+        let mut contents = name(&point.url);
+        if point.only_user_certificates {
+            contents.extend(element(0x81, &[0xff]));
+        }
+        let value = element(SEQUENCE, &contents);
+        further.push(extension(ISSUING_DISTRIBUTION_POINT, true, &value));
+    }
+    if let Some(url) = &scope.delta_url {
+        let value = element(SEQUENCE, &element(SEQUENCE, &name(url)));
+        further.push(extension(FRESHEST_CRL, false, &value));
+    }
+    further
+}
+
 fn check_entries(
     parts: &Parts<'_>,
     parsed: &TbsCertList<'_>,
@@ -226,21 +288,30 @@ fn check_entries(
     findings: &mut Findings,
 ) -> Result<(), String> {
     let counts = [parts.entries.len(), parsed.revoked_certificates.len()];
-    findings.require(counts == [expected.entries.len(); 2], "entries", || {
-        format!("{counts:?} entries instead of {}", expected.entries.len())
+    let count = expected.entries.len() + expected.released.len();
+    findings.require(counts == [count; 2], "entries", || {
+        format!("{counts:?} entries instead of {count}")
     });
+    // A complete list removes nothing (RFC 5280 5.3.1).
+    findings.require(
+        expected.released.is_empty() || expected.scope.base.is_some(),
+        "removed",
+        || "a complete list removes entries".to_owned(),
+    );
+    let revoked = expected.entries.iter().map(|it| (it, it.reason.code()));
+    let released = expected.released.iter().map(|it| (it, REMOVE_FROM_CRL));
     let mut serials = BTreeSet::new();
-    for ((value, found), asked) in parts
+    for ((value, found), (asked, reason)) in parts
         .entries
         .iter()
         .zip(&parsed.revoked_certificates)
-        .zip(expected.entries)
+        .zip(revoked.chain(released))
     {
         let once = serials.insert(asked.serial.as_bytes());
         findings.require(once, "entry_twice", || {
             format!("serial {} is there twice", asked.serial)
         });
-        let as_asked = is_entry(*value, found, asked, findings)?;
+        let as_asked = is_entry(*value, found, (asked, reason), findings)?;
         findings.require(as_asked, "entry", || {
             format!("the entry of serial {} is another", asked.serial)
         });
@@ -251,7 +322,7 @@ fn check_entries(
 fn is_entry(
     value: Value<'_>,
     found: &RevokedCertificate<'_>,
-    asked: &Entry,
+    (asked, reason): (&Entry, u8),
     findings: &mut Findings,
 ) -> Result<bool, String> {
     let fields = canonical::children(value)?;
@@ -269,8 +340,8 @@ fn is_entry(
         Some(extensions) => Some(canonical::shape(*extensions)?),
     };
     // The code is read twice: x509-parser must agree.
-    let coded = [0x0a, 0x01, asked.reason.code()];
-    let reasons = match asked.reason.code() {
+    let coded = [0x0a, 0x01, reason];
+    let reasons = match reason {
         0 => extensions.is_none() && found.reason_code().is_none(),
         code => {
             extensions.as_deref() == Some(ENTRY_EXTENSIONS)

@@ -7,8 +7,8 @@ use crate::x509::profile::{CertificatePolicy, ExtensionValue};
 use crate::x509::san::SubjectAlternativeName;
 use std::net::IpAddr;
 
-const BOOLEAN: u8 = 0x01;
-const OCTET_STRING: u8 = 0x04;
+pub(super) const BOOLEAN: u8 = 0x01;
+pub(super) const OCTET_STRING: u8 = 0x04;
 const NULL: u8 = 0x05;
 const UTF8_STRING: u8 = 0x0c;
 const IA5_STRING: u8 = 0x16;

@@ -118,7 +118,7 @@ fn asked_extensions<'a>(
 ) -> Vec<(&'a [u8], bool)> {
     let lists = expected
         .distribution
-        .is_some_and(|urls| urls.crl_url.is_some());
+        .is_some_and(|urls| urls.crl_url.is_some() || urls.crl_partitions.is_some());
     let access = expected
         .distribution
         .is_some_and(|urls| urls.ocsp_url.is_some() || urls.ca_issuers_url.is_some());

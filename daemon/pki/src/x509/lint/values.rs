@@ -9,6 +9,7 @@ use crate::x509::issuer::Distribution;
 use crate::x509::profile::{CertificatePolicy, ExtendedKeyUsage, KeyUsage, Kind};
 use crate::x509::san::SubjectAlternativeName;
 use aws_lc_rs::digest;
+use num_bigint::BigUint;
 use std::borrow::Cow;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 
@@ -239,16 +240,24 @@ impl Asked<'_> {
         self.value.tag == SEQUENCE && self.value.contents == asked
     }
 
-    /// Expects one URL in one point. Further points, reasons or a cRLIssuer (RFC 5280 4.2.1.13)
-    /// would make verifiers look for partial or indirect lists, which no generation signs.
+    /// Expects one URL in one point, of the full list or of its partition. Further points, reasons
+    /// or a cRLIssuer (RFC 5280 4.2.1.13) would make verifiers look for lists of some reasons or
+    /// indirect ones, which no generation signs.
     fn is_crl_url(&self, points: &[&Option<DistributionPointName<'_>>]) -> bool {
-        let asked = self
-            .expected
-            .distribution
-            .and_then(|urls| urls.crl_url.as_deref());
+        let urls = self.expected.distribution;
+        let partitions = urls.and_then(|urls| urls.crl_partitions.as_ref());
+        let asked = match partitions {
+            // The remainder of the serial number, whose last octet says it for a power of two.
+            Some(it) => {
+                let serial = BigUint::from_bytes_be(self.expected.serial.as_bytes());
+                let part = serial % it.count + 1_u8;
+                Some(format!("{}.{part}of{}.crl", it.address, it.count))
+            }
+            None => urls.and_then(|urls| urls.crl_url.clone()),
+        };
         match points {
             [Some(DistributionPointName::FullName(names))] => match names.as_slice() {
-                [name] => uri(name) == asked,
+                [name] => uri(name) == asked.as_deref(),
                 _ => false,
             },
             _ => false,

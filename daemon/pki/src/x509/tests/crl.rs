@@ -5,7 +5,10 @@ use super::{Authority, NOW, YEAR};
 use crate::crl_number::CrlNumber;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
-use crate::x509::crl::{CrlContent, Entry, RevocationList, assemble, build};
+use crate::x509::crl::{
+    CrlContent, Entry, IssuingPoint, RevocationList, Scope, assemble, build, entries_and_released,
+    names_delta,
+};
 use crate::x509::key::KeyType;
 use crate::x509::lint::crl::{Expectation, lint};
 use crate::x509::profile::Profile;
@@ -27,6 +30,8 @@ fn request(number: CrlNumber, entries: &[Entry]) -> CrlContent<'_> {
         this_update: NOW,
         next_update: NOW + WEEK,
         entries,
+        released: &[],
+        scope: &COMPLETE,
     }
 }
 
@@ -37,12 +42,23 @@ fn expectation<'a>(issuer: &'a Certificate, request: &CrlContent<'a>) -> Expecta
         this_update: request.this_update,
         next_update: request.next_update,
         entries: request.entries,
+        released: request.released,
+        scope: request.scope,
     }
 }
 
+static COMPLETE: Scope = Scope {
+    point: None,
+    base: None,
+    delta_url: None,
+};
+
 impl Authority {
     fn revocation_list(&self, number: CrlNumber, entries: &[Entry]) -> RevocationList {
-        let request = request(number, entries);
+        self.list_of(request(number, entries))
+    }
+
+    fn list_of(&self, request: CrlContent<'_>) -> RevocationList {
         let tbs = build(&self.issuer(), &request).expect("builds");
         let linted = lint(tbs, &expectation(&self.certificate, &request)).expect("passes the lint");
         let algorithm = self.issuer().signature_algorithm();
@@ -109,7 +125,143 @@ proptest! {
             asked.serial.as_bytes().to_vec(), asked.revoked_at.get(), asked.reason.code(),
         )).collect();
         prop_assert_eq!(found, asked);
+        prop_assert_eq!(entries_and_released(list.der()), Some((entries, Vec::new())));
     }
+
+    /// A delta list of a partition has what it was asked for, and the lint finds each other scope.
+    #[test]
+    fn every_scope_is_read_back(
+        base in 1_i64..i64::MAX,
+        entries in proptest::collection::vec(any_entry(), 0..8),
+        is_delta in any::<bool>(),
+        path in "[a-z0-9.-]{1,300}",
+        only_user_certificates in any::<bool>(),
+    ) {
+        let mut entries = entries;
+        entries.sort_by(|a, b| a.serial.cmp(&b.serial));
+        entries.dedup_by(|a, b| a.serial == b.serial);
+        let url = format!("http://pki.example/crl/{path}.crl");
+        let scope = Scope {
+            point: Some(IssuingPoint { url: url.clone(), only_user_certificates }),
+            base: is_delta.then(|| CrlNumber::new(base)),
+            delta_url: (!is_delta).then(|| url.clone()),
+        };
+        let mut released = entries.split_off(entries.len() / 2);
+        released.iter_mut().for_each(|it| it.reason = RevocationReason::CertificateHold);
+        if !is_delta {
+            released.clear();
+        }
+        let asked = CrlContent {
+            released: &released,
+            scope: &scope,
+            ..request(CrlNumber::new(base).next(), &entries)
+        };
+        let list = INTERMEDIATE.list_of(asked);
+        let (_, parsed) = CertificateRevocationList::from_der(list.der()).expect("parses");
+        let found = parsed.extensions().iter();
+        let points: Vec<_> = found.map(|it| (it.oid.to_id_string(), it.critical)).collect();
+        let further = match is_delta {
+            true => [("2.5.29.27".to_owned(), true), ("2.5.29.28".to_owned(), true)],
+            false => [("2.5.29.28".to_owned(), true), ("2.5.29.46".to_owned(), false)],
+        };
+        prop_assert_eq!(&points[2..], further);
+        prop_assert_eq!(names_delta(list.der()), !is_delta);
+        prop_assert_eq!(
+            entries_and_released(list.der()),
+            Some((entries.clone(), released.clone()))
+        );
+        let tbs = build(&INTERMEDIATE.issuer(), &asked).expect("builds");
+        let expected = expectation(&INTERMEDIATE.certificate, &asked);
+        for other in [
+            COMPLETE.clone(),
+            Scope { base: Some(CrlNumber::new(base).next()), ..scope.clone() },
+            Scope { delta_url: Some("http://other.example/".to_owned()), ..scope.clone() },
+            Scope {
+                point: Some(IssuingPoint {
+                    url: url.clone(),
+                    only_user_certificates: !only_user_certificates,
+                }),
+                ..scope.clone()
+            },
+            Scope {
+                point: Some(IssuingPoint { url: format!("{url}x"), only_user_certificates }),
+                ..scope.clone()
+            },
+        ] {
+            let failures = lint(tbs.clone(), &Expectation { scope: &other, ..expected });
+            let failures = failures.expect_err("has another scope");
+            prop_assert!(failures.findings().iter().any(|it| it.id == "scope"));
+        }
+        if !released.is_empty() {
+            let kept = Expectation { released: &[], ..expected };
+            lint(tbs, &kept).expect_err("removes entries");
+        }
+    }
+}
+
+/// OpenSSL takes a certificate off hold by a delta list, refuses one that the delta list revokes,
+/// and takes a list of a partition for the certificates that name its address alone.
+#[test]
+fn openssl_reads_delta_lists_and_partitions() {
+    let folder = tempfile::tempdir().expect("makes a folder");
+    let root = Authority::root(KeyType::P256, &Profile::authority(None, 30 * YEAR));
+    let line = root.subordinate("Line", KeyType::P256, &Profile::authority(Some(0), YEAR));
+    let key = super::SoftwareKey::generate(KeyType::P256).public_key();
+    let leaf = line.certify("device-7", &key, &Profile::verification());
+    let above = root.revocation_list(CrlNumber::new(1), &[]);
+    let url = "http://pki.example/crl/line-1-1.delta.crl";
+    let complete = Scope {
+        delta_url: Some(url.to_owned()),
+        ..Scope::default()
+    };
+    let delta = Scope {
+        base: Some(CrlNumber::new(5)),
+        ..Scope::default()
+    };
+    let hold = [entry(leaf.serial(), RevocationReason::CertificateHold)];
+    let base = |entries: &[Entry]| {
+        line.list_of(CrlContent {
+            scope: &complete,
+            ..request(CrlNumber::new(5), entries)
+        })
+    };
+    let delta = |entries: &[Entry], released: &[Entry]| {
+        line.list_of(CrlContent {
+            scope: &delta,
+            released,
+            ..request(CrlNumber::new(6), entries)
+        })
+    };
+    let verify = |lists: [RevocationList; 2]| {
+        let [base, delta] = lists;
+        let chain = [&root.certificate, &line.certificate];
+        let lists = [above.clone(), base, delta];
+        openssl_verify(folder.path(), chain, &leaf, &lists)
+    };
+    assert_eq!(verify([base(&[]), delta(&[], &[])]), Ok(()));
+    let refusal = verify([base(&[]), delta(&hold, &[])]).expect_err("the delta list revokes it");
+    assert!(refusal.contains("certificate revoked"), "{refusal}");
+    let refusal = verify([base(&hold), delta(&[], &[])]).expect_err("the base revokes it");
+    assert!(refusal.contains("certificate revoked"), "{refusal}");
+    assert_eq!(verify([base(&hold), delta(&[], &hold)]), Ok(()));
+
+    // This leaf names no address, so the list of a partition does not cover it.
+    let partition = Scope {
+        point: Some(IssuingPoint {
+            url: "http://pki.example/crl/line-1-1.1of2.crl".to_owned(),
+            only_user_certificates: true,
+        }),
+        ..Scope::default()
+    };
+    let other = line.list_of(CrlContent {
+        scope: &partition,
+        ..request(CrlNumber::new(5), &[])
+    });
+    let refusal = verify([other, delta(&[], &[])]).expect_err("no list covers it");
+    assert!(
+        refusal.contains("unable to get certificate CRL") || refusal.contains("scope"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -218,6 +370,8 @@ fn openssl_verify(
     }
     let output = Command::new("openssl")
         .args(["verify", "-x509_strict", "-crl_check_all"])
+        // Without the second flag OpenSSL takes a delta list for a complete one.
+        .args(["-use_deltas", "-extended_crl"])
         .args(["-attime", &(NOW + 60).get().to_string()])
         .args(["-CAfile", "root", "-untrusted", "line"])
         .args(["-CRLfile", "lists", "leaf"])

@@ -3,6 +3,7 @@
 use super::{Authority, NOW, SoftwareKey, YEAR, expectation, name};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::CERTIFICATE_BYTES_MAX;
+use crate::x509::crl_partition::CrlPartitions;
 use crate::x509::issuer::Distribution;
 use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
@@ -105,6 +106,7 @@ fn order() -> Order {
         now: NOW,
         distribution: Distribution {
             crl_url: Some("http://ca.example.net/crl/line.crl".to_owned()),
+            crl_partitions: None,
             ca_issuers_url: Some("http://ca.example.net/ca/line.cer".to_owned()),
             ocsp_url: Some("http://ca.example.net/ocsp/line".to_owned()),
         },
@@ -204,7 +206,7 @@ fn the_purpose_of_time_stamps_is_critical() {
 #[test]
 fn every_single_departure_is_found() {
     type Change = fn(&mut Order);
-    let changes: [(&str, Change); 34] = [
+    let changes: [(&str, Change); 35] = [
         ("extensions", |order| order.constraints = None),
         ("extensions", |order| {
             let kept = order.constraints.as_mut().expect("has some");
@@ -291,6 +293,12 @@ fn every_single_departure_is_found() {
         ("extensions", |order| order.distribution.crl_url = None),
         ("crl_distribution_points", |order| {
             order.distribution.crl_url = Some("http://evil.example/crl".to_owned());
+        }),
+        ("crl_distribution_points", |order| {
+            order.distribution.crl_partitions = Some(CrlPartitions {
+                count: 8,
+                address: "http://ca.example.net/crl/line-1".to_owned(),
+            });
         }),
         ("authority_information_access", |order| {
             order.distribution.ocsp_url = None
