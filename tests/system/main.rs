@@ -77,6 +77,7 @@
 //! | `authority_faults` | rollovers of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; kills between record and signature |
 //! | `published` | caches of lists and CA certificates, with curl |
+//! | `split_lists` | delta lists and partitions of revocation lists, judged by OpenSSL |
 //! | `held` | one certificate is revoked, held or released, by its own command, and everywhere |
 //! | `block` | a device, a group or a generation is blocked, and the block is lifted |
 //! | `compromise` | a compromised leaf is excluded when the command answers |
@@ -235,6 +236,7 @@ mod setup;
     reason = "the tests of a TPM alone, in daemon/programs/tests/tpm, use more of it"
 )]
 mod software_tpm;
+mod split_lists;
 mod stop;
 mod subordinate;
 mod subordinate_request;

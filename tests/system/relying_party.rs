@@ -59,11 +59,31 @@ impl Relying {
     /// `openssl verify -crl_check_all`, over issuers and lists fetched from the addresses in the
     /// certificates, up to `root`.
     pub(crate) fn judge(&self, leaf: &Holder, root: &str) -> Result<(), String> {
+        self.judge_by(leaf, root, None, false)
+    }
+
+    /// The same with the delta lists that these lists name (RFC 5280 5.2.6).
+    pub(crate) fn judge_with_deltas(&self, leaf: &Holder, root: &str) -> Result<(), String> {
+        self.judge_by(leaf, root, None, true)
+    }
+
+    /// The same by another list for the leaf, if one is named.
+    pub(crate) fn judge_by(
+        &self,
+        leaf: &Holder,
+        root: &str,
+        mut own_list: Option<&str>,
+        with_deltas: bool,
+    ) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         let (mut issuers, mut lists) = (String::new(), String::new());
         let mut certificate = der(&leaf.certificate);
         while let Some((crl_url, issuer_url)) = points_to(&certificate) {
-            lists += &pem("crl", &self.fetch(&crl_url));
+            let list = self.fetch(own_list.take().unwrap_or(&crl_url));
+            if let Some(delta) = freshest(&list).filter(|_| with_deltas) {
+                lists += &pem("crl", &self.fetch(&delta));
+            }
+            lists += &pem("crl", &list);
             certificate = self.fetch(&issuer_url);
             issuers += &pem("x509", &certificate);
         }
@@ -83,6 +103,12 @@ impl Relying {
                 "-CAfile",
                 "root",
             ])
+            // Without the second flag OpenSSL takes a delta list for a complete one.
+            .args(
+                ["-use_deltas", "-extended_crl"]
+                    .iter()
+                    .filter(|_| with_deltas),
+            )
             .args(["-untrusted", "issuers", "-CRLfile", "lists", "leaf"])
             .current_dir(folder.path())
             .output()
@@ -94,8 +120,27 @@ impl Relying {
     }
 }
 
+/// The address of the delta list that a list names. OpenSSL shows it.
+fn freshest(list: &[u8]) -> Option<String> {
+    let text = text(list);
+    let (_, after) = text.split_once("X509v3 Freshest CRL:")?;
+    let (_, url) = after.split_once("URI:")?;
+    Some(url.split_whitespace().next()?.to_owned())
+}
+
+/// `openssl crl -text` of a list in DER.
+pub(crate) fn text(list: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), list).unwrap();
+    let mut command = Command::new("openssl");
+    command.args(["crl", "-inform", "DER", "-noout", "-text", "-in"]);
+    let output = command.arg(file.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// The addresses in a certificate of its issuer's list and certificate.
-fn points_to(der: &[u8]) -> Option<(String, String)> {
+pub(crate) fn points_to(der: &[u8]) -> Option<(String, String)> {
     let (_, certificate) = X509Certificate::from_der(der).unwrap();
     let (mut crl, mut issuer) = (None, None);
     for extension in certificate.extensions() {

@@ -72,6 +72,8 @@ pub struct Configuration {
     pub rollovers: RolloverSettings,
     /// When CRLs are signed.
     pub crl_schedule: CrlSchedule,
+    /// How long the records of a revocation are kept after the end of its certificate, in seconds.
+    pub revocations_kept_seconds: i64,
     /// How many backups are kept.
     pub backups_kept: usize,
 }

@@ -86,8 +86,7 @@ impl Authority {
             .store()
             .active_block(kind, name, Some(generation.number))?;
         let certificate = &generation.certificate;
-        let list = ca.crls().current(generation.id);
-        let list = list.as_deref();
+        let list = ca.crls().summary(generation);
         Ok(Self {
             blocked: blocked.map(ActiveBlock::from),
             name: generation.authority.clone(),

@@ -110,10 +110,17 @@ fn record_tokens(status: &Status) {
 
 fn record_crls(status: &Status) {
     for list in &status.crls {
-        let labels = [
+        let mut labels = vec![
             ("authority", list.authority.clone()),
             ("generation", list.generation.to_string()),
         ];
+        // Without partitions and delta lists the series stay as they are.
+        if let Some(partition) = &list.partition {
+            labels.push(("partition", partition.clone()));
+        }
+        if list.delta {
+            labels.push(("kind", "delta".to_owned()));
+        }
         gauge!("hallmark_crl_next_update_seconds", &labels)
             .set(list.next_update_seconds.get() as f64);
         gauge!("hallmark_crl_entries", &labels).set(list.entries as f64);

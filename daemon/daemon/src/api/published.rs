@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::{Api, Edge};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error};
-use crate::store::CrlRow;
+use crate::store::{CrlPart, CrlRow};
 use crate::unix_seconds::UnixSeconds;
 use axum::Router;
 use axum::body::Bytes;
@@ -44,32 +44,99 @@ async fn crl(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let generation = published(&api, &file, ".crl")?;
-    let Some(list) = api.ca.crls().current(generation.id) else {
-        return Err(no_list(&api, &generation).into());
+    let named = NamedList::find(&api, &file)?;
+    let crls = api.ca.crls();
+    let list = if named.is_delta {
+        crls.delta(named.part)
+    } else {
+        crls.current(named.part)
+    };
+    let Some(list) = list else {
+        return Err(no_list(&api, &named).into());
     };
     let now = api.ca.now();
+    let kept_until = crls.kept_until(&named.generation.authority, &list);
     let file = Published {
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
         modified_at: list.this_update,
-        age_seconds_max: age_seconds_max(&list, now),
+        age_seconds_max: age_seconds_max(&list, kept_until, now),
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers, now))
 }
 
-/// Returns how long caches may keep a list: until shortly before the next one is due at the latest.
-fn age_seconds_max(list: &CrlRow, now: UnixSeconds) -> i64 {
-    let validity = list.next_update.seconds_since(list.this_update);
-    let margin = (validity / 10).min(CRL_MARGIN_SECONDS_MAX);
-    (list.next_update - margin).seconds_since(now).max(0)
+/// A list by the name of its file.
+struct NamedList {
+    generation: Arc<Generation>,
+    part: CrlPart,
+    is_delta: bool,
 }
 
-fn no_list(api: &Api, generation: &Generation) -> Error {
+impl NamedList {
+    /// `NAME.crl`, `NAME.3of8.crl`, and `NAME.delta.crl` or `NAME.3of8.delta.crl`.
+    fn find(api: &Api, file: &str) -> Result<Self, Problem> {
+        let name = file.strip_suffix(".crl");
+        let name = name.ok_or_else(|| nothing_published(".crl"))?;
+        let hierarchy = api.ca.hierarchy();
+        let (complete, is_delta) = match name.strip_suffix(".delta") {
+            Some(complete) => (complete, true),
+            None => (name, false),
+        };
+        let partition = complete.rsplit_once('.').and_then(|(name, partition)| {
+            let (part, count) = partition.split_once("of")?;
+            let (part, count): (u16, u16) = (part.parse().ok()?, count.parse().ok()?);
+            // Each file has one name.
+            let is_its_name = count > 1 && format!("{part}of{count}") == partition;
+            is_its_name.then_some((name, part, count))
+        });
+        let (name, part, count) = partition.unwrap_or((complete, 1, 1));
+        let found = hierarchy.published(name).map(|it| (it, it.crl_parts()));
+        let Some((generation, mut parts)) = found else {
+            return Err(nothing_published(".crl"));
+        };
+        let of = parts.find(|it| (it.part, it.count) == (part, count));
+        let Some(of) = of else {
+            return Err(other_parts(generation));
+        };
+        Ok(Self {
+            generation: Arc::clone(generation),
+            part: of,
+            is_delta,
+        })
+    }
+}
+
+fn other_parts(generation: &Generation) -> Problem {
+    let name = generation.name();
+    let message = match generation.crl_parts().last() {
+        Some(CrlPart { count, .. }) if count > 1 => format!(
+            "the list of {name} is split into {count} partitions, {name}.1of{count}.crl to \
+             {name}.{count}of{count}.crl; a certificate names its own"
+        ),
+        _ => format!("the list of {name} is not split; it is {name}.crl"),
+    };
+    Error::missing(Code::NotPublished, message).into()
+}
+
+/// Returns how long caches may keep a list: until shortly before the next one is due at the latest.
+fn age_seconds_max(list: &CrlRow, kept_until: Option<UnixSeconds>, now: UnixSeconds) -> i64 {
+    let validity = list.next_update.seconds_since(list.this_update);
+    let margin = (validity / 10).min(CRL_MARGIN_SECONDS_MAX);
+    let end = list.next_update - margin;
+    let until = kept_until.map_or(end, |it| it.min(end));
+    until.seconds_since(now).max(0)
+}
+
+fn no_list(api: &Api, named: &NamedList) -> Error {
+    let generation = &named.generation;
     let name = generation.name();
     let token = &generation.token;
-    if api.ca.crls().is_withheld(generation.id) {
+    if named.is_delta && !api.ca.crls().has_deltas(&generation.authority) {
+        let message = format!("{name} has no delta lists: [[authority]] has no delta_crls");
+        return Error::missing(Code::NotPublished, message);
+    }
+    if api.ca.crls().is_withheld(generation) {
         let message = format!(
             "the list of {name} was restored from a backup and may lack newer revocations; token \
              {token} has to sign the next one"
@@ -103,13 +170,15 @@ fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, 
     let found = file
         .strip_suffix(extension)
         .and_then(|name| hierarchy.published(name));
-    found.cloned().ok_or_else(|| {
-        let message = format!(
-            "nothing is published under this name; it is AUTHORITY{extension}, or \
-             AUTHORITY-GENERATION{extension}"
-        );
-        Error::missing(Code::NotPublished, message).into()
-    })
+    found.cloned().ok_or_else(|| nothing_published(extension))
+}
+
+fn nothing_published(extension: &str) -> Problem {
+    let message = format!(
+        "nothing is published under this name; it is AUTHORITY{extension}, or \
+         AUTHORITY-GENERATION{extension}"
+    );
+    Error::missing(Code::NotPublished, message).into()
 }
 
 /// The bytes of a CRL, shared by all connections that send them.

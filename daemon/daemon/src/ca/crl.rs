@@ -1,28 +1,31 @@
-//! Revocation lists: each generation signs a full one, at once when something is revoked or
-//! abandoned, and on schedule.
+//! Revocation lists: each generation signs complete ones on schedule, and at once when something is
+//! revoked or abandoned; with delta lists, a delta list then. A generation with partitions signs
+//! the list of each partition.
 //!
 //! The promise is that of the issuance cycle: the bytes are recorded under a number of their own
 //! before the token sees them, and the signed list is compared and verified before it is published.
 //! After a failure the previous list stays published, and is served from memory without the token.
 //! A list that was recorded and not signed is dropped, and its number with it.
 
-use super::alarm::{Alarm, AlarmCode};
+mod lists;
+mod status;
+
+pub(super) use lists::RevocationLists;
+pub use status::{CrlStatus, CrlSummary};
+
 use super::hierarchy::Generation;
 use super::issuer::issue::sign_and_verify;
 use super::issuer::pace::Source;
 use super::signing_request::Signer;
 use super::{Advice, Code, Error, Issuer, crash_point};
-use crate::crl_number::CrlNumber;
-use crate::ids::{GenerationId, GenerationNumber};
-use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
+use crate::ids::GenerationId;
+use crate::store::{AuditEntry, CrlDraft, CrlPart, CrlRow, NewCrl, RecordedCrl};
 use crate::unix_seconds::UnixSeconds;
-use crate::x509::crl::{self, RevocationList};
+use crate::x509::crl::{self, IssuingPoint, RevocationList, Scope};
 use crate::x509::lint;
-use arc_swap::ArcSwap;
-use serde::Serialize;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 
 /// How soon a list is tried again whose token is not there, in seconds.
 const TOKEN_PAUSE_SECONDS: i64 = 5;
@@ -30,116 +33,30 @@ const TOKEN_PAUSE_SECONDS: i64 = 5;
 const FAILURE_PAUSE_SECONDS_MAX: i64 = 300;
 
 /// When revocation lists are signed again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CrlSchedule {
     /// From a list until the one that must follow it, in seconds.
     pub validity_seconds: i64,
     /// From a list until the next one if nothing is revoked in between, in seconds.
     pub interval_seconds: i64,
+    /// The authorities that sign changes as delta lists.
+    pub with_deltas: BTreeSet<String>,
+    /// The validity of a delta list, in seconds.
+    pub delta_validity_seconds: i64,
+    /// From a delta list until the next one if nothing is revoked in between, in seconds.
+    pub delta_interval_seconds: i64,
 }
 
 impl Default for CrlSchedule {
-    /// A week, and a new list each day.
+    /// A week, and a new list each day; no delta lists.
     fn default() -> Self {
         Self {
             validity_seconds: 7 * 86_400,
             interval_seconds: 86_400,
+            with_deltas: BTreeSet::new(),
+            delta_validity_seconds: 86_400,
+            delta_interval_seconds: 3_600,
         }
-    }
-}
-
-/// The current lists, and what keeps the next ones from being signed.
-pub(super) struct RevocationLists {
-    current: ArcSwap<BTreeMap<GenerationId, Arc<CrlRow>>>,
-    failures: Mutex<BTreeMap<GenerationId, Failure>>,
-    /// One at a time makes lists.
-    updating: Mutex<()>,
-}
-
-#[derive(Clone, Debug)]
-struct Failure {
-    message: String,
-    attempts: u32,
-    retry_at: UnixSeconds,
-}
-
-/// The revocation list of a generation, for people.
-#[derive(Clone, Debug, Serialize)]
-pub struct CrlStatus {
-    pub authority: String,
-    /// Which of its generations.
-    pub generation: GenerationNumber,
-    pub number: CrlNumber,
-    pub this_update: String,
-    /// RFC 3339: from then on verifiers refuse it.
-    pub next_update: String,
-    /// The same in Unix seconds.
-    #[serde(skip)]
-    pub next_update_seconds: UnixSeconds,
-    /// How many entries it has.
-    pub entries: i64,
-    /// True if every revocation and abandoned intent is on it.
-    pub up_to_date: bool,
-    /// Whether it was restored from a backup, and is not served until the next one is signed.
-    pub withheld: bool,
-}
-
-impl RevocationLists {
-    pub(super) fn new(current: Vec<CrlRow>) -> Self {
-        let current = current.into_iter().map(|it| (it.generation, Arc::new(it)));
-        Self {
-            current: ArcSwap::from_pointee(current.collect()),
-            failures: Mutex::default(),
-            updating: Mutex::default(),
-        }
-    }
-
-    /// Also a restored one, which is not served.
-    fn newest(&self, generation: GenerationId) -> Option<Arc<CrlRow>> {
-        self.current.load().get(&generation).cloned()
-    }
-
-    fn publish(&self, row: CrlRow) {
-        let mut lists = BTreeMap::clone(&self.current.load());
-        lists.insert(row.generation, Arc::new(row));
-        self.current.store(Arc::new(lists));
-    }
-
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<GenerationId, Failure>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self, generation: GenerationId, error: &Error, now: UnixSeconds) -> UnixSeconds {
-        let mut failures = self.failures();
-        let attempts = failures.get(&generation).map_or(0, |it| it.attempts);
-        let pause = TOKEN_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
-        let retry_at = now + pause.min(FAILURE_PAUSE_SECONDS_MAX);
-        let failure = Failure {
-            message: error.message.clone(),
-            attempts: attempts + 1,
-            retry_at,
-        };
-        failures.insert(generation, failure);
-        retry_at
-    }
-
-    /// The token is there and the key does not sign: nothing was recorded, so the pause is short.
-    fn waits_for_its_key(
-        &self,
-        generation: GenerationId,
-        error: &Error,
-        now: UnixSeconds,
-    ) -> UnixSeconds {
-        let retry_at = now + TOKEN_PAUSE_SECONDS;
-        let mut failures = self.failures();
-        let failure = failures.entry(generation).or_insert_with(|| Failure {
-            message: String::new(),
-            attempts: 0,
-            retry_at,
-        });
-        failure.message.clone_from(&error.message);
-        failure.retry_at = retry_at;
-        retry_at
     }
 }
 
@@ -148,6 +65,16 @@ pub struct CrlPublisher {
     issuer: Arc<Issuer>,
     schedule: CrlSchedule,
     lists: Arc<RevocationLists>,
+}
+
+/// How often each part of a list had to change.
+type Counts = BTreeMap<(GenerationId, u16), i64>;
+
+/// A list whose time has come.
+struct Due {
+    part: CrlPart,
+    /// Of a delta list: the complete list that it changes.
+    base: Option<Arc<CrlRow>>,
 }
 
 impl CrlPublisher {
@@ -165,47 +92,36 @@ impl CrlPublisher {
 
     /// Whether a restore brought back an older list of this generation: that one is never served,
     /// and there is no current list until the next one is signed.
-    pub fn is_withheld(&self, generation: GenerationId) -> bool {
-        let newest = self.lists.newest(generation);
-        newest.is_some_and(|it| it.withheld)
+    pub fn is_withheld(&self, generation: &Generation) -> bool {
+        let mut newest = generation
+            .crl_parts()
+            .filter_map(|it| self.lists.newest(it));
+        newest.any(|it| it.withheld)
     }
 
-    /// The current revocation list of a generation.
-    pub fn current(&self, generation: GenerationId) -> Option<Arc<CrlRow>> {
-        let newest = self.lists.newest(generation);
+    /// The current complete revocation list of a part.
+    pub fn current(&self, of: impl Into<CrlPart>) -> Option<Arc<CrlRow>> {
+        let newest = self.lists.newest(of.into());
         newest.filter(|it| !it.withheld)
     }
 
-    /// Returns true if every revocation and abandoned intent is on the current list of this
-    /// generation, or if the generation signs no lists any more.
-    pub fn is_listed(&self, generation: GenerationId) -> Result<bool, Error> {
-        let hierarchy = self.issuer.hierarchy();
-        let now = self.issuer.now();
-        let signs = hierarchy
-            .generation(generation)
-            .is_some_and(|it| signs_lists(it, now));
-        Ok(!signs || self.is_up_to_date(generation, &self.revocation_counts()?))
+    /// Whether an authority has delta lists. Without an address verifiers would not find them.
+    pub fn has_deltas(&self, authority: &str) -> bool {
+        self.schedule.with_deltas.contains(authority) && self.issuer.public_http().is_some()
     }
 
-    /// The current lists, issuers first.
-    pub fn statuses(&self) -> Result<Vec<CrlStatus>, Error> {
-        let counts = self.revocation_counts()?;
-        let hierarchy = self.issuer.hierarchy();
-        let listed = hierarchy.iter().filter_map(|generation| {
-            let list = self.lists.newest(generation.id)?;
-            Some(CrlStatus {
-                authority: generation.authority.clone(),
-                generation: generation.number,
-                number: list.number,
-                this_update: list.this_update.to_string(),
-                next_update: list.next_update.to_string(),
-                next_update_seconds: list.next_update,
-                entries: list.entries,
-                up_to_date: self.is_up_to_date(generation.id, &counts),
-                withheld: list.withheld,
-            })
-        });
-        Ok(listed.collect())
+    /// The current delta list of a part. Without delta lists in the configuration the last one is
+    /// there as long as the complete list names it.
+    pub fn delta(&self, of: CrlPart) -> Option<Arc<CrlRow>> {
+        self.lists.delta(of)
+    }
+
+    /// Returns until when caches may keep a list, if that is before its end: with delta lists until
+    /// the next complete one, because newer delta lists change that one; and a delta list until the
+    /// next.
+    pub fn kept_until(&self, authority: &str, list: &CrlRow) -> Option<UnixSeconds> {
+        let is_of_deltas = list.base.is_some() || self.has_deltas(authority);
+        is_of_deltas.then(|| self.next_of(list))
     }
 
     /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
@@ -218,71 +134,42 @@ impl CrlPublisher {
         let now = self.issuer.now();
         let signing = hierarchy.iter().filter(|it| signs_lists(it, now));
         Ok(signing
-            .map(|generation| self.update_one(generation, &counts))
+            .map(|generation| self.update_generation(generation, &counts))
             .min())
     }
 
-    /// Returns the alarms for CRLs that are withheld, cannot be signed or have ended.
-    pub(super) fn alarms(&self) -> Vec<Alarm> {
+    /// Returns when to check the lists of this generation again, in Unix seconds.
+    fn update_generation(&self, generation: &Generation, counts: &Counts) -> UnixSeconds {
         let now = self.issuer.now();
-        let hierarchy = self.issuer.hierarchy();
-        let failures = self.lists.failures();
-        let mut alarms = Vec::new();
-        for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
-            let name = format!("{} generation {}", generation.authority, generation.number);
-            let mut raise = |code, mut parameters: Value, text: String| {
-                parameters["authority"] = json!(generation.authority);
-                parameters["generation"] = json!(generation.number);
-                alarms.push(Alarm::new(code, parameters, text));
-            };
-            if self.is_withheld(generation.id) {
-                let text = format!(
-                    "the revocation list of {name} is not served since the restore: it may lack \
-                     what was revoked after the backup; token {} has to sign a newer one",
-                    generation.token
-                );
-                let parameters = json!({ "token": generation.token });
-                raise(AlarmCode::CrlWithheld, parameters, text);
-            }
-            if let Some(failure) = failures.get(&generation.id) {
-                let text = format!(
-                    "the revocation list of {name} cannot be signed: {}",
-                    failure.message
-                );
-                let parameters = json!({ "reason": failure.message });
-                raise(AlarmCode::CrlNotSigned, parameters, text);
-            }
-            if let Some(list) = self
-                .current(generation.id)
-                .filter(|it| it.next_update < now)
-            {
-                let ended_at = list.next_update.to_string();
-                let text = format!(
-                    "the revocation list of {name} has ended at {ended_at}: verifiers refuse all \
-                     that it signed until token {} signs the next one",
-                    generation.token
-                );
-                let parameters = json!({ "ended_at": ended_at, "token": generation.token });
-                raise(AlarmCode::CrlEnded, parameters, text);
+        if let Some(retry_at) = self.retry_at(generation).filter(|it| *it > now) {
+            return retry_at;
+        }
+        let mut next = UnixSeconds::MAX;
+        for part in generation.crl_parts() {
+            // A delta list comes after the complete one that it changes.
+            for is_delta in [false, true] {
+                let Some((due_at, due)) = self.due(generation, part, is_delta, counts) else {
+                    continue;
+                };
+                if due_at > now {
+                    next = next.min(due_at);
+                    continue;
+                }
+                match self.sign_now(generation, &due) {
+                    Ok(list) => next = next.min(self.next_of(&list)),
+                    Err(retry_at) => return retry_at,
+                }
             }
         }
-        alarms
+        next
     }
 
-    /// Returns when to check this list again, in Unix seconds.
-    fn update_one(
-        &self,
-        generation: &Generation,
-        counts: &BTreeMap<GenerationId, i64>,
-    ) -> UnixSeconds {
+    /// Signs and publishes one list; on failure returns when to try again.
+    fn sign_now(&self, generation: &Generation, due: &Due) -> Result<CrlRow, UnixSeconds> {
         let now = self.issuer.now();
-        let due = self.due(generation, counts);
-        if due > now {
-            return due;
-        }
         let token = self.issuer.signing_token(generation);
         if token.is_ok_and(|it| it.client.out_for().is_some()) {
-            return now + TOKEN_PAUSE_SECONDS;
+            return Err(now + TOKEN_PAUSE_SECONDS);
         }
         let signer = Signer::from(generation);
         if let Err(error) = pollster::block_on(self.issuer.ready_token(&signer)) {
@@ -290,7 +177,7 @@ impl CrlPublisher {
             let number = generation.number.get();
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "revocation list not signed, the key has not signed a test");
-            return self.lists.waits_for_its_key(generation.id, &error, now);
+            return Err(self.lists.waits_for_its_key(generation.id, &error, now));
         }
         let source = Source::RevocationList(generation.id);
         if let Err(Error {
@@ -298,47 +185,80 @@ impl CrlPublisher {
             ..
         }) = self.issuer.may_have_signed(source)
         {
-            return now + i64::from(seconds);
+            return Err(now + i64::from(seconds));
         }
-        match self.sign(generation) {
+        match self.sign(generation, due) {
             Ok(list) => {
-                let next = list.this_update + self.schedule.interval_seconds;
-                self.lists.publish(list);
+                self.lists.publish(list.clone());
                 self.lists.failures().remove(&generation.id);
-                next
+                Ok(list)
             }
             Err(error) => {
                 let authority = &generation.authority;
                 let number = generation.number.get();
                 tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                     "a revocation list is not signed; the previous one stays");
-                self.lists.failed(generation.id, &error, now)
+                Err(self.lists.failed(generation.id, &error, now))
             }
         }
     }
 
-    fn due(&self, generation: &Generation, counts: &BTreeMap<GenerationId, i64>) -> UnixSeconds {
-        let by_schedule = match self.current(generation.id) {
-            Some(list) if self.is_up_to_date(generation.id, counts) => {
-                list.this_update + self.schedule.interval_seconds
-            }
+    /// Returns the list of this kind, and when its time comes; `None` if there is no such list.
+    fn due(
+        &self,
+        generation: &Generation,
+        part: CrlPart,
+        is_delta: bool,
+        counts: &Counts,
+    ) -> Option<(UnixSeconds, Due)> {
+        let has_deltas = self.has_deltas(&generation.authority);
+        let complete = self.current(part);
+        let up_to_date = self.is_up_to_date(generation, part, counts);
+        if is_delta {
+            let base = complete.filter(|_| has_deltas)?;
+            let due_at = match self.delta(part) {
+                Some(list) if up_to_date => self.next_of(&list),
+                _ => UnixSeconds::MIN,
+            };
+            let base = Some(base);
+            return Some((due_at, Due { part, base }));
+        }
+        let due_at = match complete {
+            // Otherwise verifiers would not find the delta list, or look for one that ends.
+            Some(list) if list.names_delta != has_deltas => UnixSeconds::MIN,
+            Some(list) if up_to_date || has_deltas => self.next_of(&list),
             _ => UnixSeconds::MIN,
         };
-        let failures = self.lists.failures();
-        let retry_at = failures.get(&generation.id).map(|it| it.retry_at);
-        by_schedule.max(retry_at.unwrap_or(UnixSeconds::MIN))
+        Some((due_at, Due { part, base: None }))
     }
 
-    fn sign(&self, generation: &Generation) -> Result<CrlRow, Error> {
+    fn next_of(&self, list: &CrlRow) -> UnixSeconds {
+        let interval = match list.base {
+            Some(_) => self.schedule.delta_interval_seconds,
+            None => self.schedule.interval_seconds,
+        };
+        list.this_update + interval
+    }
+
+    fn retry_at(&self, generation: &Generation) -> Option<UnixSeconds> {
+        let failures = self.lists.failures();
+        failures.get(&generation.id).map(|it| it.retry_at)
+    }
+
+    fn sign(&self, generation: &Generation, due: &Due) -> Result<CrlRow, Error> {
         let now = self.issuer.signing_time()?;
-        let draft = self.issuer.store().draft_crl(generation.id, now)?;
-        let recorded = self.record(generation, &draft, now)?;
+        let mut draft = self.issuer.store().draft_crl(due.part, now)?;
+        if let Some(base) = &due.base {
+            let last = self.lists.delta(due.part);
+            draft = draft.since(base, last.as_deref())?;
+        }
+        let recorded = self.record(generation, due.part, &draft, now)?;
         crash_point("crl-recorded");
         let token = self.issuer.signing_token(generation)?;
         let public_key = &generation.public_key;
         let signed = sign_and_verify(token, &generation.key, public_key, recorded.to_sign());
         let list: RevocationList = pollster::block_on(signed).map_err(|unsigned| unsigned.error)?;
-        let entry = self.entry(generation, "crl.signed", &draft);
+        let entry = self.entry(generation, due.part, "crl.signed", &draft);
         Ok(self
             .issuer
             .store()
@@ -349,17 +269,26 @@ impl CrlPublisher {
     fn record(
         &self,
         generation: &Generation,
+        part: CrlPart,
         draft: &CrlDraft,
         this_update: UnixSeconds,
     ) -> Result<RecordedCrl, Error> {
-        let next_update = this_update + self.schedule.validity_seconds;
+        let validity = match draft.base {
+            Some(_) => self.schedule.delta_validity_seconds,
+            None => self.schedule.validity_seconds,
+        };
+        let next_update = this_update + validity;
         let number = draft.number;
         let entries = &draft.entries;
+        let released = &draft.released;
+        let scope = &self.scope(generation, part, draft);
         let request = crl::CrlContent {
             number,
             this_update,
             next_update,
             entries,
+            released,
+            scope,
         };
         let built = crl::build(&generation.issuer, &request)
             .map_err(|refusal| Error::stop(refusal.code(), refusal.to_string()))?;
@@ -369,49 +298,91 @@ impl CrlPublisher {
             this_update,
             next_update,
             entries,
+            released,
+            scope,
         };
         let linted = lint::crl::lint(built, &expected)
             .map_err(|findings| Error::stop(Code::LintFailed, findings.to_string()))?;
         let new = NewCrl {
             generation: generation.id,
+            part: part.part,
+            base: draft.base,
             number: draft.number,
             tbs: linted.bytes().clone(),
             this_update,
             next_update,
             revocations: draft.revocations,
-            entries: entries.len(),
+            entries: entries.len() + released.len(),
         };
-        let entry = self.entry(generation, "crl.recorded", draft);
+        let entry = self.entry(generation, part, "crl.recorded", draft);
         Ok(self.issuer.store().record_crl(new, entry)?)
     }
 
-    fn entry(&self, generation: &Generation, action: &'static str, draft: &CrlDraft) -> AuditEntry {
+    /// The extensions that say what a list covers. A delta list covers what its base covers, so
+    /// both have the same issuingDistributionPoint (RFC 5280 5.2.4).
+    fn scope(&self, generation: &Generation, part: CrlPart, draft: &CrlDraft) -> Scope {
+        let partitions = generation.distribution.crl_partitions.as_ref();
+        let point = partitions.map(|it| IssuingPoint {
+            url: it.url(part.part),
+            // Path length 0 leaves no authority below (RFC 5280 4.2.1.9).
+            only_user_certificates: generation.certificate.path_length() == Some(0),
+        });
+        let names_delta = draft.base.is_none() && self.has_deltas(&generation.authority);
+        let public_http = self.issuer.public_http().filter(|_| names_delta);
+        Scope {
+            point,
+            base: draft.base,
+            delta_url: public_http
+                .map(|base| format!("{base}/crl/{}", delta_file(generation, part))),
+        }
+    }
+
+    fn entry(
+        &self,
+        generation: &Generation,
+        part: CrlPart,
+        action: &'static str,
+        draft: &CrlDraft,
+    ) -> AuditEntry {
+        let entries = draft.entries.len() + draft.released.len();
+        let mut detail = json!({ "number": draft.number, "entries": entries });
+        if part.count > 1 {
+            detail["partition"] = json!(format!("{}of{}", part.part, part.count));
+        }
+        if let Some(base) = draft.base {
+            detail["base"] = json!(base);
+        }
         AuditEntry {
             at: self.issuer.now(),
             actor: "hallmarkd".into(),
             action,
             subject: generation.name(),
-            detail: json!({ "number": draft.number, "entries": draft.entries.len() }),
+            detail,
         }
     }
 
-    fn is_up_to_date(
-        &self,
-        generation: GenerationId,
-        counts: &BTreeMap<GenerationId, i64>,
-    ) -> bool {
-        let counted = counts.get(&generation).copied().unwrap_or(0);
-        self.current(generation)
-            .is_some_and(|list| list.revocations >= counted)
+    /// Returns true if the current list of a part, or its delta list, has every change.
+    fn is_up_to_date(&self, generation: &Generation, part: CrlPart, counts: &Counts) -> bool {
+        let key = (part.generation, part.part);
+        let counted = counts.get(&key).copied().unwrap_or(0);
+        let delta = self.delta(part);
+        let delta = delta.filter(|_| self.has_deltas(&generation.authority));
+        let mut lists = [self.current(part), delta].into_iter().flatten();
+        lists.any(|it| it.revocations >= counted)
     }
 
-    fn revocation_counts(&self) -> Result<BTreeMap<GenerationId, i64>, Error> {
-        Ok(self
-            .issuer
-            .store()
-            .revocation_counts()?
-            .into_iter()
-            .collect())
+    fn revocation_counts(&self) -> Result<Counts, Error> {
+        let counts = self.issuer.store().revocation_counts()?;
+        Ok(counts.into_iter().collect())
+    }
+}
+
+/// The name of the file with the delta list of a part.
+fn delta_file(generation: &Generation, part: CrlPart) -> String {
+    let name = generation.name();
+    match part.count {
+        1 => format!("{name}.delta.crl"),
+        count => format!("{name}.{}of{count}.delta.crl", part.part),
     }
 }
 

@@ -7,7 +7,7 @@ use super::issuer::generation::on_record;
 use super::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
-use crate::store::{GenerationRow, GenerationState};
+use crate::store::{CrlPart, GenerationRow, GenerationState};
 use crate::token::KeyReference;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_bundle;
@@ -300,6 +300,18 @@ impl Generation {
         Thumbprint::from_bytes(self.certificate.sha256())
     }
 
+    /// The parts of its revocation list: one, or its partitions.
+    pub fn crl_parts(&self) -> impl Iterator<Item = CrlPart> {
+        let partitions = self.distribution.crl_partitions.as_ref();
+        let count = partitions.map_or(1, |it| it.count);
+        let generation = self.id;
+        (1..=count).map(move |part| CrlPart {
+            generation,
+            count,
+            part,
+        })
+    }
+
     /// Whether it signed its own certificate: nothing is above it, here or elsewhere.
     pub fn is_root(&self) -> bool {
         self.parent.is_none() && self.foreign.is_empty()
@@ -375,8 +387,11 @@ impl ChainLink {
 /// Each generation has a key and a list of its own, and so addresses of its own.
 fn distribution(row: &GenerationRow, public_http: Option<&str>) -> Distribution {
     let name = format!("{}-{}", row.authority, row.number);
+    let partitions = &row.crl_partitions;
+    let crl_url = public_http.map(|base| format!("{base}/crl/{name}.crl"));
     Distribution {
-        crl_url: public_http.map(|base| format!("{base}/crl/{name}.crl")),
+        crl_url: crl_url.filter(|_| partitions.is_none()),
+        crl_partitions: partitions.clone(),
         ca_issuers_url: public_http.map(|base| format!("{base}/ca/{name}.cer")),
         ocsp_url: None,
     }

@@ -152,6 +152,8 @@ pub struct Settings {
     pub crl_schedule: CrlSchedule,
     /// How many backups are kept.
     pub backups_kept: usize,
+    /// How long the records of a revocation are kept after the end of its certificate, in seconds.
+    pub revocations_kept_seconds: i64,
 }
 
 /// The certificate authority under one configuration. A task loads it once (see
@@ -169,6 +171,7 @@ pub struct CertificateAuthority {
     rollovers: Rollovers,
     store: Store,
     push_age_alarm_seconds: i64,
+    revocations_kept_seconds: i64,
     /// The last count of what ends soon.
     expiry: Mutex<Option<expiry::Counted>>,
     /// The last count of what was issued.
@@ -251,6 +254,7 @@ impl CertificateAuthority {
             ceremonies,
             exclusions,
             push_age_alarm_seconds: settings.push_age_alarm_seconds,
+            revocations_kept_seconds: settings.revocations_kept_seconds,
             expiry: Mutex::default(),
             issued: Mutex::default(),
             shared,

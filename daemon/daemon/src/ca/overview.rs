@@ -12,6 +12,7 @@ use super::status::{NotReady, PushStatus};
 use super::{CertificateAuthority, Error};
 use crate::error_code::codes;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 codes! {
     /// A question that the overview answers.
@@ -231,13 +232,17 @@ impl Facts<'_> {
     /// Names the lists that lack revocations.
     fn list_remarks(&self) -> impl Iterator<Item = Remark> {
         let late = self.crls.iter().filter(|it| !it.up_to_date);
-        late.map(|it| {
-            let text = format!(
-                "the list of {}, generation {}, does not have every revocation yet",
-                it.authority, it.generation
-            );
-            Remark::attention(Question::Safe, text)
-        })
+        // Of a generation with several lists, once.
+        let late: BTreeSet<String> = late
+            .map(|it| {
+                format!(
+                    "the list of {}, generation {}, does not have every revocation yet",
+                    it.authority, it.generation
+                )
+            })
+            .collect();
+        late.into_iter()
+            .map(|text| Remark::attention(Question::Safe, text))
     }
 }
 

@@ -1,10 +1,13 @@
-//! Removes finished work at hubs, so that the queue stays small.
+//! Removes finished work at hubs, and what is on record of revocations that nothing shows any more.
 //!
 //! A finished task is needed while its rollover or block is open, for the numbers of its receipt,
-//! and some time longer for operators. The audit journal is kept whole.
+//! and some time longer for operators. The author of a revocation, and the lists that had it, are
+//! shown for some time after the certificate has ended. The audit journal is kept whole.
 
 use super::{CertificateAuthority, Error};
+use crate::store::AuditEntry;
 use crate::unix_seconds::UnixSeconds;
+use serde_json::json;
 use std::sync::atomic::Ordering;
 
 /// How long a finished task is kept, in seconds, and until its roll or block has ended.
@@ -13,17 +16,29 @@ pub const HUB_TASKS_KEPT_SECONDS: i64 = 30 * 86_400;
 pub const HUB_TASKS_KEPT_MAX: u32 = 100_000;
 /// How many go in one transaction.
 const HUB_TASKS_PER_CHUNK: u32 = 500;
+/// The same of the records of revocations.
+const REVOCATIONS_PER_CHUNK: u32 = 500;
 /// Interval of the cleanup, in seconds.
 const INTERVAL_SECONDS: i64 = 3_600;
 
 impl CertificateAuthority {
-    /// Deletes finished work at hubs that is no longer needed, once an hour.
-    pub fn forget_finished_hub_tasks(&self) -> Result<(), Error> {
+    /// Deletes finished work at hubs and records of revocations that are no longer needed, once an
+    /// hour.
+    pub fn forget_finished_work(&self) -> Result<(), Error> {
         let now = self.now();
         if now < UnixSeconds::new(self.shared.retention_due.load(Ordering::Relaxed)) {
             return Ok(());
         }
-        let before = now - HUB_TASKS_KEPT_SECONDS;
+        self.forget_hub_tasks(now - HUB_TASKS_KEPT_SECONDS)?;
+        self.forget_revocations(now - self.revocations_kept_seconds)?;
+        let due = now + INTERVAL_SECONDS;
+        self.shared
+            .retention_due
+            .store(due.get(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn forget_hub_tasks(&self, before: UnixSeconds) -> Result<(), Error> {
         loop {
             let keep = HUB_TASKS_KEPT_MAX;
             let limit = HUB_TASKS_PER_CHUNK;
@@ -33,13 +48,25 @@ impl CertificateAuthority {
                 self.store.forget_hub_tasks(tasks)?;
             }
             if last {
-                break;
+                return Ok(());
             }
         }
-        let due = now + INTERVAL_SECONDS;
-        self.shared
-            .retention_due
-            .store(due.get(), Ordering::Relaxed);
-        Ok(())
+    }
+
+    fn forget_revocations(&self, before: UnixSeconds) -> Result<(), Error> {
+        let limit = REVOCATIONS_PER_CHUNK;
+        loop {
+            let entry = AuditEntry {
+                at: self.now(),
+                actor: "hallmarkd".into(),
+                action: "revocations.forgotten",
+                subject: "revocations".into(),
+                detail: json!({ "before": before.to_string() }),
+            };
+            let done = self.store.forget_revocations(before, limit, entry)?;
+            if done.changes.max(done.lists) < limit as usize {
+                return Ok(());
+            }
+        }
     }
 }

@@ -43,6 +43,14 @@ impl Configuration {
                 ));
             }
             self.check_authority_name(authority)?;
+            let has_addresses = self.crl_schedule.with_deltas.contains(authority)
+                || self.issuer.crl_partitions.contains_key(authority);
+            if has_addresses && self.issuer.public_http.is_none() {
+                return contradiction(format!(
+                    "authority {authority:?} has crl_partitions or delta_crls: these lists name \
+                     their addresses, so set [listen] http and public_http"
+                ));
+            }
         }
         Ok(())
     }
@@ -142,7 +150,15 @@ impl Configuration {
             .find(|other| name.strip_prefix(other.as_str()).and_then(number).is_some());
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let fits = (1..=AUTHORITY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+        // Delta lists and partitions are published under the name with such an ending.
+        let last = name.rsplit_once('.').map_or("", |(_, last)| last);
+        let digits = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
+        let is_partition = last
+            .split_once("of")
+            .is_some_and(|(part, count)| digits(part) && digits(count));
+        let is_list = last == "delta" || is_partition;
         let problem = match (fits, namesake) {
+            _ if is_list => "that would also be one of its lists; rename it".to_owned(),
             (false, _) => "give 1 to 64 letters, digits and - _ .".to_owned(),
             (_, Some(other)) => format!("that would also be a generation of {other:?}; rename one"),
             _ => return Ok(()),

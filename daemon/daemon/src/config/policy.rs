@@ -77,6 +77,12 @@ pub(super) struct Policy {
     /// How often a CRL is signed if nothing is revoked.
     #[serde(with = "human_seconds", default = "crl_interval_default")]
     crl_interval: u64,
+    /// The validity of a delta CRL.
+    #[serde(with = "human_seconds", default = "delta_crl_validity_default")]
+    delta_crl_validity: u64,
+    /// How often a delta CRL is signed if nothing is revoked.
+    #[serde(with = "human_seconds", default = "delta_crl_interval_default")]
+    delta_crl_interval: u64,
     /// When the machine's clock is believed.
     #[serde(default)]
     clock: ClockTrust,
@@ -86,6 +92,9 @@ pub(super) struct Policy {
     /// A file that is touched at each synchronisation of the clock.
     #[serde(default = "clock_synchronised_file_default")]
     clock_synchronised_file: PathBuf,
+    /// How long the records of a revocation are kept after the end of its certificate.
+    #[serde(with = "human_seconds", default = "revocations_kept_default")]
+    pub(super) revocations_kept: u64,
     /// How many backups are kept; a new one replaces the oldest.
     #[serde(default = "backups_kept_default")]
     pub(super) backups_kept: NonZeroU16,
@@ -170,9 +179,12 @@ impl Default for Policy {
             failover_after: failover_after_default(),
             crl_validity: crl_validity_default(),
             crl_interval: crl_interval_default(),
+            delta_crl_validity: delta_crl_validity_default(),
+            delta_crl_interval: delta_crl_interval_default(),
             clock: ClockTrust::default(),
             clock_jump_max: clock_jump_max_default(),
             clock_synchronised_file: clock_synchronised_file_default(),
+            revocations_kept: revocations_kept_default(),
             backups_kept: backups_kept_default(),
         }
     }
@@ -225,7 +237,11 @@ impl Policy {
         }
     }
 
-    pub(super) fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
+    /// Returns the schedule of all lists. The authorities `with_deltas` have delta lists, too.
+    pub(super) fn crl_schedule(
+        &self,
+        with_deltas: BTreeSet<String>,
+    ) -> Result<CrlSchedule, ConfigurationError> {
         let validity = self.crl_validity;
         let interval = self.crl_interval;
         if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
@@ -235,7 +251,25 @@ impl Policy {
                     .into(),
             ));
         }
+        let delta_validity = self.delta_crl_validity;
+        let delta_interval = self.delta_crl_interval;
+        let has_deltas = !with_deltas.is_empty();
+        let fits = delta_interval > 0
+            && delta_interval < delta_validity
+            && delta_interval < interval
+            && delta_validity <= validity;
+        if has_deltas && !fits {
+            return Err(ConfigurationError::Contradiction(
+                "[policy] delta_crl_interval must be shorter than delta_crl_validity and than \
+                 crl_interval, and delta_crl_validity not longer than crl_validity: a delta list \
+                 is for the time between two complete ones"
+                    .into(),
+            ));
+        }
         Ok(CrlSchedule {
+            with_deltas,
+            delta_validity_seconds: delta_validity.cast_signed(),
+            delta_interval_seconds: delta_interval.cast_signed(),
             validity_seconds: validity.cast_signed(),
             interval_seconds: interval.cast_signed(),
         })
@@ -295,6 +329,19 @@ fn crl_validity_default() -> u64 {
 
 fn crl_interval_default() -> u64 {
     86_400
+}
+
+fn delta_crl_validity_default() -> u64 {
+    86_400
+}
+
+fn delta_crl_interval_default() -> u64 {
+    3_600
+}
+
+/// A year, as long as questions come.
+fn revocations_kept_default() -> u64 {
+    365 * 86_400
 }
 
 /// Two weeks of daily backups.

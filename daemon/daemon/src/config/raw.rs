@@ -14,6 +14,7 @@ use crate::ca::roll::RolloverSettings;
 use crate::ca::station::{StationPolicy, StationRule};
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings};
+use crate::x509::crl_partition::is_count;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -59,6 +60,11 @@ struct Authority {
     /// How long a generation signs leaves; its certificate is valid for longer.
     #[serde(deserialize_with = "human_seconds::optional", default)]
     signing_window: Option<u64>,
+    /// Into how many partitions the revocation lists of its next generations are split.
+    crl_partitions: Option<u16>,
+    /// Changes are signed as delta lists, and complete lists on schedule alone.
+    #[serde(default)]
+    delta_crls: bool,
 }
 
 impl Raw {
@@ -86,9 +92,12 @@ impl Raw {
         let listen = self.listen;
         let policy = self.policy;
         let windows = signing_windows(&authorities);
+        let with_deltas = authorities.iter().filter(|(_, it)| it.delta_crls);
+        let with_deltas = with_deltas.map(|(name, _)| name.clone()).collect();
         let issuer = IssuerSettings {
             signing_windows: windows.clone(),
             failover: failover(&authorities, policy.failover_after),
+            crl_partitions: crl_partitions(&authorities)?,
             authorities: authorities
                 .into_iter()
                 .map(|(name, it)| (name, it.token))
@@ -134,7 +143,8 @@ impl Raw {
             provisioning,
             drift: policy.drift,
             scan_interval: Duration::from_secs(policy.scan_interval.max(1)),
-            crl_schedule: policy.crl_schedule()?,
+            crl_schedule: policy.crl_schedule(with_deltas)?,
+            revocations_kept_seconds: i64::try_from(policy.revocations_kept).unwrap_or(i64::MAX),
             backups_kept: usize::from(policy.backups_kept.get()),
             push_age_alarm_seconds: i64::try_from(policy.push_age_alarm).unwrap_or(i64::MAX),
             text: text.to_owned(),
@@ -178,6 +188,27 @@ fn signing_windows(authorities: &BTreeMap<String, Authority>) -> BTreeMap<String
         Some((name.clone(), window))
     });
     windows.collect()
+}
+
+fn crl_partitions(
+    authorities: &BTreeMap<String, Authority>,
+) -> Result<BTreeMap<String, u16>, ConfigurationError> {
+    let mut partitions = BTreeMap::new();
+    for (name, authority) in authorities {
+        match authority.crl_partitions {
+            None | Some(1) => {}
+            Some(count) if is_count(count) => {
+                partitions.insert(name.clone(), count);
+            }
+            Some(count) => {
+                return Err(ConfigurationError::Contradiction(format!(
+                    "authority {name:?} has crl_partitions = {count}: give 1, 2, 4, 8, 16, 32, 64, \
+                     128 or 256, so that all partitions have as many certificates"
+                )));
+            }
+        }
+    }
+    Ok(partitions)
 }
 
 fn failover(authorities: &BTreeMap<String, Authority>, after: u64) -> FailoverPolicy {

@@ -143,6 +143,21 @@ fn contradictions_are_refused_with_the_reason() {
             "clients look for",
         ),
         (
+            "signing_window = \"3y\"",
+            "crl_partitions = 6",
+            "give 1, 2, 4, 8, 16, 32, 64, 128 or 256",
+        ),
+        (
+            "name = \"plant\"",
+            "name = \"plant.delta\"",
+            "one of its lists",
+        ),
+        (
+            "name = \"plant\"",
+            "name = \"plant.1of2\"",
+            "one of its lists",
+        ),
+        (
             "crl_interval = \"1d\"",
             "crl_interval = \"7d\"",
             "shorter than crl_validity",
@@ -183,5 +198,39 @@ proptest! {
         if let (Some(before), Some(after)) = (EXAMPLE.get(..at), EXAMPLE.get(at..)) {
             let _ = parse(&format!("{before}{noise}{after}"));
         }
+    }
+}
+
+/// Delta lists and partitions name addresses, and a delta list is for the time between two complete
+/// ones.
+#[test]
+fn lists_with_addresses_need_a_public_one() {
+    let text = EXAMPLE.replace(
+        "signing_window = \"3y\"",
+        "delta_crls = true\ncrl_partitions = 8",
+    );
+    let configuration = parse(&text).unwrap();
+    assert!(configuration.crl_schedule.with_deltas.contains("line-1"));
+    assert_eq!(configuration.issuer.crl_partitions["line-1"], 8);
+    for (from, to, reason) in [
+        (
+            "public_http = \"http://pki.line-1.example:8080\"",
+            "# none",
+            "set [listen] http and public_http",
+        ),
+        (
+            "delta_crl_interval = \"1h\"",
+            "delta_crl_interval = \"1d\"",
+            "between two complete ones",
+        ),
+        (
+            "delta_crl_validity = \"1d\"",
+            "delta_crl_validity = \"8d\"",
+            "between two complete ones",
+        ),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let refused = parse(&text.replace(from, to)).unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
     }
 }

@@ -150,7 +150,7 @@ impl Application {
             rest.note("TLS certificate", renewed);
         }
         rest.note("CA certificates", ca.enrollments().want_verified());
-        rest.note("finished work", ca.forget_finished_hub_tasks());
+        rest.note("finished work", ca.forget_finished_work());
         rest.note_due("proof of possession", ca.enrollments().prove_possession());
         rest.note("hubs", ca.exclusions().record_hubs());
         // A certificate that goes on hold now is on the CRL that is signed next.

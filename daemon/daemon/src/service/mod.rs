@@ -310,8 +310,9 @@ fn ca_config(
             rollovers: configuration.rollovers.clone(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             probes: probes(configuration.tokens.values()),
-            crl_schedule: configuration.crl_schedule,
+            crl_schedule: configuration.crl_schedule.clone(),
             backups_kept: configuration.backups_kept,
+            revocations_kept_seconds: configuration.revocations_kept_seconds,
         },
     }
 }

@@ -107,6 +107,11 @@ pub fn record_restore(
         "UPDATE generation SET revocations = revocations + 1, crl_withheld = 1",
         [],
     )?;
+    transaction.execute(
+        "UPDATE crl_partition SET revocations = (
+             SELECT g.revocations FROM generation g WHERE g.id = crl_partition.generation)",
+        [],
+    )?;
     let tx = Tx::new(&transaction);
     restore::record(&tx, lost_since, entry.at)?;
     audit::append(&tx, entry)?;

@@ -3,7 +3,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, crl};
 use crate::ids::GenerationId;
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
@@ -128,10 +128,7 @@ fn change(
         ],
     )?;
     // Serial numbers have no trigger that counts them.
-    tx.execute(
-        "UPDATE generation SET revocations = revocations + 1 WHERE id = ?1",
-        params![change.generation],
-    )?;
+    crl::count_change(tx, change.generation)?;
     let digits = hex::encode_upper(&change.serial);
     let reason = revoked.or(found.revoked).map(|(_, reason)| reason.name());
     let entry = AuditEntry {

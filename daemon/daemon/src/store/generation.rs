@@ -6,6 +6,7 @@ use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds, certificate, possession};
 use crate::der_bytes::Der;
 use crate::ids::{GenerationId, GenerationNumber, IntentId};
+use crate::x509::crl_partition::CrlPartitions;
 use crate::x509::key::KeyType;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -80,6 +81,8 @@ pub struct GenerationRow {
     pub request: Option<RequestRow>,
     /// The chain of a certificate whose issuer is elsewhere: PEM, the issuer's first.
     pub above: Option<String>,
+    /// The partitions of its revocation list, if it has some.
+    pub crl_partitions: Option<CrlPartitions>,
 }
 
 /// A request to an issuer elsewhere.
@@ -93,7 +96,7 @@ pub struct RequestRow {
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
      g.key_label, g.key_id, g.spki, i.tbs, c.issued_at, g.state, c.revoked_at, g.key_wrapped, \
-     r.generation, r.path_length, r.der, g.above, c.signature \
+     r.generation, r.path_length, r.der, g.above, c.signature, g.crl_parts, g.crl_address \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate \
      LEFT JOIN intent i ON i.id = c.intent \
      LEFT JOIN request r ON r.generation = g.id";
@@ -136,6 +139,38 @@ impl Store {
                     plan.authority
                 ))),
             }
+        })
+    }
+
+    /// Records into which partitions the revocation list of a generation will be split. A
+    /// generation with a key keeps what it has, because its certificates name their list.
+    pub fn record_crl_partitions(
+        &self,
+        generation: GenerationId,
+        partitions: Option<CrlPartitions>,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            let count = partitions.as_ref().map_or(1, |it| it.count);
+            let address = partitions.as_ref().map(|it| &it.address);
+            let changed = tx.execute(
+                "UPDATE generation SET crl_parts = ?2, crl_address = ?3
+                 WHERE id = ?1 AND spki IS NULL",
+                params![generation, count, address],
+            )?;
+            if changed == 0 {
+                return Ok(());
+            }
+            tx.execute(
+                "DELETE FROM crl_partition WHERE generation = ?1",
+                params![generation],
+            )?;
+            for part in (1..=count).filter(|_| count > 1) {
+                tx.execute(
+                    "INSERT INTO crl_partition (generation, part) VALUES (?1, ?2)",
+                    params![generation, part],
+                )?;
+            }
+            Ok(())
         })
     }
 
@@ -390,5 +425,12 @@ fn from_row(row: &Row<'_>) -> Result<GenerationRow, StoreError> {
             }),
         },
         above: row.get(17)?,
+        crl_partitions: match row.get::<Option<String>>(20)? {
+            None => None,
+            Some(address) => Some(CrlPartitions {
+                count: row.get(19)?,
+                address,
+            }),
+        },
     })
 }

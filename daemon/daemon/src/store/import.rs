@@ -10,7 +10,7 @@ use super::certificate::Signature;
 use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::revocation::{Revocation, RevocationTarget};
-use super::{Store, StoreError, UnixSeconds, certified_key, revocation_event};
+use super::{Store, StoreError, UnixSeconds, certified_key, crl, revocation_event};
 use crate::crl_number::CrlNumber;
 use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, IntentId};
@@ -100,10 +100,7 @@ impl Store {
             }
             if done.revocations > 0 {
                 // Serial numbers have no trigger that counts them.
-                tx.execute(
-                    "UPDATE generation SET revocations = revocations + 1 WHERE id = ?1",
-                    params![generation],
-                )?;
+                crl::count_change(tx, generation)?;
             }
             Ok(done)
         })

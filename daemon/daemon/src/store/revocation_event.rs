@@ -8,6 +8,7 @@ use super::revocation::Revocation;
 use super::{Store, StoreError, UnixSeconds};
 use crate::crl_number::CrlNumber;
 use crate::ids::{GenerationId, IntentId};
+use crate::x509::crl_partition::part_of;
 use crate::x509::revocation::RevocationReason;
 
 /// The most events of one certificate that are shown.
@@ -53,8 +54,9 @@ pub(super) fn record(
     reason: Option<RevocationReason>,
 ) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO revocation_event (certificate, at, actor, reason, cause, revocations)
-         SELECT ?1, ?2, ?3, ?4, ?5, g.revocations
+        "INSERT INTO revocation_event
+             (certificate, at, actor, reason, cause, revocations, issuer, ends_at)
+         SELECT ?1, ?2, ?3, ?4, ?5, g.revocations, i.issuer, max(i.not_after, ?2)
          FROM intent i JOIN generation g ON g.id = i.issuer WHERE i.id = ?1",
         params![
             certificate,
@@ -71,6 +73,8 @@ pub(super) fn record(
 struct Counted {
     event: RevocationEvent,
     generation: GenerationId,
+    /// Which partition of the generation's list has it.
+    part: u16,
     from: i64,
     until: Option<i64>,
     /// An entry stays until it was on a list that was made after this.
@@ -82,9 +86,9 @@ fn events(tx: &Tx<'_>, certificate: IntentId) -> Result<Vec<RevocationEvent>, St
         "SELECT e.at, e.actor, e.reason, e.cause, i.issuer, e.revocations,
                 (SELECT min(n.revocations) FROM revocation_event n
                  WHERE n.certificate = e.certificate AND n.id > e.id),
-                max(i.not_after, coalesce(c.revoked_at, 0))
+                max(i.not_after, coalesce(c.revoked_at, 0)), i.serial, g.crl_parts
          FROM revocation_event e JOIN intent i ON i.id = e.certificate
-         JOIN certificate c ON c.intent = e.certificate
+         JOIN certificate c ON c.intent = e.certificate JOIN generation g ON g.id = i.issuer
          WHERE e.certificate = ?1 ORDER BY e.id DESC LIMIT ?2",
         params![certificate, SHOWN_MAX],
         from_row,
@@ -100,20 +104,24 @@ fn events(tx: &Tx<'_>, certificate: IntentId) -> Result<Vec<RevocationEvent>, St
 }
 
 fn lists(tx: &Tx<'_>, it: &Counted) -> Result<Option<(CrlNumber, CrlNumber)>, StoreError> {
-    let list = |order: &str| -> Result<Option<CrlNumber>, StoreError> {
+    let list = |order: &str, kinds: &str| -> Result<Option<CrlNumber>, StoreError> {
         let sql = format!(
             "SELECT s.number FROM signed_crl s
-             WHERE s.generation = ?1 AND s.revocations >= ?2
-               AND (?3 IS NULL OR s.revocations < ?3)
+             WHERE s.generation = ?1 AND s.part = ?5 AND s.revocations >= ?2
+               AND s.is_delta IN {kinds} AND (?3 IS NULL OR s.revocations < ?3)
                AND coalesce((SELECT p.this_update FROM signed_crl p
-                             WHERE p.generation = s.generation AND p.number < s.number
+                             WHERE p.generation = s.generation AND p.part = s.part
+                               AND p.is_delta = 0 AND p.number < s.number
                              ORDER BY p.number DESC LIMIT 1), 0) <= ?4
              ORDER BY s.number {order} LIMIT 1"
         );
-        let values = params![it.generation, it.from, it.until, it.listed_until];
+        let values = params![it.generation, it.from, it.until, it.listed_until, it.part];
         tx.query_optional(&sql, values, |row| row.get(0))
     };
-    Ok(list("ASC")?.zip(list("DESC")?))
+    // A change is on a delta list first. Once a complete list has it, delta lists do not repeat it.
+    let last = list("DESC", "(0)")?;
+    let last = last.map_or_else(|| list("DESC", "(1)"), |it| Ok(Some(it)))?;
+    Ok(list("ASC", "(0, 1)")?.zip(last))
 }
 
 fn from_row(row: &Row<'_>) -> Result<Counted, StoreError> {
@@ -129,5 +137,6 @@ fn from_row(row: &Row<'_>) -> Result<Counted, StoreError> {
         from: row.get(5)?,
         until: row.get(6)?,
         listed_until: row.get(7)?,
+        part: part_of(row.get(9)?, &row.get::<Vec<u8>>(8)?),
     })
 }

@@ -34,6 +34,13 @@ CREATE TABLE generation (
     -- list lacks what was revoked after the backup, so it is not served.
     crl_withheld INTEGER NOT NULL DEFAULT 0
                  CONSTRAINT generation_crl_withheld_valid CHECK (crl_withheld IN (0, 1)),
+    -- Into how many lists its revocations are split, by the last octet of the serial number, and
+    -- the address of these lists up to their numbers. Certificates name their list, so both are
+    -- recorded with the key and stay.
+    crl_parts   INTEGER NOT NULL DEFAULT 1 CONSTRAINT generation_crl_parts_valid
+                CHECK (crl_parts IN (1, 2, 4, 8, 16, 32, 64, 128, 256)),
+    crl_address TEXT CONSTRAINT generation_crl_address_valid
+                CHECK ((crl_address IS NULL) = (crl_parts = 1)),
     -- The chain of a certificate whose issuer is elsewhere: PEM, from its issuer's to the
     -- self-signed one.
     above       TEXT,
@@ -46,11 +53,26 @@ CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <>
 -- (With `state`, because SQLite reports a violation by its columns: `generation_next` has others.)
 CREATE UNIQUE INDEX generation_serving ON generation (authority, state) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
+CREATE TRIGGER generation_keeps_its_lists BEFORE UPDATE OF crl_parts, crl_address ON generation
+WHEN OLD.spki IS NOT NULL AND
+     (NEW.crl_parts <> OLD.crl_parts OR NEW.crl_address IS DISTINCT FROM OLD.crl_address)
+BEGIN
+    SELECT RAISE(ABORT, 'generation_keeps_its_lists');
+END;
 CREATE TRIGGER generation_keeps_its_chain BEFORE UPDATE OF above ON generation
 WHEN OLD.above IS NOT NULL OR NEW.above IS NULL
 BEGIN
     SELECT RAISE(ABORT, 'generation_keeps_its_chain');
 END;
+
+-- The partitions of a generation's list, where it has some: `revocations` is
+-- `generation.revocations` after the last change of a serial number in it.
+CREATE TABLE crl_partition (
+    generation  INTEGER NOT NULL REFERENCES generation (id),
+    part        INTEGER NOT NULL CONSTRAINT crl_partition_part_valid CHECK (part BETWEEN 1 AND 256),
+    revocations INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (generation, part)
+) STRICT, WITHOUT ROWID;
 
 -- The bytes to be signed, recorded before a token gets them. Each intent is open (`open_intent`)
 -- until it has a certificate or an end (`ended`). It is abandoned if its token may have signed, and
@@ -201,6 +223,12 @@ CREATE TRIGGER intent_abandoned_is_listed AFTER UPDATE OF ended ON intent
 WHEN NEW.ended = 'abandoned'
 BEGIN
     UPDATE generation SET revocations = revocations + 1 WHERE id = NEW.issuer;
+    UPDATE crl_partition
+    SET revocations = (SELECT revocations FROM generation WHERE id = NEW.issuer)
+    WHERE generation = NEW.issuer AND part =
+        (instr('123456789ABCDEF', substr(hex(NEW.serial), -2, 1)) * 16
+         + instr('123456789ABCDEF', substr(hex(NEW.serial), -1)))
+        % (SELECT crl_parts FROM generation g WHERE g.id = NEW.issuer) + 1;
 END;
 
 CREATE TRIGGER open_intent_is_immutable BEFORE UPDATE ON open_intent
@@ -249,6 +277,14 @@ AFTER UPDATE OF revoked_at, revocation_reason ON certificate
 BEGIN
     UPDATE generation SET revocations = revocations + 1
     WHERE id = (SELECT issuer FROM intent WHERE id = NEW.intent);
+    UPDATE crl_partition
+    SET revocations = (SELECT g.revocations FROM generation g WHERE g.id = crl_partition.generation)
+    WHERE (generation, part) = (
+        SELECT i.issuer,
+            (instr('123456789ABCDEF', substr(hex(i.serial), -2, 1)) * 16
+             + instr('123456789ABCDEF', substr(hex(i.serial), -1)))
+            % (SELECT crl_parts FROM generation g WHERE g.id = i.issuer) + 1
+        FROM intent i WHERE i.id = NEW.intent);
 END;
 -- The last gate before a certificate is released: an exclusion abandons the open intents that it
 -- concerns, and relies on this trigger.
@@ -344,6 +380,11 @@ END;
 CREATE TABLE crl (
     id          INTEGER PRIMARY KEY,
     generation  INTEGER NOT NULL REFERENCES generation (id),
+    -- Which partition it is of, counted from 1; the only list of a generation without partitions
+    -- is 1.
+    part        INTEGER NOT NULL CONSTRAINT crl_part_valid CHECK (part BETWEEN 1 AND 256),
+    -- Of a delta list: the number of the complete list that it changes.
+    base        BLOB    CONSTRAINT crl_base_valid CHECK (base < number),
     number      BLOB    NOT NULL
                 CONSTRAINT crl_number_valid CHECK (length(number) = 20 AND number > zeroblob(20)),
     tbs         BLOB    NOT NULL,
@@ -368,7 +409,8 @@ BEGIN
     SELECT RAISE(ABORT, 'crl_of_a_revoked_generation');
 END;
 CREATE TRIGGER crl_is_immutable
-BEFORE UPDATE OF id, generation, number, tbs, this_update, next_update, revocations, entries ON crl
+BEFORE UPDATE OF id, generation, part, base, number, tbs, this_update, next_update, revocations,
+                 entries ON crl
 BEGIN
     SELECT RAISE(ABORT, 'crl_is_immutable');
 END;
@@ -377,8 +419,14 @@ WHEN OLD.der IS NOT NULL OR NEW.der IS NULL OR instr(NEW.der, OLD.tbs) = 0
 BEGIN
     SELECT RAISE(ABORT, 'crl_is_signed_once');
 END;
+-- The greatest number, and the newest signed list of each partition.
 CREATE TRIGGER crl_newest_is_kept BEFORE DELETE ON crl
 WHEN NOT EXISTS (SELECT 1 FROM crl WHERE generation = OLD.generation AND number > OLD.number)
+  OR OLD.der IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM crl newer
+    WHERE newer.generation = OLD.generation AND newer.part = OLD.part
+      AND newer.number > OLD.number AND newer.der IS NOT NULL
+      AND (newer.base IS NULL OR OLD.base IS NOT NULL))
 BEGIN
     SELECT RAISE(ABORT, 'crl_newest_is_kept');
 END;
@@ -386,15 +434,19 @@ END;
 -- Every list that was signed, without its bytes: shows which lists have a revocation.
 CREATE TABLE signed_crl (
     generation  INTEGER NOT NULL REFERENCES generation (id),
+    part        INTEGER NOT NULL,
     number      BLOB    NOT NULL,
     this_update INTEGER NOT NULL,
     revocations INTEGER NOT NULL,
-    PRIMARY KEY (generation, number)
+    is_delta    INTEGER NOT NULL
+                CONSTRAINT signed_crl_is_delta_valid CHECK (is_delta IN (0, 1)),
+    PRIMARY KEY (generation, part, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER crl_is_noted AFTER UPDATE OF der ON crl
 BEGIN
-    INSERT INTO signed_crl (generation, number, this_update, revocations)
-    VALUES (NEW.generation, NEW.number, NEW.this_update, NEW.revocations);
+    INSERT INTO signed_crl (generation, part, number, this_update, revocations, is_delta)
+    VALUES (NEW.generation, NEW.part, NEW.number, NEW.this_update, NEW.revocations,
+            NEW.base IS NOT NULL);
 END;
 
 -- Each change of a certificate's revocation: `reason` is the new one, null if a hold was lifted.
@@ -406,9 +458,15 @@ CREATE TABLE revocation_event (
     actor       TEXT    NOT NULL,
     reason      INTEGER,
     cause       TEXT    NOT NULL,
-    revocations INTEGER NOT NULL
+    revocations INTEGER NOT NULL,
+    -- The issuer of the certificate, and the end of the certificate or this change, the later one:
+    -- what retention asks for.
+    issuer      INTEGER NOT NULL REFERENCES generation (id),
+    ends_at     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX revocation_event_certificate ON revocation_event (certificate, id);
+CREATE INDEX revocation_event_end ON revocation_event (ends_at);
+CREATE INDEX revocation_event_issuer ON revocation_event (issuer, at);
 
 -- A request to an issuer elsewhere, recorded before it is signed.
 CREATE TABLE request (

@@ -177,7 +177,7 @@ impl Exclusions {
                 let parameters = json!({ "generation": name });
                 return Ok(Place::crl(PlaceCode::CrlNotSigned, parameters, answer));
             }
-            if let Some(list) = self.crls.current(id) {
+            if let Some(list) = self.crls.summary(generation) {
                 lists.push(format!("list {} of {name}", list.number));
             }
             names.push(name);

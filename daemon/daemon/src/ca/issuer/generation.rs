@@ -14,6 +14,7 @@ use crate::store::{GenerationRow, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
 use crate::x509::certificate::Certificate;
+use crate::x509::crl_partition::CrlPartitions;
 use crate::x509::issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::Subject;
@@ -84,8 +85,19 @@ impl Issuer {
         check_key(row, &key, token.traits.tells_local)?;
         crash_point("key-made");
         self.store
+            .record_crl_partitions(row.id, self.crl_partitions(row))?;
+        self.store
             .record_key(row.id, key.spki.clone(), key.wrapped.clone())?;
         Ok(key)
+    }
+
+    /// Returns the partitions of the revocation list that the configuration has for a generation to
+    /// come.
+    fn crl_partitions(&self, row: &GenerationRow) -> Option<CrlPartitions> {
+        let count = *self.settings.crl_partitions.get(&row.authority)?;
+        let base = self.settings.public_http.as_deref()?;
+        let address = format!("{base}/crl/{}-{}", row.authority, row.number);
+        Some(CrlPartitions { count, address })
     }
 
     /// Builds the certificate that would follow that of `old`, by `parent` or, for a root, by
@@ -265,6 +277,7 @@ mod tests {
         revoked_at: None,
         request: None,
         above: None,
+        crl_partitions: None,
     };
 
     #[test]

@@ -73,6 +73,8 @@ pub struct IssuerSettings {
     pub signing_windows: BTreeMap<String, i64>,
     /// Where relying parties fetch what is published (`http://host`); certificates name it.
     pub public_http: Option<String>,
+    /// Into how many partitions the revocation lists of an authority's next generations are split.
+    pub crl_partitions: BTreeMap<String, u16>,
     /// When the machine's clock is believed.
     pub clock: ClockPolicy,
 }
@@ -175,6 +177,11 @@ impl Issuer {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Returns where relying parties fetch what is published.
+    pub(in crate::ca) fn public_http(&self) -> Option<&str> {
+        self.settings.public_http.as_deref()
     }
 
     /// Returns the present authorities.

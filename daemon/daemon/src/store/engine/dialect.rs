@@ -25,6 +25,19 @@ macro_rules! from_hex {
     };
 }
 
+/// The last byte of a byte string, as a number (PostgreSQL: `get_byte`).
+macro_rules! last_byte {
+    ($bytes:literal) => {
+        concat!(
+            "(instr('123456789ABCDEF', substr(hex(",
+            $bytes,
+            "), -2, 1)) * 16 + instr('123456789ABCDEF', substr(hex(",
+            $bytes,
+            "), -1)))"
+        )
+    };
+}
+
 /// After `INSERT` or `UPDATE`: leaves it to the writer to roll back what a refused statement has
 /// changed, so that SQLite copies no page for that (PostgreSQL: nothing).
 macro_rules! without_statement_journal {
@@ -33,4 +46,4 @@ macro_rules! without_statement_journal {
     };
 }
 
-pub(in crate::store) use {from_hex, greatest, values_of_1, without_statement_journal};
+pub(in crate::store) use {from_hex, greatest, last_byte, values_of_1, without_statement_journal};

@@ -60,6 +60,12 @@ impl Parameter for u32 {
     }
 }
 
+impl Parameter for u16 {
+    fn value(&self) -> Value<'_> {
+        Value::Integer(i64::from(*self))
+    }
+}
+
 impl Parameter for u8 {
     fn value(&self) -> Value<'_> {
         Value::Integer(i64::from(*self))
@@ -126,6 +132,15 @@ impl Column for i64 {
             Value::Integer(number) => Ok(number),
             other => other.unexpected("an integer"),
         }
+    }
+}
+
+impl Column for u16 {
+    fn read(value: Value<'_>) -> Result<Self, String> {
+        let number = i64::read(value)?;
+        number
+            .try_into()
+            .map_err(|_| format!("{number} is out of range"))
     }
 }
 

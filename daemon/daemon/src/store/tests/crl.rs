@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::crl_number::CrlNumber;
+use crate::x509::crl_partition::part_of;
 use crate::x509::revocation::RevocationReason::{
     self, CertificateHold, KeyCompromise, Unspecified,
 };
+use std::collections::BTreeMap;
 
 impl Fixture {
     fn revoke(&self, serial: u8, at: UnixSeconds, reason: RevocationReason) {
@@ -20,6 +22,8 @@ impl Fixture {
     fn new_crl(&self, number: i64, this_update: UnixSeconds) -> NewCrl {
         NewCrl {
             generation: self.root,
+            part: 1,
+            base: None,
             number: CrlNumber::new(number),
             tbs: format!("list {number}").into_bytes().into(),
             this_update,
@@ -48,6 +52,11 @@ impl Fixture {
         entries
             .map(|it| (it.serial.as_bytes()[0], it.revoked_at.get(), it.reason))
             .collect()
+    }
+
+    fn rows(&self, of: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {of}");
+        self.raw().query_row(&sql, [], |row| row.get(0)).unwrap()
     }
 
     fn count(&self) -> i64 {
@@ -211,4 +220,117 @@ fn a_restored_database_uses_no_number_again() {
     let raw = Connection::open(&backup).unwrap();
     raw.execute(withheld, []).unwrap();
     assert_eq!(number(unix(1_005)), 1_006_000, "restored in one second");
+}
+
+/// Lists before the oldest change that is left are forgotten, and a change after the end of its
+/// certificate; what is shown of the others stays as it was.
+#[test]
+fn records_of_revocations_are_kept_as_long_as_they_are_shown() {
+    let fixture = Fixture::new();
+    fixture.issue("pump-7", 0x42);
+    for (number, at) in [(1, 900), (2, 1_000), (3, 1_100)] {
+        fixture.sign(number, unix(at));
+    }
+    fixture.revoke(0x42, unix(1_200), KeyCompromise);
+    let count = fixture.count();
+    for (number, at) in [(4, 1_250), (5, 2_001), (6, 2_100)] {
+        let new = NewCrl {
+            revocations: count,
+            ..fixture.new_crl(number, unix(at))
+        };
+        let recorded = fixture
+            .store
+            .record_crl(new, entry("crl.recorded"))
+            .unwrap();
+        let der = [recorded.to_sign().tbs(), b"signature"].concat();
+        let signed = fixture
+            .store
+            .record_signed_crl(&recorded, der.into(), entry("crl.signed"));
+        signed.unwrap();
+    }
+    let target = RevocationTarget::Serial(vec![0x42; 16]);
+    let again = Revocation {
+        target,
+        at: unix(1_300),
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    let known = fixture.store.revoke(again, KeyCompromise).unwrap();
+    let shown = || {
+        let events = fixture.store.revocation_events(known.unchanged[0].intent);
+        events.unwrap().pop().and_then(|it| it.lists)
+    };
+    let lists = Some((CrlNumber::new(4), CrlNumber::new(5)));
+    assert_eq!(shown(), lists);
+    let forget = |before: i64| {
+        let entry = AuditEntry {
+            detail: json!({}),
+            ..entry("revocations.forgotten")
+        };
+        let done = fixture.store.forget_revocations(unix(before), 100, entry);
+        let done = done.unwrap();
+        (done.changes, done.lists)
+    };
+    let entries = || fixture.rows("audit WHERE action = 'revocations.forgotten'");
+    // Certificates here end at 2000, and the change was at 1200.
+    assert_eq!(
+        forget(1_900),
+        (0, 2),
+        "the list of 1100 stays, the one before the first"
+    );
+    assert_eq!((shown(), entries()), (lists, 1));
+    assert_eq!(forget(1_900), (0, 0));
+    assert_eq!(entries(), 1, "nothing to say");
+    assert_eq!(forget(2_050), (1, 2), "the last one before 2050 stays");
+    assert_eq!((shown(), entries()), (None, 2));
+    assert_eq!(fixture.rows("signed_crl"), 2);
+}
+
+/// The triggers, the query of the entries and the rule in code have the same partition for every
+/// serial number.
+#[test]
+fn the_database_splits_lists_by_the_rule() {
+    let fixture = Fixture::new();
+    let raw = fixture.raw();
+    raw.execute_batch("DROP TRIGGER generation_keeps_its_lists")
+        .unwrap();
+    raw.execute(
+        "UPDATE generation SET crl_parts = 8, crl_address = 'http://x' WHERE id = ?1",
+        [fixture.root.get()],
+    )
+    .unwrap();
+    for part in 1..=8 {
+        raw.execute(
+            "INSERT INTO crl_partition (generation, part) VALUES (?1, ?2)",
+            [fixture.root.get(), part],
+        )
+        .unwrap();
+    }
+    let counts = || -> BTreeMap<u16, i64> {
+        let counts = fixture.store.revocation_counts().unwrap().into_iter();
+        let own = counts.filter(|((generation, _), _)| *generation == fixture.root);
+        own.map(|((_, part), count)| (part, count)).collect()
+    };
+    for serial in [0x10, 0x07, 0x08, 0x0f, 0x42, 0x51, 0x6a, 0x7f_u8] {
+        fixture.issue(&format!("pump-{serial}"), serial);
+        let before = counts();
+        fixture.revoke(serial, unix(1_200), KeyCompromise);
+        let after = counts();
+        let changed: Vec<u16> = (1..=8).filter(|it| before[it] != after[it]).collect();
+        let part = part_of(8, &[serial]);
+        assert_eq!(changed, [part], "{serial:02x}");
+        let listed = (1..=8).filter(|part| {
+            let of = CrlPart {
+                generation: fixture.root,
+                count: 8,
+                part: *part,
+            };
+            let draft = fixture.store.draft_crl(of, unix(0)).unwrap();
+            draft
+                .entries
+                .iter()
+                .any(|it| it.serial.as_bytes()[0] == serial)
+        });
+        assert_eq!(listed.collect::<Vec<_>>(), [part], "{serial:02x}");
+    }
 }
