@@ -1,6 +1,7 @@
 //! Tests rollovers of authorities: no honest device is ever refused, and a compromised one is
 //! refused from the first answer on.
 
+use crate::configured::station_table;
 use crate::device::{is_assigned, register};
 use crate::est_client;
 use crate::invariants::{self, held};
@@ -407,6 +408,29 @@ fn a_window_that_nears_its_end_starts_the_roll() {
     assert_eq!(rolled["started_by"], "hallmarkd");
     comes_to(&env, &rolled["id"].to_string(), "draining");
     assert!(thumbprint(&env, "line-1", 2).is_some());
+}
+
+/// A profile has a fixed end later than that of its authority, which has other profiles. Verifies:
+/// requests by it are refused and it is an alarm; the signing window stays open, so that no
+/// rollover begins, by which nothing would change.
+#[test]
+fn a_fixed_end_beyond_the_authority_starts_no_roll() {
+    let env = TestEnv::new();
+    let policy = "\n[policy]\nroll_authorities = \"start\"\n";
+    let profile = "\n[[profile]]\nname = \"late\"\nauthority = \"line-1\"\nrole = \"device\"\n\
+                   [profile.certificate]\npreset = \"device\"\n\
+                   not_after = \"2099-01-01T00:00:00Z\"\n";
+    let station = station_table("station-?", &["late"], &["*"]);
+    env.configure(&(env.configuration() + policy + profile + &station));
+    let env = begun(env);
+    let refused = env.station().ask(&Request::new("late", "press-1"));
+    assert_eq!(refused.code(), "outlives_issuer");
+    env.station().obtain(&Request::device("press-2"));
+    let status = env.json(&["status", "--verbose"]);
+    let alarms = status["alarm_details"].as_array().unwrap().iter();
+    let codes: Vec<_> = alarms.map(|it| it["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["profile_outlives_authority"], "{status}");
+    assert_eq!(env.count("roll"), 0);
 }
 
 /// A full service is reported before the rollover starts, and nothing has begun.

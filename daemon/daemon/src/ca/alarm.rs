@@ -32,6 +32,7 @@ codes! {
         LeavesRefusedByVerifiers => "leaves_refused_by_verifiers",
         PossessionNotProven => "possession_not_proven",
         ProfileMissing => "profile_missing",
+        ProfileOutlivesAuthority => "profile_outlives_authority",
         RolloverFailed => "rollover_failed",
         RolloverUnreadable => "rollover_unreadable",
         SigningWindowEnds => "signing_window_ends",

@@ -80,7 +80,8 @@ impl Default for AuthorityPolicy {
 
 impl AuthorityPolicy {
     /// When `generation` stops signing leaves, in Unix seconds: as configured, and never so late
-    /// that a leaf of `profiles` would outlive it.
+    /// that a leaf of `profiles` would outlive it. A profile whose fixed end is later than the
+    /// generation's gives no leaf at any time, and does not count.
     pub fn window_end<'a>(
         &self,
         generation: &Generation,
@@ -89,13 +90,10 @@ impl AuthorityPolicy {
         let end = generation.certificate.not_after();
         let lasts = profiles
             .filter(|profile| profile.authority == generation.authority)
-            .map(|profile| match profile.certificate.end {
-                // It has never signed such a leaf.
-                End::At(fixed) if fixed > end => generation.certified_at,
-                _ => {
-                    let longest = profile.certificate.longest_seconds();
-                    end.saturating_sub_unsigned(longest.unwrap_or(0))
-                }
+            .filter(|profile| !outlives(profile, generation))
+            .map(|profile| {
+                let longest = profile.certificate.longest_seconds();
+                end.saturating_sub_unsigned(longest.unwrap_or(0))
             });
         let last = lasts.min().unwrap_or(end);
         match self.signing_windows.get(&generation.authority) {
@@ -108,4 +106,10 @@ impl AuthorityPolicy {
     pub fn limits_of(&self, provisioning: &str) -> ServiceLimits {
         self.limits.get(provisioning).copied().unwrap_or_default()
     }
+}
+
+/// Returns true if every leaf of the profile would outlive `generation`: such a leaf is refused.
+pub(super) fn outlives(profile: &IssuanceProfile, generation: &Generation) -> bool {
+    let end = generation.certificate.not_after();
+    matches!(profile.certificate.end, End::At(fixed) if fixed > end)
 }

@@ -97,6 +97,7 @@ impl AlarmCode {
             | Self::KeyUnusable
             | Self::LeavesRefusedByVerifiers
             | Self::ProfileMissing
+            | Self::ProfileOutlivesAuthority
             | Self::RolloverFailed
             | Self::RolloverUnreadable
             | Self::SigningWindowEnds

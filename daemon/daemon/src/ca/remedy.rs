@@ -93,6 +93,9 @@ impl AlarmCode {
             Self::ProfileMissing => {
                 "Restore the profile, or move each device with `hallmark issue --move`."
             }
+            Self::ProfileOutlivesAuthority => {
+                "Set an earlier `not_after` and reload, or roll the authority."
+            }
             Self::RolloverFailed => "Fix what the reason names.",
             Self::RolloverUnreadable => "Run the version that wrote it, or abort the rollover.",
             Self::SigningWindowEnds => "`hallmark roll start --authority NAME --reason expiry`.",

@@ -344,6 +344,17 @@ impl From<DistinguishedName> for Table {
     }
 }
 
+/// Controls, and characters that change the order in which others are shown, or have no width: a
+/// name with them is read as another one.
+fn is_not_shown(character: char) -> bool {
+    let has_no_width = matches!(
+        character,
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
+            | '\u{feff}'
+    );
+    has_no_width || character.is_control()
+}
+
 /// Encodes a `Name` of checked values.
 fn encoded<'a>(values: impl Iterator<Item = (AttributeKind, &'a str)>) -> Der {
     rdn_sequence(values)
@@ -388,7 +399,7 @@ pub fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> 
             characters,
         });
     }
-    if value.chars().any(char::is_control) || value.trim() != value {
+    if value.chars().any(is_not_shown) || value.trim() != value {
         return Err(NameRefusal::Characters { attribute });
     }
     let two_letters = value.len() == 2 && value.bytes().all(|octet| octet.is_ascii_uppercase());

@@ -11,6 +11,10 @@ const fn oid(dotted: &str) -> ObjectIdentifier {
 /// Longest identifier that is read. The library's parser calls itself for each character.
 const WRITTEN_CHARACTERS_MAX: usize = 256;
 
+/// The form that is read, for messages.
+pub(super) const WRITTEN_FORM: &str = "dotted numbers below 4294967296, the second one below \
+                                       40, such as \"1.3.6.1.4.1.32473.1\"";
+
 /// Reads dotted numbers, such as `1.3.6.1.4.1.32473.1`.
 pub(super) fn parse(dotted: &str) -> Option<ObjectIdentifier> {
     (dotted.len() <= WRITTEN_CHARACTERS_MAX)
@@ -86,7 +90,7 @@ pub const SECP256R1: ObjectIdentifier = oid("1.2.840.10045.3.1.7");
 /// The curve P-384.
 pub const SECP384R1: ObjectIdentifier = oid("1.3.132.0.34");
 /// The curve P-521.
-pub(super) const SECP521R1: ObjectIdentifier = oid("1.3.132.0.35");
+pub const SECP521R1: ObjectIdentifier = oid("1.3.132.0.35");
 /// `rsaEncryption`.
 pub const RSA_ENCRYPTION: ObjectIdentifier = oid("1.2.840.113549.1.1.1");
 /// `id-Ed25519`.
@@ -104,6 +108,24 @@ pub(super) const RSASSA_PSS: ObjectIdentifier = oid("1.2.840.113549.1.1.10");
 pub(super) const SHA256_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.11");
 pub(super) const SHA384_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.12");
 pub(super) const SHA512_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.13");
+
+// Files with private keys: RFC 8018, RFC 7292, RFC 2985.
+pub(super) const PBES2: ObjectIdentifier = oid("1.2.840.113549.1.5.13");
+pub(super) const PBKDF2: ObjectIdentifier = oid("1.2.840.113549.1.5.12");
+pub(super) const HMAC_WITH_SHA256: ObjectIdentifier = oid("1.2.840.113549.2.9");
+pub(super) const AES_256_CBC: ObjectIdentifier = oid("2.16.840.1.101.3.4.1.42");
+pub(super) const SHROUDED_KEY_BAG: ObjectIdentifier = oid("1.2.840.113549.1.12.10.1.2");
+pub(super) const CERTIFICATE_BAG: ObjectIdentifier = oid("1.2.840.113549.1.12.10.1.3");
+pub(super) const X509_CERTIFICATE: ObjectIdentifier = oid("1.2.840.113549.1.9.22.1");
+pub(super) const FRIENDLY_NAME: ObjectIdentifier = oid("1.2.840.113549.1.9.20");
+pub(super) const LOCAL_KEY_ID: ObjectIdentifier = oid("1.2.840.113549.1.9.21");
+/// `id-data` (RFC 5652 4).
+pub(super) const DATA: ObjectIdentifier = oid("1.2.840.113549.1.7.1");
+/// `id-aa-decryptKeyID` and `id-aa-asymmDecryptKeyID` (RFC 7030 4.4.1).
+pub(super) const DECRYPT_KEY_IDS: [ObjectIdentifier; 2] = [
+    oid("1.2.840.113549.1.9.16.2.37"),
+    oid("1.2.840.113549.1.9.16.2.54"),
+];
 
 // Attributes of names: RFC 5280 appendix A.
 pub(super) const COMMON_NAME: ObjectIdentifier = oid("2.5.4.3");

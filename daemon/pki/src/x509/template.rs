@@ -110,7 +110,10 @@ pub enum TemplateRefusal {
     )]
     NameField(&'static str),
     /// The filled text is no name of its kind.
-    #[error("the profile makes {text:?} for the certificate, which is refused: {why}")]
+    #[error(
+        "the profile makes {text:?} for the certificate, which is refused: {why}; \
+         correct the text in the profile, or the value that fills it"
+    )]
     Filled {
         /// The filled text.
         text: String,

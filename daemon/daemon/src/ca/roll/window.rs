@@ -5,6 +5,7 @@
 use super::{AuthorityDetail, Rollovers, canary};
 use crate::ca::Error;
 use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
+use crate::ca::authority_policy::outlives;
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
 use crate::enrollment::roll::RollReason;
@@ -57,6 +58,7 @@ impl Rollovers {
             alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });
         let others = [
+            self.outliving_alarms(),
             self.ceremonies.pending_alarms(),
             self.issuer.constraint_alarms(),
         ];
@@ -81,6 +83,30 @@ impl Rollovers {
                 Alarm::new(AlarmCode::SigningWindowEnds, parameters, text)
             })
             .collect())
+    }
+
+    /// Profiles whose fixed end is later than that of their authority.
+    fn outliving_alarms(&self) -> Vec<Alarm> {
+        let hierarchy = self.issuer.hierarchy();
+        let profiles = self.issuer.profiles().values();
+        profiles
+            .filter_map(|profile| {
+                let serving = hierarchy.serving(&profile.authority)?;
+                outlives(profile, serving).then_some((profile, serving))
+            })
+            .map(|(profile, serving)| {
+                let name = &profile.name;
+                let authority = &serving.authority;
+                let end = serving.certificate.not_after().to_string();
+                let text = format!(
+                    "profile {name:?} issues nothing: its not_after is later than the end of \
+                     authority {authority}, {end}: set an earlier one and reload, or roll the \
+                     authority"
+                );
+                let parameters = json!({ "profile": name, "authority": authority, "until": end });
+                Alarm::new(AlarmCode::ProfileOutlivesAuthority, parameters, text)
+            })
+            .collect()
     }
 
     fn roll_alarms(&self) -> Result<Vec<Alarm>, Error> {

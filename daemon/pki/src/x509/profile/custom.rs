@@ -96,6 +96,14 @@ struct ExtensionTable {
 }
 
 impl CustomExtension {
+    /// Adds those of `others` that are not among `own`.
+    pub(super) fn over(mut own: Vec<Self>, others: Vec<Self>) -> Vec<Self> {
+        let is_new = |it: &Self| own.iter().all(|known| known.id != it.id);
+        let new: Vec<Self> = others.into_iter().filter(is_new).collect();
+        own.extend(new);
+        own
+    }
+
     /// Makes an extension whose value is NULL.
     pub(super) fn null(id: ObjectIdentifier) -> CustomExtension {
         let value = ExtensionValue::Null;
@@ -114,8 +122,9 @@ impl TryFrom<ExtensionTable> for CustomExtension {
     fn try_from(table: ExtensionTable) -> Result<Self, String> {
         let id = oid::parse(&table.oid).ok_or_else(|| {
             format!(
-                "extension {:?}: its oid is no object identifier, such as \"1.3.6.1.4.1.32473.3\"",
-                table.oid
+                "extension {:?}: its oid is no object identifier that is read here: {}",
+                table.oid,
+                oid::WRITTEN_FORM
             )
         })?;
         if let Some((_, instead)) = RESERVED.iter().find(|(it, _)| *it == id) {
@@ -150,9 +159,6 @@ impl TryFrom<ExtensionTable> for CustomExtension {
 impl ExtensionTable {
     /// The one value.
     fn value(self) -> Result<ExtensionValue, String> {
-        if self.null == Some(false) {
-            return Err("null can only be true; remove it, and give another value".to_owned());
-        }
         let octets = |member: &str, text: &str| {
             hex::decode(text).map_err(|_| {
                 format!("{member} must be hexadecimal digits, two for each byte, such as \"0a0b\"")
@@ -182,6 +188,9 @@ impl ExtensionTable {
         .into_iter()
         .flatten();
         match (values.next(), values.next()) {
+            (Some(ExtensionValue::Null), None) if self.null == Some(false) => {
+                Err("null can only be true; remove it, and give another value".to_owned())
+            }
             (Some(value), None) => Ok(value),
             _ => Err(
                 "give its value once: utf8_string, integer, boolean, null, octet_string or der"

@@ -215,9 +215,9 @@ impl TryFrom<Written<NamesTable>> for SubjectAlternativeNames {
         if let Some(hardware) = &table.hardware_module {
             let kind = oid::parse(&hardware.r#type).ok_or_else(|| {
                 format!(
-                    "hardware_module: its type {:?} is no object identifier, such as \
-                     \"1.3.6.1.4.1.32473.2\"",
-                    hardware.r#type
+                    "hardware_module: its type {:?} is no object identifier that is read here: {}",
+                    hardware.r#type,
+                    oid::WRITTEN_FORM
                 )
             })?;
             made.push(MadeName::read(

@@ -69,8 +69,8 @@ impl TryFrom<Written<PolicyTable>> for CertificatePolicy {
         };
         let id = oid::parse(&text).ok_or_else(|| {
             format!(
-                "certificate_policies: {text:?} is no object identifier, such \
-                     as \"1.3.6.1.4.1.32473.1\""
+                "certificate_policies: {text:?} is no object identifier that is read here: {}",
+                oid::WRITTEN_FORM
             )
         })?;
         if let Some(cps) = &cps {

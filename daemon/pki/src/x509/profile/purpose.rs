@@ -70,8 +70,9 @@ impl TryFrom<String> for ExtendedKeyUsage {
         let names = Self::NAMED.map(|(_, name, _)| name).join(", ");
         let id = oid::parse(&text).ok_or_else(|| {
             format!(
-                "extended_key_usage {text:?} is no purpose; use {names}, or an object identifier \
-                 such as \"1.3.6.1.5.5.7.3.21\""
+                "extended_key_usage {text:?} is no purpose; use {names}, or an object \
+                 identifier: {}",
+                oid::WRITTEN_FORM
             )
         })?;
         if id == oid::ANY_EXTENDED_KEY_USAGE {

@@ -6,7 +6,7 @@ use crate::x509::name::{
 };
 use crate::x509::template::{Place, Template, TemplateRefusal, Values};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Attributes whose values are fixed, or filled for each certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,20 @@ pub struct SubjectTemplate {
 type Texts = BTreeMap<AttributeKind, String>;
 
 impl SubjectTemplate {
+    /// Adds the attributes of `other` that this one has not.
+    pub(super) fn over(mut self, other: SubjectTemplate) -> SubjectTemplate {
+        let own: BTreeSet<_> = (self.fixed.iter().map(|(kind, _)| kind))
+            .chain(self.filled.keys().copied())
+            .collect();
+        for (kind, text) in other.fixed.iter().filter(|(kind, _)| !own.contains(kind)) {
+            self.fixed.set(kind, text).expect("it was checked");
+        }
+        let new = other.filled.into_iter();
+        self.filled
+            .extend(new.filter(|(kind, _)| !own.contains(kind)));
+        self
+    }
+
     /// Returns the attributes with which the subject of each certificate begins, and whether only
     /// its common name follows.
     pub(in crate::x509) fn beginning(&self) -> (SubjectAttributes, bool) {

@@ -8,8 +8,10 @@ use super::{
 };
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::KeyType;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -30,6 +32,7 @@ pub(super) struct Table {
     pub(super) validity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) whole_days: Option<bool>,
+    #[serde(default, deserialize_with = "moment_text")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +61,8 @@ pub(super) enum TableKind {
 }
 
 impl Table {
-    /// Takes from `preset` what is not given. An end replaces the preset's, in whatever form.
+    /// Takes from `preset` what is not given. An end replaces the preset's, in whatever form;
+    /// attributes of the subject and extensions are added to the preset's.
     fn over(self, preset: Table) -> Table {
         let has_end = self.validity.is_some() || self.not_after.is_some();
         let end = |of_preset: Option<String>| of_preset.filter(|_| !has_end);
@@ -77,8 +81,8 @@ impl Table {
             subject_alternative_names: self
                 .subject_alternative_names
                 .or(preset.subject_alternative_names),
-            subject: self.subject.or(preset.subject),
-            extension: self.extension.or(preset.extension),
+            subject: both(self.subject, preset.subject, SubjectTemplate::over),
+            extension: both(self.extension, preset.extension, CustomExtension::over),
         }
     }
 
@@ -97,7 +101,8 @@ impl Table {
                 Ok((seconds, end))
             }
             (None, Some(_)) if whole_days => Err(refusal(
-                "whole_days goes with validity; remove it, or not_after",
+                "whole_days goes with validity, and here the end is fixed (not_after); give \
+                 validity, or remove whole_days",
             )),
             (None, Some(not_after)) => Ok((VALIDITY_SECONDS_MAX, fixed_end(not_after)?)),
             (Some(_), Some(_)) => Err(refusal(
@@ -119,6 +124,13 @@ impl Table {
     }
 }
 
+fn both<T>(own: Option<T>, of_preset: Option<T>, over: fn(T, T) -> T) -> Option<T> {
+    match (own, of_preset) {
+        (Some(own), Some(of_preset)) => Some(over(own, of_preset)),
+        (own, of_preset) => own.or(of_preset),
+    }
+}
+
 fn refusal(reason: &'static str) -> ProfileRefusal {
     ProfileRefusal(reason.into())
 }
@@ -129,6 +141,30 @@ fn member(name: &str, why: String) -> ProfileRefusal {
 
 fn missing(member: &str) -> ProfileRefusal {
     format!("{member} is missing; add it, or a preset that has it").into()
+}
+
+/// Reads a text. TOML has moments without quotes, too, which its reader passes on as a map.
+fn moment_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    struct Quoted;
+
+    impl<'de> Visitor<'de> for Quoted {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+            let message = "write the moment in quotes, as \"2027-12-31T23:59:59Z\"";
+            Err(de::Error::custom(message))
+        }
+    }
+
+    from.deserialize_any(Quoted).map(Some)
 }
 
 fn fixed_end(text: &str) -> Result<End, ProfileRefusal> {

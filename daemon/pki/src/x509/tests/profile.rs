@@ -187,6 +187,30 @@ fn a_preset_gives_what_the_profile_leaves_out() {
         ..idevid
     };
     assert_eq!(shorter, expected);
+    let refusal = read("preset = \"idevid\"\nwhole_days = true").expect_err("is refused");
+    assert!(refusal.contains("give validity"), "{refusal}");
+    // IEEE 802.1AR wants the serial number of the preset, and RFC 6960 its extension.
+    let named = read("preset = \"idevid\"\nsubject = { organization = \"Works\" }");
+    let subject = named.expect("is complete").subject.fill(&VALUES);
+    let subject = subject.expect("is a name").to_string();
+    assert_eq!(subject, "CN=device-7,SERIALNUMBER=device-7,O=Works");
+    let other = read("preset = \"idevid\"\nsubject = { serial_number = \"{line}-{id}\" }");
+    let subject = other.expect("is complete").subject.fill(&VALUES);
+    assert!(
+        subject
+            .expect("is a name")
+            .to_string()
+            .contains("-device-7")
+    );
+    let extension = |oid: &str| {
+        let text = format!("preset = \"ocsp\"\n[[extension]]\noid = \"{oid}\"\ninteger = 7");
+        read(&text).expect("is complete").extensions.len()
+    };
+    let no_check = "1.3.6.1.5.5.7.48.1.5";
+    assert_eq!(
+        [extension("1.3.6.1.4.1.32473.4"), extension(no_check)],
+        [2, 1]
+    );
     let refusal = read("preset = \"root\"\nkind = \"leaf\"").expect_err("is refused");
     assert!(refusal.contains("key_cert_sign"), "{refusal}");
     assert!(read("preset = \"toaster\"").is_err());

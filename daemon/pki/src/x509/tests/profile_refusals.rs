@@ -53,6 +53,14 @@ fn contradictions_are_refused_with_their_reason() {
             "whole_days goes with validity",
         ),
         (
+            DEVICE.replace("validity = \"90d\"", "not_after = 2027-12-31T23:59:59Z"),
+            "write the moment in quotes",
+        ),
+        (
+            DEVICE.replace("Example\"", "Exam\u{202e}ple\""),
+            "organization",
+        ),
+        (
             DEVICE.replace(r#"["p256", "rsa2048"]"#, "[]"),
             "at least one kind",
         ),
@@ -92,7 +100,7 @@ fn contradictions_are_refused_with_their_reason() {
                 "\"digital_signature\"",
                 "\"digital_signature\", \"key_agreement\"",
             ),
-            "P-256 and P-384",
+            "P-256, P-384 and P-521",
         ),
         (
             DEVICE.replace("Example\"", "Example\", common_name = \"x\""),
