@@ -2,6 +2,7 @@
 //! itself.
 
 use crate::device::is_assigned;
+use crate::process::CommandOutput;
 use crate::request::Request;
 use crate::test_env::{CEREMONY, TestEnv};
 use serde_json::Value;
@@ -50,6 +51,51 @@ fn authorities_have_keys_of_every_kind() {
     let made: Vec<_> = authorities.map(|it| it["key_type"].clone()).collect();
     assert_eq!(made, kinds);
     a_device_is_assigned(&env);
+}
+
+/// An authority with a P-521 key, which SoftHSM makes and which signs with SHA-512. Verifies:
+/// OpenSSL accepts a certificate with a P-521 key below it, and its revocation list; a profile
+/// without `p521` certifies no such key.
+#[test]
+fn an_authority_and_a_leaf_have_p521_keys() {
+    let mut env = TestEnv::new();
+    let of_stations = "name = \"station\"";
+    let (before, after) = env.configuration().split_once(of_stations).map_or_else(
+        || panic!("the configuration has a profile for stations"),
+        |(before, after)| (before.to_owned(), after.to_owned()),
+    );
+    let wider = after.replacen("key_types = [", "key_types = [\"p521\", ", 1);
+    env.configure(&format!("{before}{of_stations}{wider}"));
+    env.start();
+    env.write(
+        "ceremony.toml",
+        &with_keys(["p384", "p384", "p256", "p521"]),
+    );
+    env.run_ceremony();
+    let algorithm = ["ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
+    let request = Request {
+        profile: "station".to_owned(),
+        ..Request::by_openssl("station-1", &env.path(""), &algorithm)
+    };
+    let station = env.try_to_issue(&request).expect("a certificate");
+    station.is_accepted_by_openssl(&env.authority("root"));
+    let text = |command: &[&str], pem: &str| {
+        let file = env.write("p521.pem", pem);
+        let mut openssl = Command::new("openssl");
+        openssl.args(command).arg("-in").arg(file);
+        let output = CommandOutput::of(&mut openssl);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.out + &output.error
+    };
+    let printed = text(&["x509", "-noout", "-text"], &station.certificate);
+    for words in ["ecdsa-with-SHA512", "NIST CURVE: P-521"] {
+        assert!(printed.contains(words), "{printed}");
+    }
+    let device = Request::by_openssl("press-1", &env.path(""), &algorithm);
+    assert_eq!(
+        env.caller(&station).ask(&device).code(),
+        "key_type_forbidden"
+    );
 }
 
 /// Verifies: NSS does not say that it has made a key, so the transcript warns; everything else is

@@ -379,12 +379,12 @@ fn an_unusable_option_never_delays_the_exclusion_of_an_authority() {
         "--authority",
         "line-1",
         "--key-type",
-        "p521",
+        "p192",
         "--reason",
     ];
     let refused = env.hallmark(&[&of_line[..], &["expiry"]].concat());
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.error.contains("p521"), "{refused:?}");
+    assert!(refused.error.contains("p192"), "{refused:?}");
     assert_eq!(env.count("roll"), 0);
 
     let report = [&of_line[..], &["compromise", "--validity", "soon"]].concat();
@@ -393,7 +393,7 @@ fn an_unusable_option_never_delays_the_exclusion_of_an_authority() {
     assert!(output.out.contains("authority_excluded"), "{output:?}");
     for words in [
         "the exclusion of line-1 is on record",
-        "p521",
+        "p192",
         "soon",
         "body_invalid",
     ] {

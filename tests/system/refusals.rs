@@ -87,8 +87,8 @@ fn a_bad_csr_is_refused_with_the_reason() {
         ),
         ("csr_weak_key", by_openssl(&["rsa:1024"])),
         ("csr_unsupported_key", curve("secp256k1")),
-        ("csr_unsupported_key", curve("P-521")),
         ("key_type_forbidden", curve("P-384")),
+        ("key_type_forbidden", curve("P-521")),
         (
             "csr_other_common_name",
             Request::named("device", "press-7", Some("press-8")),

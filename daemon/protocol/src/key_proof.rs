@@ -55,6 +55,7 @@ pub fn algorithm_of(spki: &[u8]) -> Option<SignatureAlgorithm> {
         oid::EC_PUBLIC_KEY => match algorithm.parameters_oid().ok()? {
             oid::SECP256R1 => Some(SignatureAlgorithm::EcdsaSha256),
             oid::SECP384R1 => Some(SignatureAlgorithm::EcdsaSha384),
+            oid::SECP521R1 => Some(SignatureAlgorithm::EcdsaSha512),
             _ => None,
         },
         _ => None,
@@ -83,6 +84,7 @@ fn verification(algorithm: SignatureAlgorithm) -> &'static dyn VerificationAlgor
     match algorithm {
         SignatureAlgorithm::EcdsaSha256 => &signature::ECDSA_P256_SHA256_ASN1,
         SignatureAlgorithm::EcdsaSha384 => &signature::ECDSA_P384_SHA384_ASN1,
+        SignatureAlgorithm::EcdsaSha512 => &signature::ECDSA_P521_SHA512_ASN1,
         SignatureAlgorithm::RsaSha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         SignatureAlgorithm::Ed25519 => &signature::ED25519,
     }

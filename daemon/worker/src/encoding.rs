@@ -12,6 +12,7 @@ use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 pub(crate) enum Curve {
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
@@ -21,6 +22,7 @@ impl Curve {
         match self {
             Curve::P256 => 65,
             Curve::P384 => 97,
+            Curve::P521 => 133,
             Curve::Ed25519 => 32,
         }
     }
@@ -31,6 +33,7 @@ pub(crate) fn ec_public_key(curve: Curve, point: &[u8]) -> Result<Der, Fault> {
     let (algorithm, parameters) = match curve {
         Curve::P256 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP256R1)),
         Curve::P384 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP384R1)),
+        Curve::P521 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP521R1)),
         Curve::Ed25519 => (oid::ED25519, None),
     };
     let algorithm = AlgorithmIdentifierOwned {

@@ -9,8 +9,8 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
@@ -47,6 +47,7 @@ struct MemoryKey {
 enum Secret {
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
+    P521(EcdsaKeyPair),
     Rsa(RsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
@@ -235,6 +236,11 @@ impl Secret {
                 let spki = key.public_key().as_der()?.as_ref().into();
                 Ok((Secret::P384(key), spki))
             }
+            KeyType::P521 => {
+                let key = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_ASN1_SIGNING)?;
+                let spki = key.public_key().as_der()?.as_ref().into();
+                Ok((Secret::P521(key), spki))
+            }
             KeyType::Ed25519 => {
                 let key = Ed25519KeyPair::generate()?;
                 let spki = key.public_key().as_der()?.as_ref().into();
@@ -251,7 +257,8 @@ impl Secret {
         let random = SystemRandom::new();
         match (self, algorithm) {
             (Secret::P256(key), SignatureAlgorithm::EcdsaSha256)
-            | (Secret::P384(key), SignatureAlgorithm::EcdsaSha384) => {
+            | (Secret::P384(key), SignatureAlgorithm::EcdsaSha384)
+            | (Secret::P521(key), SignatureAlgorithm::EcdsaSha512) => {
                 Some(key.sign(&random, message).ok()?.as_ref().to_vec())
             }
             (Secret::Ed25519(key), SignatureAlgorithm::Ed25519) => {

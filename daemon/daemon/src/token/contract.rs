@@ -163,6 +163,7 @@ mod tests {
         key_types: &[
             KeyType::P256,
             KeyType::P384,
+            KeyType::P521,
             KeyType::Rsa2048,
             KeyType::Rsa3072,
             KeyType::Ed25519,

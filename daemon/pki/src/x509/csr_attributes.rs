@@ -32,6 +32,7 @@ fn key(key_type: KeyType) -> der::Result<Any> {
     let (oid, value) = match key_type {
         KeyType::P256 => (oid::EC_PUBLIC_KEY, Any::encode_from(&oid::SECP256R1)?),
         KeyType::P384 => (oid::EC_PUBLIC_KEY, Any::encode_from(&oid::SECP384R1)?),
+        KeyType::P521 => (oid::EC_PUBLIC_KEY, Any::encode_from(&oid::SECP521R1)?),
         KeyType::Rsa2048 => (oid::RSA_ENCRYPTION, Any::encode_from(&2048_u16)?),
         KeyType::Rsa3072 => (oid::RSA_ENCRYPTION, Any::encode_from(&3072_u16)?),
         KeyType::Rsa4096 => (oid::RSA_ENCRYPTION, Any::encode_from(&4096_u16)?),
@@ -46,6 +47,7 @@ fn signature(key_type: KeyType) -> ObjectIdentifier {
     match key_type.signature_algorithm() {
         SignatureAlgorithm::EcdsaSha256 => oid::ECDSA_WITH_SHA256,
         SignatureAlgorithm::EcdsaSha384 => oid::ECDSA_WITH_SHA384,
+        SignatureAlgorithm::EcdsaSha512 => oid::ECDSA_WITH_SHA512,
         SignatureAlgorithm::RsaSha256 => oid::SHA256_WITH_RSA,
         SignatureAlgorithm::Ed25519 => oid::ED25519,
     }

@@ -1,11 +1,11 @@
-//! Verifies certificates with keys of a kind that only authorities elsewhere have: P-521, and RSA
-//! of other sizes and exponents. No key here and no leaf is of such a kind.
+//! Verifies certificates with keys of a kind that only authorities elsewhere have: RSA of other
+//! sizes and exponents. No key here and no leaf is of such a kind.
 
 use super::{oid, weak};
 use aws_lc_rs::signature::{self as verification, UnparsedPublicKey, VerificationAlgorithm};
 use der::Decode;
+use der::Sequence;
 use der::asn1::{ObjectIdentifier, UintRef};
-use der::{AnyRef, Sequence};
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use std::ops::RangeInclusive;
 
@@ -29,7 +29,6 @@ pub(super) fn verify(
     let key = spki.subject_public_key.as_bytes()?;
     let algorithm = AlgorithmIdentifierRef::from_der(algorithm_der).ok()?;
     let verifier = match spki.algorithm.oid {
-        oid::EC_PUBLIC_KEY if is_p521(spki.algorithm.parameters) => p521(algorithm.oid),
         oid::RSA_ENCRYPTION if is_sound(key) => rsa(algorithm.oid),
         _ => return None,
     };
@@ -41,11 +40,6 @@ pub(super) fn verify(
     };
     let verified = UnparsedPublicKey::new(verifier, key).verify(message, signature);
     Some(verified.map_err(|_| "the signature does not match the public key".to_owned()))
-}
-
-fn is_p521(parameters: Option<AnyRef<'_>>) -> bool {
-    let curve = parameters.and_then(|it| it.decode_as::<ObjectIdentifier>().ok());
-    curve == Some(oid::SECP521R1)
 }
 
 /// A modulus of a size that is verified and without a known weakness, and an exponent of 3 or more.
@@ -60,15 +54,6 @@ fn is_sound(key: &[u8]) -> bool {
         && is_odd
         && exponent != [1]
         && weak::rsa_weakness(modulus).is_none()
-}
-
-fn p521(algorithm: ObjectIdentifier) -> Option<&'static dyn VerificationAlgorithm> {
-    Some(match algorithm {
-        oid::ECDSA_WITH_SHA256 => &verification::ECDSA_P521_SHA256_ASN1,
-        oid::ECDSA_WITH_SHA384 => &verification::ECDSA_P521_SHA384_ASN1,
-        oid::ECDSA_WITH_SHA512 => &verification::ECDSA_P521_SHA512_ASN1,
-        _ => return None,
-    })
 }
 
 fn rsa(algorithm: ObjectIdentifier) -> Option<&'static dyn VerificationAlgorithm> {

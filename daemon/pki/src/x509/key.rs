@@ -30,6 +30,8 @@ pub enum KeyType {
     P256,
     /// ECDSA on NIST P-384 (secp384r1).
     P384,
+    /// ECDSA on NIST P-521 (secp521r1).
+    P521,
     /// RSA with a modulus of 2048 bits.
     Rsa2048,
     /// RSA with a modulus of 3072 bits.
@@ -46,6 +48,7 @@ pub enum SignatureAlgorithm {
     /// `ecdsa-with-SHA256` (RFC 5758); the signature is the DER `Ecdsa-Sig-Value`.
     EcdsaSha256,
     EcdsaSha384,
+    EcdsaSha512,
     /// `sha256WithRSAEncryption` (RFC 8017, PKCS #1 v1.5).
     RsaSha256,
     Ed25519,
@@ -53,9 +56,10 @@ pub enum SignatureAlgorithm {
 
 impl KeyType {
     /// Every key type.
-    pub const ALL: [KeyType; 6] = [
+    pub const ALL: [KeyType; 7] = [
         KeyType::P256,
         KeyType::P384,
+        KeyType::P521,
         KeyType::Rsa2048,
         KeyType::Rsa3072,
         KeyType::Rsa4096,
@@ -67,6 +71,7 @@ impl KeyType {
         match self {
             KeyType::P256 => "p256",
             KeyType::P384 => "p384",
+            KeyType::P521 => "p521",
             KeyType::Rsa2048 => "rsa2048",
             KeyType::Rsa3072 => "rsa3072",
             KeyType::Rsa4096 => "rsa4096",
@@ -84,6 +89,7 @@ impl KeyType {
         match self {
             KeyType::P256 => SignatureAlgorithm::EcdsaSha256,
             KeyType::P384 => SignatureAlgorithm::EcdsaSha384,
+            KeyType::P521 => SignatureAlgorithm::EcdsaSha512,
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => SignatureAlgorithm::RsaSha256,
             KeyType::Ed25519 => SignatureAlgorithm::Ed25519,
         }
@@ -96,7 +102,7 @@ impl KeyType {
 
     /// Returns true for keys on a NIST curve, the only ones that can agree on a secret.
     pub fn is_ecdsa(self) -> bool {
-        matches!(self, KeyType::P256 | KeyType::P384)
+        matches!(self, KeyType::P256 | KeyType::P384 | KeyType::P521)
     }
 }
 
@@ -113,6 +119,7 @@ impl SignatureAlgorithm {
         match self {
             SignatureAlgorithm::EcdsaSha256 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
             SignatureAlgorithm::EcdsaSha384 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03",
+            SignatureAlgorithm::EcdsaSha512 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x04",
             SignatureAlgorithm::RsaSha256 => {
                 b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"
             }
@@ -166,8 +173,8 @@ pub enum KeyRefusal {
     WeakKey(String),
     /// No profile can allow this algorithm, curve or size.
     #[error(
-        "the public key is of an unsupported kind ({0}); use P-256, P-384, RSA with 2048, 3072 \
-         or 4096 bits, or Ed25519"
+        "the public key is of an unsupported kind ({0}); use P-256, P-384, P-521, RSA with 2048, \
+         3072 or 4096 bits, or Ed25519"
     )]
     UnsupportedKey(String),
 }
@@ -292,6 +299,7 @@ fn ec_key_type(parameters: Option<AnyRef<'_>>, point: &[u8]) -> Result<KeyType, 
     let (key_type, point_length) = match curve {
         oid::SECP256R1 => (KeyType::P256, 65),
         oid::SECP384R1 => (KeyType::P384, 97),
+        oid::SECP521R1 => (KeyType::P521, 133),
         other => {
             return Err(KeyRefusal::UnsupportedKey(format!(
                 "curve {}",
@@ -413,6 +421,7 @@ fn native_algorithm(key_type: KeyType) -> &'static dyn VerificationAlgorithm {
     match key_type.signature_algorithm() {
         SignatureAlgorithm::EcdsaSha256 => &verification::ECDSA_P256_SHA256_ASN1,
         SignatureAlgorithm::EcdsaSha384 => &verification::ECDSA_P384_SHA384_ASN1,
+        SignatureAlgorithm::EcdsaSha512 => &verification::ECDSA_P521_SHA512_ASN1,
         SignatureAlgorithm::RsaSha256 => &verification::RSA_PKCS1_2048_8192_SHA256,
         SignatureAlgorithm::Ed25519 => &verification::ED25519,
     }

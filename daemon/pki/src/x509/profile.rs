@@ -255,7 +255,8 @@ impl Profile {
         )?;
         refuse_if(
             uses(KeyUsage::KeyAgreement) && !all(KeyType::is_ecdsa),
-            "key_agreement is for P-256 and P-384 keys only; remove it, or the other key_types",
+            "key_agreement is for P-256, P-384 and P-521 keys only; remove it, or the other \
+             key_types",
         )
     }
 

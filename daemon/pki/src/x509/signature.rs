@@ -105,6 +105,9 @@ fn listed(
         (KeyType::P384, oid::ECDSA_WITH_SHA256) => &verification::ECDSA_P384_SHA256_ASN1,
         (KeyType::P384, oid::ECDSA_WITH_SHA384) => &verification::ECDSA_P384_SHA384_ASN1,
         (KeyType::P384, oid::ECDSA_WITH_SHA512) => &verification::ECDSA_P384_SHA512_ASN1,
+        (KeyType::P521, oid::ECDSA_WITH_SHA256) => &verification::ECDSA_P521_SHA256_ASN1,
+        (KeyType::P521, oid::ECDSA_WITH_SHA384) => &verification::ECDSA_P521_SHA384_ASN1,
+        (KeyType::P521, oid::ECDSA_WITH_SHA512) => &verification::ECDSA_P521_SHA512_ASN1,
         (KeyType::Ed25519, oid::ED25519) => &verification::ED25519,
         (KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096, algorithm) => {
             rsa_pkcs1(algorithm)?

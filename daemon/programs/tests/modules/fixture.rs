@@ -130,9 +130,14 @@ impl Fixture {
 
     /// Starts the worker, runs the contract with every type of key, and stops the worker.
     pub(crate) fn check(&self) -> Report {
+        self.check_with(&KeyType::ALL)
+    }
+
+    /// The same with these types.
+    pub(crate) fn check_with(&self, key_types: &[KeyType]) -> Report {
         let (client, _supervisor) = self.start();
         let scope = Scope {
-            key_types: &KeyType::ALL,
+            key_types,
             tells_local: Fragment::shipped(self.fragment).unwrap().tells_local,
         };
         let report = contract::check_client(&client, scope, &mut |_| {});

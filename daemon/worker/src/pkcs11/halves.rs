@@ -391,7 +391,9 @@ fn is_of_kind(
 ) -> Result<bool, Fault> {
     let wanted = match algorithm {
         SignatureAlgorithm::RsaSha256 => KeyType::RSA,
-        SignatureAlgorithm::EcdsaSha256 | SignatureAlgorithm::EcdsaSha384 => KeyType::EC,
+        SignatureAlgorithm::EcdsaSha256
+        | SignatureAlgorithm::EcdsaSha384
+        | SignatureAlgorithm::EcdsaSha512 => KeyType::EC,
         SignatureAlgorithm::Ed25519 => KeyType::EC_EDWARDS,
     };
     let kind = attributes(session, object, &[AttributeType::KeyType])?;

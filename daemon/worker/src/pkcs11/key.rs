@@ -6,7 +6,7 @@
 use super::fault::{Class, Fault};
 use super::halves::{Candidate, PrivateKey, SigningSession, chosen, label_in};
 use super::mechanism::Mechanisms;
-use super::spki::{ED_25519, P_256, P_384, spki};
+use super::spki::{ED_25519, P_256, P_384, P_521, spki};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use hallmark_pki::der_bytes::Der;
@@ -180,6 +180,7 @@ fn public_template(specification: &KeySpecification) -> Vec<Attribute> {
     match specification.key_type {
         KeyType::P256 => template.push(Attribute::EcParams(P_256.to_vec())),
         KeyType::P384 => template.push(Attribute::EcParams(P_384.to_vec())),
+        KeyType::P521 => template.push(Attribute::EcParams(P_521.to_vec())),
         KeyType::Ed25519 => template.push(Attribute::EcParams(ED_25519.to_vec())),
         KeyType::Rsa2048 => template.extend(rsa_parameters(2048)),
         KeyType::Rsa3072 => template.extend(rsa_parameters(3072)),
@@ -212,7 +213,9 @@ fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
 /// Returns the attributes that forbid every other use of the key.
 fn no_other_purpose(key_type: KeyType) -> Vec<Attribute> {
     match key_type {
-        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => vec![Attribute::Derive(false)],
+        KeyType::P256 | KeyType::P384 | KeyType::P521 | KeyType::Ed25519 => {
+            vec![Attribute::Derive(false)]
+        }
         KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
             vec![Attribute::Decrypt(false), Attribute::Unwrap(false)]
         }

@@ -5,7 +5,7 @@
 
 use super::fault::Fault;
 use crate::encoding::ecdsa_signature;
-use aws_lc_rs::digest::{self, SHA256, SHA384};
+use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
@@ -54,6 +54,10 @@ impl Mechanisms {
                 (M::ECDSA_SHA384, Recipe::EcdsaSha384),
                 (M::ECDSA, Recipe::Ecdsa384),
             ],
+            EcdsaSha512 => &[
+                (M::ECDSA_SHA512, Recipe::EcdsaSha512),
+                (M::ECDSA, Recipe::Ecdsa512),
+            ],
             RsaSha256 => &[
                 (M::SHA256_RSA_PKCS, Recipe::RsaSha256),
                 (M::RSA_PKCS, Recipe::Rsa),
@@ -78,7 +82,7 @@ impl Mechanisms {
     /// Returns the mechanism that makes a key pair of this type.
     pub(super) fn generation(&self, key_type: KeyType) -> Result<Mechanism<'static>, Fault> {
         let mechanism = match key_type {
-            KeyType::P256 | KeyType::P384 => Mechanism::EccKeyPairGen,
+            KeyType::P256 | KeyType::P384 | KeyType::P521 => Mechanism::EccKeyPairGen,
             KeyType::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
             KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => Mechanism::RsaPkcsKeyPairGen,
         };
@@ -96,10 +100,13 @@ impl Mechanisms {
 pub(super) enum Recipe {
     EcdsaSha256,
     EcdsaSha384,
+    EcdsaSha512,
     /// `CKM_ECDSA` over our SHA-256.
     Ecdsa256,
     /// `CKM_ECDSA` over our SHA-384.
     Ecdsa384,
+    /// `CKM_ECDSA` over our SHA-512.
+    Ecdsa512,
     RsaSha256,
     /// `CKM_RSA_PKCS` over our `DigestInfo` of SHA-256.
     Rsa,
@@ -112,7 +119,8 @@ impl Recipe {
         match self {
             Recipe::EcdsaSha256 => Mechanism::EcdsaSha256,
             Recipe::EcdsaSha384 => Mechanism::EcdsaSha384,
-            Recipe::Ecdsa256 | Recipe::Ecdsa384 => Mechanism::Ecdsa,
+            Recipe::EcdsaSha512 => Mechanism::EcdsaSha512,
+            Recipe::Ecdsa256 | Recipe::Ecdsa384 | Recipe::Ecdsa512 => Mechanism::Ecdsa,
             Recipe::RsaSha256 => Mechanism::Sha256RsaPkcs,
             Recipe::Rsa => Mechanism::RsaPkcs,
             Recipe::Ed25519 => Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
@@ -124,6 +132,7 @@ impl Recipe {
         match self {
             Recipe::Ecdsa256 => digest::digest(&SHA256, message).as_ref().to_vec().into(),
             Recipe::Ecdsa384 => digest::digest(&SHA384, message).as_ref().to_vec().into(),
+            Recipe::Ecdsa512 => digest::digest(&SHA512, message).as_ref().to_vec().into(),
             Recipe::Rsa => [
                 SHA_256_DIGEST_INFO,
                 digest::digest(&SHA256, message).as_ref(),
@@ -139,6 +148,8 @@ impl Recipe {
         match self {
             Recipe::EcdsaSha256 | Recipe::Ecdsa256 => ecdsa_signature_der(&raw, 32),
             Recipe::EcdsaSha384 | Recipe::Ecdsa384 => ecdsa_signature_der(&raw, 48),
+            // A scalar of P-521 has 521 bits.
+            Recipe::EcdsaSha512 | Recipe::Ecdsa512 => ecdsa_signature_der(&raw, 66),
             _ => Ok(raw),
         }
     }

@@ -16,6 +16,9 @@ pub(super) const P_256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03
 /// `CKA_EC_PARAMS` of P-384: the DER object identifier secp384r1.
 pub(super) const P_384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 
+/// `CKA_EC_PARAMS` of P-521: the DER object identifier secp521r1.
+pub(super) const P_521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
+
 /// `CKA_EC_PARAMS` of Ed25519: the PrintableString of PKCS#11 3.0, section 2.3.5.
 pub(super) const ED_25519: &[u8] = b"\x13\x0cedwards25519";
 
@@ -27,6 +30,7 @@ pub(super) fn ec_parameters(algorithm: SignatureAlgorithm) -> &'static [&'static
     match algorithm {
         SignatureAlgorithm::EcdsaSha256 => &[P_256],
         SignatureAlgorithm::EcdsaSha384 => &[P_384],
+        SignatureAlgorithm::EcdsaSha512 => &[P_521],
         SignatureAlgorithm::Ed25519 => &[ED_25519, ED_25519_OID],
         SignatureAlgorithm::RsaSha256 => &[],
     }
@@ -55,6 +59,7 @@ fn ec_spki(given: &[Attribute]) -> Result<Der, Fault> {
     let curve = match parameters.as_slice() {
         P_256 => Curve::P256,
         P_384 => Curve::P384,
+        P_521 => Curve::P521,
         ED_25519 | ED_25519_OID => Curve::Ed25519,
         _ => return Err(Fault::key("its curve is not supported")),
     };
@@ -68,7 +73,14 @@ fn ec_spki(given: &[Attribute]) -> Result<Der, Fault> {
 /// STRING.
 fn unwrapped(attribute: &[u8], point_bytes: usize) -> Option<&[u8]> {
     const OCTET_STRING: u8 = 0x04;
+    /// X.690 8.1.3.5: one octet with the length follows, which is 128 or more.
+    const LONG_LENGTH: u8 = 0x81;
     match attribute {
+        [OCTET_STRING, LONG_LENGTH, length, point @ ..]
+            if usize::from(*length) == point_bytes && point.len() == point_bytes =>
+        {
+            Some(point)
+        }
         [OCTET_STRING, length, point @ ..]
             if usize::from(*length) == point_bytes && point.len() == point_bytes =>
         {
@@ -108,6 +120,15 @@ mod tests {
         let spki = ec(P_256, bare).expect("bare");
         assert_eq!(spki, ec(P_256, wrapped).expect("wrapped"));
         assert_eq!(algorithm_of(&spki), Some(SignatureAlgorithm::EcdsaSha256));
+    }
+
+    #[test]
+    fn the_octet_string_of_a_long_point_has_a_long_length() {
+        let bare = [&[4u8][..], &[9; 132]].concat();
+        let wrapped = [&[4, 0x81, 133][..], &bare].concat();
+        let spki = ec(P_521, bare).expect("bare");
+        assert_eq!(spki, ec(P_521, wrapped).expect("wrapped"));
+        assert_eq!(algorithm_of(&spki), Some(SignatureAlgorithm::EcdsaSha512));
     }
 
     #[test]

@@ -96,9 +96,9 @@ pub(super) fn signing(key_type: KeyType) -> Result<Public, Fault> {
         KeyType::P384 => ecc(EccCurve::NistP384, HashingAlgorithm::Sha384),
         KeyType::Rsa2048 => rsa(RsaKeyBits::Rsa2048),
         KeyType::Rsa3072 => rsa(RsaKeyBits::Rsa3072),
-        KeyType::Rsa4096 | KeyType::Ed25519 => {
+        KeyType::P521 | KeyType::Rsa4096 | KeyType::Ed25519 => {
             return Err(Fault::refused(format!(
-                "a TPM has no {key_type:?} keys; it has P-256, P-384, RSA-2048 and RSA-3072"
+                "{key_type} keys are not made in a TPM; use p256, p384, rsa2048 or rsa3072"
             )));
         }
     };

@@ -206,6 +206,7 @@ fn makes(token: &TokenDescription, key_type: KeyType) -> bool {
     let is_pkcs11 = token.mechanisms.iter().any(|it| it.starts_with("CKM_"));
     match key_type {
         KeyType::Ed25519 => is_pkcs11 && lists("CKM_EC_EDWARDS_KEY_PAIR_GEN"),
+        KeyType::P521 => is_pkcs11 && lists("CKM_EC_KEY_PAIR_GEN"),
         KeyType::P256 | KeyType::P384 => !is_pkcs11 || lists("CKM_EC_KEY_PAIR_GEN"),
         KeyType::Rsa4096 => is_pkcs11 && lists("CKM_RSA_PKCS_KEY_PAIR_GEN"),
         KeyType::Rsa2048 | KeyType::Rsa3072 => !is_pkcs11 || lists("CKM_RSA_PKCS_KEY_PAIR_GEN"),

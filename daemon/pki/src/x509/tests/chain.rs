@@ -95,10 +95,11 @@ fn run_verify(roots: &Path, between: &Path, leaf: &Path) -> Result<(), String> {
 
 #[test]
 fn openssl_accepts_the_chain_in_every_kind_of_key() {
-    use KeyType::{Ed25519, P256, P384, Rsa2048};
+    use KeyType::{Ed25519, P256, P384, P521, Rsa2048};
     for key_types in [
         [P256, P256, P256],
         [P384, P384, P256],
+        [P521, P521, P521],
         [Rsa2048, P256, Ed25519],
         [Ed25519, Rsa2048, Rsa2048],
     ] {

@@ -400,11 +400,12 @@ fn pem_by_openssl(list: &RevocationList) -> String {
 
 #[test]
 fn openssl_refuses_the_revoked_leaf_and_accepts_the_other_in_every_kind_of_key() {
-    use KeyType::{Ed25519, P256, P384, Rsa2048};
+    use KeyType::{Ed25519, P256, P384, P521, Rsa2048};
     let folder = tempfile::tempdir().expect("makes a folder");
     for key_types in [
         [P256, P256],
         [P384, Rsa2048],
+        [P521, P521],
         [Rsa2048, Ed25519],
         [Ed25519, P384],
     ] {

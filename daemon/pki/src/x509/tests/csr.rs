@@ -59,6 +59,7 @@ fn requests_of_every_kind_of_key_are_read() {
     for (algorithm, key_type) in [
         (&rcgen::PKCS_ECDSA_P256_SHA256, KeyType::P256),
         (&rcgen::PKCS_ECDSA_P384_SHA384, KeyType::P384),
+        (&rcgen::PKCS_ECDSA_P521_SHA512, KeyType::P521),
         (&rcgen::PKCS_RSA_SHA256, KeyType::Rsa2048),
         (&rcgen::PKCS_ED25519, KeyType::Ed25519),
     ] {

@@ -32,6 +32,7 @@ fn every_kind_is_recognised_and_verifies_its_own_signatures() {
     for key_type in [
         KeyType::P256,
         KeyType::P384,
+        KeyType::P521,
         KeyType::Rsa2048,
         KeyType::Ed25519,
     ] {

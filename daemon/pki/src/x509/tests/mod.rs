@@ -65,6 +65,7 @@ impl SoftwareKey {
         match key_type {
             KeyType::P256 => ecdsa(&signing::ECDSA_P256_SHA256_ASN1_SIGNING),
             KeyType::P384 => ecdsa(&signing::ECDSA_P384_SHA384_ASN1_SIGNING),
+            KeyType::P521 => ecdsa(&signing::ECDSA_P521_SHA512_ASN1_SIGNING),
             KeyType::Rsa2048 => rsa(KeySize::Rsa2048),
             KeyType::Rsa3072 => rsa(KeySize::Rsa3072),
             KeyType::Rsa4096 => rsa(KeySize::Rsa4096),
