@@ -96,6 +96,13 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a file in a folder that an operator named, for reading and for writing at its end, and
+/// makes it if it does not exist. A new file gets its mode from the umask.
+pub fn open_for_lines(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND;
+    Place::of(path, Links::Followed)?.open(flags, Mode::from_raw_mode(0o666))
+}
+
 /// Overwrites a file that an operator named. A new file gets its mode from the umask.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE;
