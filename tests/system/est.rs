@@ -319,7 +319,7 @@ fn a_request_that_est_does_not_allow_is_refused_with_the_reason() {
         ("415", "content_type_unsupported")
     );
     assert_eq!(stranger.get("cacerts").code(), "est_label_required");
-    assert_eq!(stranger.get("device/serverkeygen").code(), "route_unknown");
+    assert_eq!(stranger.get("device/fullcmc").code(), "route_unknown");
     assert_eq!(left_behind(), before);
 
     // A request that only looks different is the same request; so is one with names that the

@@ -36,6 +36,7 @@
 //! | `refusals` | bad input: its own status and code, audited, and nothing left behind |
 //! | `csr_cases` | requests from the field: certified, or refused with the true reason |
 //! | `batch` | many requests in one body: mixed refusals, limits, kills and stops amid batches |
+//! | `batch_command` | `issue-batch`: killed, repeated, finished |
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
@@ -97,6 +98,8 @@
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `subordinate` | a factory certifies a gateway, which is another daemon |
 //! | `subordinate_request` | requests of authorities elsewhere: refused, or as the profile says |
+//! | `est_clients` | EST with Bouncy Castle's client, and as `aziot-certd` asks |
+//! | `generated_keys` | keys that the daemon makes: as OpenSSL and Java read them, kept nowhere |
 //! | `key_types` | authorities with every key type, and on a token that reports less |
 //! | `profiles` | certificates of every shape of a profile, as OpenSSL reads and verifies them |
 //! | `tokens` | tokens are listed, shown, checked and measured |
@@ -136,6 +139,7 @@ mod authority_faults;
 mod authority_roll;
 mod backup;
 mod batch;
+mod batch_command;
 mod birth;
 mod block;
 mod blocked_groups;
@@ -163,6 +167,7 @@ mod elsewhere;
 mod encodings;
 mod est;
 mod est_client;
+mod est_clients;
 mod excluded;
 mod explained;
 mod external;
@@ -170,6 +175,7 @@ mod failover;
 mod fleet;
 mod footprint;
 mod gateway;
+mod generated_keys;
 mod half_made;
 mod held;
 mod hostile;

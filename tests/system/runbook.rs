@@ -171,7 +171,17 @@ fn a_device_is_compromised() {
 
 #[test]
 fn certificates_are_asked_for() {
-    let env = TestEnv::running();
+    let env = TestEnv::new();
+    let (before, device) = env
+        .configuration()
+        .split_once("name = \"device\"\n")
+        .map_or_else(
+            || panic!("the configuration has a profile for devices"),
+            |(before, after)| (before.to_owned(), after.to_owned()),
+        );
+    let makes_keys = "name = \"device\"\ngenerate_keys = true\n";
+    env.configure(&format!("{before}{makes_keys}{device}"));
+    let env = env.started();
     let mut page = Runbook::of("Ask for a certificate");
     // `request.rs` sends the same request with the files and the port of the environment.
     assert_eq!(page.line(&[]).0[0], "curl");
@@ -183,6 +193,12 @@ fn certificates_are_asked_for() {
     page.text(&env);
     for device in ["pump-7", "pump-8"] {
         assert!(env.path(&format!("certificates/{device}.pem")).exists());
+    }
+    env.write_secret("password", "correct horse 7");
+    page.text(&env);
+    page.text(&env);
+    for file in ["pump-9.key", "pump-9.pem", "pump-9.p12"] {
+        assert!(env.path(file).exists());
     }
 }
 

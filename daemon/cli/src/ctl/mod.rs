@@ -16,6 +16,7 @@ mod console;
 mod credential;
 mod enrollment;
 mod failure;
+mod issue;
 mod output;
 mod profile;
 mod render;
@@ -119,7 +120,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
             run_ceremony(&client, show, file, transcript.as_deref())
         }
         Command::Authority(command) => authority::run(&client, show, command),
-        Command::Issue(issue) => self::issue(&client, show, issue),
+        Command::Issue(command) => issue::run(&client, show, command),
         Command::IssueBatch(command) => batch::run(&client, show, command),
         Command::Certificate(command) => certificate::run(&client, show, command),
         Command::Profile(command) => profile::run(&client, show, command),
@@ -188,19 +189,6 @@ fn reload(client: &ApiClient, show: &Show) -> Result<(), Failure> {
         show.line(notice.as_str().unwrap_or_default())?;
     }
     Ok(())
-}
-
-fn issue(client: &ApiClient, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
-    let csr = pem_or_base64(&issue.csr, FILE_BYTES_MAX, "the request")?;
-    // Nothing is issued that could not be written afterwards.
-    let out = Output::prepare(issue.out.as_deref())?;
-    let body = json!({
-        "profile": issue.profile, "registration_id": issue.id, "csr": csr, "move": issue.moves,
-    });
-    let answer = client.post("/v1/certificates", &body)?;
-    let written = out.write_chain(&answer);
-    show.record(&answer)?;
-    written
 }
 
 fn run_ceremony(

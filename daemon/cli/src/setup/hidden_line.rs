@@ -56,8 +56,8 @@ fn line(terminal: BorrowedFd<'_>) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         }
         match octet[0] {
             b'\r' | b'\n' => return Ok(line),
-            INTERRUPT => bail!("interrupted: run setup again, which asks for this again"),
-            END_OF_INPUT if line.is_empty() => bail!("no answer: run setup again"),
+            INTERRUPT => bail!("interrupted: run the command again, which asks for this again"),
+            END_OF_INPUT if line.is_empty() => bail!("no answer: run the command again"),
             ERASE_LINE => line.clear(),
             BACKSPACE | DELETE => erase_character(&mut line),
             _ if line.len() == BYTES_MAX => bail!("it has more than {BYTES_MAX} bytes"),

@@ -22,6 +22,7 @@ use hallmark_base::files as checked;
 use machine::ask_hallmarkd;
 use plan::{CEREMONY, CONFIGURATION, Plan};
 use rustix::fs::{FlockOperation, Mode, flock};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::IsTerminal;
@@ -38,6 +39,14 @@ const ANSWERS: &str = "/etc/hallmark/setup.toml";
 const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two attempts.
 const LOCK_PERIOD: Duration = Duration::from_millis(50);
+
+/// Asks for a secret at the terminal, without showing it.
+pub(crate) fn ask_secret(what: &str) -> anyhow::Result<SecretString> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        bail!("there is no terminal to ask on for {what}");
+    }
+    hidden_line::ask(what)
+}
 
 /// Options of `hallmark setup`.
 #[derive(Clone, Debug)]

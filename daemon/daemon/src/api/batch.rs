@@ -181,6 +181,7 @@ fn read_item(item: &RawValue) -> Result<IssueRequest, Problem> {
         profile: item.profile,
         registration_id: item.registration_id,
         csr: item.csr.into_bytes(),
+        generated: None,
         idempotency_key: item.idempotency_key,
         moves: item.r#move,
     })

@@ -3,6 +3,7 @@
 use super::asks::Asks;
 use super::body::{Members, read_typed, why_invalid};
 use super::caller::Peer;
+use super::generated_keys::Generate;
 use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::{Fetch, Issue};
@@ -21,6 +22,7 @@ use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
@@ -30,7 +32,11 @@ struct Ask {
     profile: String,
     registration_id: String,
     /// PKCS #10 as PEM, or base64 of DER.
-    csr: String,
+    #[serde(default)]
+    csr: Option<String>,
+    /// The daemon makes the key pair; the CSR is then left out, or gives names alone.
+    #[serde(default)]
+    generate: Option<Generate>,
     /// Of an operator: a registered device may get another profile.
     #[serde(default)]
     r#move: bool,
@@ -188,10 +194,13 @@ pub(super) async fn issue(
     asks: Asks<Issue>,
     headers: HeaderMap,
     request: Request<Body>,
-) -> Result<(StatusCode, Json<Answer>), Problem> {
-    let asked = read(&asks.peer, &headers, request.into_body()).await?;
+) -> Result<Response, Problem> {
+    let (asked, generate) = read(&asks.peer, &headers, request.into_body()).await?;
+    if let Some(generate) = generate {
+        return asks.issue_with_key(asked, generate).await;
+    }
     let issued = asks.issue(&asked).await?;
-    Ok((StatusCode::CREATED, Json(Answer::from(issued))))
+    Ok((StatusCode::CREATED, Json(Answer::from(issued))).into_response())
 }
 
 impl Asks<Issue> {
@@ -210,18 +219,29 @@ impl Asks<Issue> {
 }
 
 /// Step 2 of the issuance cycle: the request, within its limits.
-async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
+async fn read(
+    peer: &Peer,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(IssueRequest, Option<Generate>), Problem> {
     let body = read_typed(headers, "application/json", body).await?;
     let Members(ask): Members<Ask> = serde_json::from_slice(&body)
         .map_err(|error| Error::invalid(Code::BodyInvalid, why_invalid(&error)))?;
+    if ask.csr.is_none() && ask.generate.is_none() {
+        let message =
+            "the body has no `csr`; send one, or `generate` for a key that the daemon makes";
+        return Err(Error::invalid(Code::BodyInvalid, message).into());
+    }
     let idempotency_key = idempotency_key(headers, matches!(peer, Peer::Network { .. }))?;
-    Ok(IssueRequest {
+    let request = IssueRequest {
         profile: ask.profile,
         registration_id: ask.registration_id,
-        csr: ask.csr.into_bytes(),
+        csr: ask.csr.unwrap_or_default().into_bytes(),
+        generated: None,
         idempotency_key,
         moves: ask.r#move,
-    })
+    };
+    Ok((request, ask.generate))
 }
 
 /// Returns the caller's name for the request, which callers over the network must send.

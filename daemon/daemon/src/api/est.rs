@@ -6,6 +6,7 @@
 
 use super::asks::Asks;
 use super::body::read_typed;
+use super::generated_keys::is_not_kept;
 use super::parts::Path;
 use super::problem::Problem;
 use super::{Api, Edge};
@@ -24,12 +25,18 @@ use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::fmt::Display;
+use zeroize::Zeroizing;
 
 /// RFC 7030 4.1.3, and 4.2.3 where a certificate was issued.
 const AUTHORITIES: &str = "application/pkcs7-mime";
 const ISSUED: &str = "application/pkcs7-mime; smime-type=certs-only";
 const CSR_ATTRIBUTES: &str = "application/csrattrs";
 const REQUEST: &str = "application/pkcs10";
+
+/// RFC 7030 4.4.2. No line of base64 begins with two hyphens.
+const BOUNDARY: &str = "hallmark-key-and-certificate";
+const WITH_KEY: &str = "multipart/mixed; boundary=hallmark-key-and-certificate";
+const PRIVATE_KEY: &str = "application/pkcs8";
 
 /// RFC 8951 has no use for it; clients from before look for it.
 const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
@@ -47,6 +54,7 @@ pub(super) fn routes() -> Router<Edge> {
             .route(&format!("{base}/csrattrs{end}"), get(attributes))
             .route(&format!("{base}/simpleenroll{end}"), post(enroll))
             .route(&format!("{base}/simplereenroll{end}"), post(reenroll))
+            .route(&format!("{base}/serverkeygen{end}"), post(generate))
     })
 }
 
@@ -87,6 +95,33 @@ async fn reenroll(
     asks.issue_by_est(label, request, true).await
 }
 
+/// RFC 7030 4.4. The key comes back as it is: TLS protects it. Its CSR is for the names alone. Each
+/// request is a new one, because the key of an earlier answer is not kept.
+async fn generate(
+    asks: Asks<Issue>,
+    label: Label,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let (mut asked, csr) = asks.receive(label, request, false).await?;
+    asked.idempotency_key = None;
+    let about = |problem: Problem| problem.about(&asked.registration_id, &asked.profile);
+    if csr.wants_encrypted_key() {
+        let message = "the CSR wants the key encrypted for another key (RFC 7030, 4.4.1), which is \
+                       not done here: leave this attribute out";
+        return Err(about(
+            Error::invalid(Code::KeyGenerationInvalid, message).into(),
+        ));
+    }
+    let turn = asks.turn().await.map_err(about)?;
+    let key = asks.generated_key(&asked, None).await.map_err(about)?;
+    drop(turn);
+    asked.generated = Some(key.public_key().clone());
+    let issued = asks.issue(&asked).await?;
+    let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
+    let pkcs8 = Zeroizing::new(certs_only::base64_lines(key.pkcs8()));
+    Ok(with_key(&pkcs8, &message))
+}
+
 impl Asks<Issue> {
     async fn issue_by_est(
         self,
@@ -94,6 +129,19 @@ impl Asks<Issue> {
         request: Request<Body>,
         renews: bool,
     ) -> Result<Response, Problem> {
+        let (asked, _) = self.receive(label, request, renews).await?;
+        let issued = self.issue(&asked).await?;
+        let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
+        Ok(answer(&self.api.ca, ISSUED, message))
+    }
+
+    /// Reads a request as that of the issuance cycle, and its CSR.
+    async fn receive(
+        &self,
+        label: Label,
+        request: Request<Body>,
+        renews: bool,
+    ) -> Result<(IssueRequest, UnprovenCsr), Problem> {
         let (head, body) = request.into_parts();
         let csr = read_typed(&head.headers, REQUEST, body).await?;
         let asked = EstRequest {
@@ -102,13 +150,11 @@ impl Asks<Issue> {
             presented: self.peer.presented(),
             renews,
         };
-        let asked = match self.read_est(asked.clone()).await {
-            Ok(asked) => asked,
-            Err(problem) => return Err(about(problem, &asked)),
-        };
-        let issued = self.issue(&asked).await?;
-        let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
-        Ok(answer(&self.api.ca, ISSUED, message))
+        let request = self.read_est(asked.clone()).await;
+        let request = request.map_err(|problem| about(problem, &asked))?;
+        let csr = UnprovenCsr::read(&asked.csr);
+        let csr = csr.map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
+        Ok((request, csr))
     }
 
     /// Turns an EST request into one of the issuance cycle.
@@ -144,6 +190,23 @@ fn answer(ca: &CertificateAuthority, content_type: &'static str, mut base64: Str
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("base64"));
     (headers, base64).into_response()
+}
+
+/// The answer of RFC 7030 4.4.2: the key, then its certificate.
+fn with_key(pkcs8: &str, certificate: &str) -> Response {
+    let part = |media: &str, body: &str| {
+        format!(
+            "--{BOUNDARY}\r\nContent-Type: {media}\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+             {body}\r\n"
+        )
+    };
+    let key = Zeroizing::new(part(PRIVATE_KEY, pkcs8));
+    let certificate = part(ISSUED, certificate);
+    let body = format!("{}{certificate}--{BOUNDARY}--\r\n", *key);
+    let content_type = HeaderValue::from_static(WITH_KEY);
+    let mut response = ([(CONTENT_TYPE, content_type)], body).into_response();
+    is_not_kept(&mut response);
+    response
 }
 
 fn unencodable(error: impl Display) -> Error {

@@ -30,6 +30,7 @@ mod devices;
 mod enrollments;
 mod est;
 mod expiry;
+mod generated_keys;
 mod holds;
 mod imports;
 pub mod listener;
@@ -89,6 +90,8 @@ const MONITORED_IN_FLIGHT_MAX: usize = 4;
 /// How long such a question waits for its permit. Each takes milliseconds, and there may be several
 /// dashboards and operators.
 const MONITORED_WAIT: Duration = Duration::from_secs(5);
+/// Key pairs that may be made at once: each may take seconds of a processor.
+const KEYS_GENERATING_MAX: usize = 2;
 /// The most rows that one answer carries.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
@@ -131,6 +134,8 @@ struct InFlight {
     identifying_next: Semaphore,
     batches: Batches,
     local_batches: Batches,
+    /// Keys that are made at once.
+    generating: Semaphore,
 }
 
 impl InFlight {
@@ -145,6 +150,7 @@ impl InFlight {
             identifying_next: Semaphore::new(IDENTIFYING_MAX),
             batches: Batches::new(),
             local_batches: Batches::new(),
+            generating: Semaphore::new(KEYS_GENERATING_MAX),
         }
     }
 

@@ -259,6 +259,7 @@ impl ServerIdentity {
             profile: name.profile.clone(),
             registration_id: name.common_name(),
             csr,
+            generated: None,
             idempotency_key: None,
             moves: false,
         };

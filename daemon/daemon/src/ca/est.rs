@@ -103,6 +103,7 @@ impl Est {
             profile: profile.name.clone(),
             registration_id: name,
             csr: requested.der.into(),
+            generated: None,
             moves: false,
         })
     }

@@ -3,6 +3,7 @@
 //! An example is built and linted by the code that builds certificates, for a key that is dropped
 //! at once. Nothing is recorded and no token is asked; the bytes are never signed.
 
+use super::generated_key::GeneratedKey;
 use super::profile::{IssuanceProfile, Role};
 use super::{Code, Error, Issuer};
 use crate::unix_seconds::UnixSeconds;
@@ -21,11 +22,7 @@ use crate::x509::template::Values;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair, RsaKeyPair,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use serde::Serialize;
 
 /// The common name of an example.
@@ -277,21 +274,9 @@ fn example_authority(now: UnixSeconds) -> Result<Certificate, Error> {
 
 /// Makes a key of the first type that the profile allows.
 fn throwaway_key(profile: &Profile) -> Result<PublicKey, Error> {
-    let made = match profile.key_types.first() {
-        Some(KeyType::P384) => {
-            let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING);
-            pair.map(|it| spki(&it))
-        }
-        Some(KeyType::Ed25519) => Ed25519KeyPair::generate().map(|it| spki(&it)),
-        Some(KeyType::Rsa2048) => RsaKeyPair::generate(KeySize::Rsa2048).map(|it| spki(&it)),
-        Some(KeyType::Rsa3072) => RsaKeyPair::generate(KeySize::Rsa3072).map(|it| spki(&it)),
-        Some(KeyType::Rsa4096) => RsaKeyPair::generate(KeySize::Rsa4096).map(|it| spki(&it)),
-        Some(KeyType::P256) | None => {
-            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
-            pair.map(|it| spki(&it))
-        }
-    };
-    made.map_err(|_| no_key())?
+    let key_type = profile.key_types.first().copied();
+    let key = GeneratedKey::generate(key_type.unwrap_or(KeyType::P256))?;
+    Ok(key.public_key().clone())
 }
 
 fn spki<K>(pair: &K) -> Result<PublicKey, Error>

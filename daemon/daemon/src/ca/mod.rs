@@ -28,6 +28,7 @@ pub mod exclusion;
 pub mod expiry;
 pub mod explain;
 pub mod external;
+pub mod generated_key;
 pub mod hierarchy;
 pub mod import;
 mod issued_lately;

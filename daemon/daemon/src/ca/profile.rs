@@ -19,6 +19,9 @@ pub struct IssuanceProfile {
     /// Holders may have certificates with one key, such as devices that cannot make one.
     #[serde(default)]
     pub shared_keys: bool,
+    /// The daemon makes a holder's key pair, if it is asked to.
+    #[serde(default)]
+    pub generate_keys: bool,
     /// How long before its end the holder may renew by itself, in seconds; 0 for never. See
     /// [`super::renewal`].
     #[serde(default, deserialize_with = "human_seconds::optional")]

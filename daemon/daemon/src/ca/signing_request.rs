@@ -43,10 +43,15 @@ pub(super) struct LeafHolder<'a> {
     pub subject_alternative_names: &'a [SubjectAlternativeName],
     /// For an authority: the constraints of the certificate that this one follows.
     pub name_constraints: Option<&'a KeptConstraints>,
+    /// The registration id, or the common name that was asked for; the lint compares it with the
+    /// subject. `None` for a certificate that the daemon itself needs.
+    pub common_name: Option<&'a str>,
     /// All that the request names, certified or not.
     pub requested_names: Option<&'a RequestedNames>,
     /// The extensions that a request for an authority asks for, and no profile has a place for.
     pub dropped_extensions: &'a [String],
+    /// The daemon has made the key.
+    pub generated_key: bool,
     /// Other holders may have the same key.
     pub shared_key: bool,
     /// The role that the holder will have here.
@@ -96,8 +101,10 @@ impl LeafHolder<'_> {
         Self {
             subject_alternative_names: &[],
             name_constraints: None,
+            common_name: None,
             requested_names: None,
             dropped_extensions: &[],
+            generated_key: false,
             shared_key: false,
             role: None,
             requester: None,
@@ -134,15 +141,7 @@ impl SigningRequest<'_> {
             },
             distribution: self.signer.distribution,
             profile: self.profile,
-            common_name: match &self.on_issued {
-                OnIssued::Device {
-                    registration_id, ..
-                }
-                | OnIssued::EnrolledDevice {
-                    registration_id, ..
-                } => registration_id,
-                _ => self.subject.label(),
-            },
+            common_name: (self.holder.common_name).unwrap_or_else(|| self.subject.label()),
             subject: &self.subject,
             public_key: self.public_key,
             subject_alternative_names: self.holder.subject_alternative_names,
@@ -215,6 +214,9 @@ impl SigningRequest<'_> {
         if self.purpose == Purpose::Subordinate {
             detail["authority"] = json!(self.signer.authority);
             detail["dropped_extensions"] = json!(self.holder.dropped_extensions);
+        }
+        if self.holder.generated_key {
+            detail["generated_key"] = true.into();
         }
         AuditEntry {
             at: now,

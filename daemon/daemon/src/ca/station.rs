@@ -234,6 +234,7 @@ mod tests {
             authority: authority.into(),
             role,
             shared_keys: false,
+            generate_keys: false,
             self_renewal: None,
             expiry_alarm: None,
             late_renewal: None,

@@ -107,6 +107,12 @@ impl Csr {
         Csr::from_der(&unarmored(bytes)?)
     }
 
+    /// Returns what a request says whose key pair was made here: there is no proof of possession to
+    /// check.
+    pub fn of_generated_key(public_key: PublicKey, names: RequestedNames) -> Csr {
+        Csr { public_key, names }
+    }
+
     fn from_der(der: &[u8]) -> Result<Csr, CsrRefusal> {
         let (fields, public_key) = read_proven(der)?;
         Ok(Csr {

@@ -26,6 +26,7 @@ pub mod former_crl;
 pub mod idevid;
 pub mod issuer;
 pub mod key;
+pub mod key_file;
 pub mod lint;
 pub mod listener_names;
 pub mod name;

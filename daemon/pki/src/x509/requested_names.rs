@@ -15,6 +15,7 @@ use super::san::{NAMES_MAX, NameKind, SubjectAlternativeName};
 use super::subject::SubjectValues;
 use super::template::Values;
 use crate::der_bytes::Der;
+use der::asn1::ObjectIdentifier;
 
 /// Most names that are listed as left out.
 const LISTED_MAX: usize = 32;
@@ -53,6 +54,16 @@ impl UnprovenCsr {
         let names = RequestedNames::read(fields.subject, &fields.extensions)?;
         Ok(UnprovenCsr { der, names })
     }
+
+    /// Returns true if the sender wants a generated key encrypted for a key of its own (RFC 7030
+    /// 4.4.1): one of the two attributes is in it.
+    pub fn wants_encrypted_key(&self) -> bool {
+        let has = |id: &ObjectIdentifier| {
+            let contents = id.as_bytes();
+            self.der.windows(contents.len()).any(|it| it == contents)
+        };
+        oid::DECRYPT_KEY_IDS.iter().any(has)
+    }
 }
 
 impl RequestedNames {
@@ -90,6 +101,16 @@ impl RequestedNames {
             alternative,
             ambiguous: lists.len() > 1,
         })
+    }
+
+    /// Returns the names of a request that asks for none.
+    pub fn none() -> RequestedNames {
+        RequestedNames {
+            subject: SubjectValues::none(),
+            common_name: None,
+            alternative: Vec::new(),
+            ambiguous: false,
+        }
     }
 
     /// Reads the request for an authority's certificate. Its name may have several common names, or

@@ -56,6 +56,11 @@ impl SubjectValues {
             .map(SubjectValues)
     }
 
+    /// Returns an empty subject.
+    pub(super) fn none() -> SubjectValues {
+        SubjectValues(Vec::new())
+    }
+
     /// Returns a subject with every attribute that a profile may take.
     pub(super) fn example() -> SubjectValues {
         let attribute = |kind: &AttributeKind| {

@@ -12,15 +12,44 @@ pub struct Issue {
     /// The registration id; for other roles, the common name.
     #[arg(long)]
     pub id: String,
-    /// The request (PKCS #10: PEM, base64 or DER).
-    #[arg(long)]
-    pub csr: PathBuf,
+    /// The request (PKCS #10: PEM, base64 or DER). Beside --generate it gives names alone.
+    #[arg(long, required_unless_present = "generate")]
+    pub csr: Option<PathBuf>,
     /// Change the profile of a registered device to this one.
     #[arg(long = "move")]
     pub moves: bool,
     /// Write the certificate and its chain into this file (PEM).
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Have the daemon make the key pair, of this type (p256, rsa2048 …) or the profile's first
+    /// one. The profile needs generate_keys = true.
+    #[arg(
+        long,
+        value_name = "KEY_TYPE",
+        num_args = 0..=1,
+        default_missing_value = "",
+        requires = "key_out"
+    )]
+    pub generate: Option<String>,
+    /// Write the generated key into this file, which its owner alone can read.
+    #[arg(long, value_name = "FILE", requires = "generate")]
+    pub key_out: Option<PathBuf>,
+    /// The key as PEM, or with its certificate and chain as PKCS #12.
+    #[arg(long, default_value = "pkcs8", requires = "generate")]
+    pub key_format: KeyFormat,
+    /// Encrypt the key by the password in this file; without it, the terminal is asked.
+    #[arg(long, value_name = "FILE", requires = "generate")]
+    pub password_file: Option<PathBuf>,
+    /// Leave the key unencrypted (pkcs8 alone).
+    #[arg(long, requires = "generate", conflicts_with = "password_file")]
+    pub no_password: bool,
+}
+
+/// The form of a file with a private key.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KeyFormat {
+    Pkcs8,
+    Pkcs12,
 }
 
 /// `hallmark issue-batch`

@@ -39,8 +39,10 @@ pub struct IssueRequest {
     pub profile: String,
     /// The registration id; for other roles, the common name.
     pub registration_id: String,
-    /// PKCS #10, as PEM or DER.
+    /// PKCS #10, as PEM or DER; beside a generated key it may be empty, and gives names alone.
     pub csr: Vec<u8>,
+    /// The public key of a pair that the daemon has made for this request.
+    pub generated: Option<PublicKey>,
     /// The caller's name for this request.
     pub idempotency_key: Option<String>,
     /// An operator allows that a registered device gets another profile.
@@ -112,6 +114,7 @@ impl Issuer {
             }
             issued => issued,
         }
+        .and_then(|issued| request.refuse_lost_key(issued))
     }
 
     async fn issue_leaf(
@@ -121,7 +124,9 @@ impl Issuer {
         idempotency: Option<&Idempotency>,
     ) -> Result<Issued, Error> {
         // 3. The CSR: its own signature, key policy, canonical DER.
-        let csr = Csr::parse(&request.csr).map_err(|r| Error::invalid(r.code(), r.to_string()))?;
+        let csr = request
+            .read_csr()
+            .map_err(|r| Error::invalid(r.code(), r.to_string()))?;
         crash_point("cycle-3");
 
         // 4. Profile and name, and whether the caller may have a leaf with both. The common name is
@@ -169,8 +174,10 @@ impl Issuer {
             holder: LeafHolder {
                 subject_alternative_names: &subject_alternative_names,
                 name_constraints: None,
+                common_name: Some(&name),
                 requested_names: Some(csr.names()),
                 dropped_extensions: &[],
+                generated_key: request.generated.is_some(),
                 shared_key: profile.shared_keys,
                 role: Some(profile.role),
                 requester: caller.requester(),
@@ -181,11 +188,11 @@ impl Issuer {
             },
             on_issued: match (profile.role, caller.grant().and_then(Grant::enroll)) {
                 (Role::Device, None) => OnIssued::Device {
-                    registration_id: name,
+                    registration_id: name.clone(),
                     profile: profile.name.clone(),
                 },
                 (Role::Device, Some(provisioning)) => OnIssued::EnrolledDevice {
-                    registration_id: name,
+                    registration_id: name.clone(),
                     profile: profile.name.clone(),
                     provisioning: provisioning.to_owned(),
                 },

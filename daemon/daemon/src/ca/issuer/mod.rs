@@ -11,6 +11,7 @@ mod constraints;
 pub mod failover;
 pub mod fetch;
 pub mod former;
+mod generate;
 pub(super) mod generation;
 pub mod issue;
 mod key_health;

@@ -99,10 +99,15 @@ pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>,
         return Err(Error::invalid(Code::IdempotencyKeyInvalid, message));
     }
     // `moves` is no part of the content: it permits the answer and does not change it.
+    // The key is another one each time; no CSR begins so.
+    let generated = request.generated.as_ref().map(|key| {
+        let with = format!("generate {}\n", key.key_type());
+        [with.as_bytes(), &request.csr].concat()
+    });
     let fields = [
         request.profile.as_bytes(),
         request.registration_id.as_bytes(),
-        &request.csr,
+        generated.as_ref().unwrap_or(&request.csr),
     ];
     Ok(Some(Idempotency {
         key: key.clone(),

@@ -107,6 +107,7 @@ impl Rollovers {
             profile: profile.unwrap_or_default(),
             registration_id: device.to_owned(),
             csr: csr.into_bytes(),
+            generated: None,
             idempotency_key: None,
             moves: false,
         };

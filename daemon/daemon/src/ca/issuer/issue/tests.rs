@@ -22,6 +22,7 @@ fn profile(role: Role, certificate: Profile) -> BTreeMap<String, IssuanceProfile
         authority: "line".into(),
         role,
         shared_keys: false,
+        generate_keys: false,
         self_renewal: None,
         expiry_alarm: None,
         late_renewal: None,
@@ -40,6 +41,7 @@ fn no_caller_obtains_the_shape_of_an_authority() {
             profile: "made-up".into(),
             registration_id: "press-7".into(),
             csr: csr(),
+            generated: None,
             idempotency_key: None,
             moves: false,
         };
