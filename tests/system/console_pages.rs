@@ -238,6 +238,8 @@ fn operators_act_by_forms_that_no_other_site_can_send() {
 fn a_page_hears_of_a_change_of_the_state() {
     let (mut env, _) = below_line_1(&["press-1"]);
     assert_eq!(remote(&env, None, "/console/events").status, 401);
+    let device = env.enlist("device", "press-9");
+    assert_eq!(remote(&env, Some(&device), "/console/events").status, 403);
     let mut stream = Command::new("curl");
     stream.args(["--silent", "--no-buffer", "--unix-socket"]);
     stream.arg(env.path("state/admin.sock"));

@@ -12,6 +12,18 @@ pub struct ConnectedClient {
     pub(super) class: Class,
 }
 
+#[cfg(test)]
+impl ConnectedClient {
+    /// A client for tests of what is above the API.
+    pub(crate) fn of_test() -> Self {
+        Self {
+            peer: Peer::NotAdmitted { uid: 0 },
+            address: None,
+            class: Class::Local,
+        }
+    }
+}
+
 /// Clients that share permits, for connections and for requests in work. No class can take a permit
 /// of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

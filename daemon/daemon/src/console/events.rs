@@ -22,7 +22,7 @@ struct Watched {
     visit: Visit,
     stop: watch::Receiver<bool>,
     /// The state at the last event.
-    state: Option<Map<String, Value>>,
+    state: Map<String, Value>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -33,10 +33,12 @@ pub(super) async fn stream(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
     let place = Arc::clone(&console.streams).try_acquire_owned();
     let place = place.map_err(|_| Refused::too_many(STREAMS_MAX))?;
+    // A caller that may not read the state is refused, and gets no stream that ends at once.
+    let state = read(&visit).await?;
     let watched = Watched {
         visit,
         stop: console.stop,
-        state: None,
+        state,
         _place: place,
     };
     let events = stream::unfold(watched, |mut watched| async move {
@@ -47,27 +49,25 @@ pub(super) async fn stream(
 }
 
 impl Watched {
-    /// Waits for a change of the state. The first state that is read is none.
+    /// Waits for a change of the state.
     async fn next(&mut self) -> Option<()> {
         loop {
-            let state = self.read().await?;
-            if let Some(before) = self.state.replace(state)
-                && self.state.as_ref() != Some(&before)
-            {
-                return Some(());
-            }
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 _ = self.stop.wait_for(|stop| *stop) => return None,
             }
+            let state = read(&self.visit).await.ok()?;
+            if state != self.state {
+                self.state = state;
+                return Some(());
+            }
         }
     }
+}
 
-    /// The state without its time.
-    async fn read(&self) -> Option<Map<String, Value>> {
-        let state: Result<Map<String, Value>, Refused> = self.visit.get("/v1/status").await;
-        let mut state = state.ok()?;
-        state.remove("now");
-        Some(state)
-    }
+/// The state without its time.
+async fn read(visit: &Visit) -> Result<Map<String, Value>, Refused> {
+    let mut state: Map<String, Value> = visit.get("/v1/status").await?;
+    state.remove("now");
+    Ok(state)
 }

@@ -40,28 +40,23 @@ impl<T: DeserializeOwned + Send + 'static> File<T> {
     /// Answers with the file. A refusal of the first page is an answer of its own; after that the
     /// file ends early, with a last line that says so.
     pub(super) async fn write(self, visit: Visit) -> Result<Response, Refused> {
-        let first: Vec<T> = visit.get(&self.page("")).await?;
+        let first = self.read(&visit, "").await?;
         let head = self.head;
         let name = self.name;
         let content_type = self.content_type;
         let state = (visit, self, Some(first));
-        let lines = stream::unfold(state, |(visit, file, rows)| async move {
-            let rows = rows?;
-            let text: String = rows.iter().map(file.line).collect();
-            let more = rows
-                .last()
-                .filter(|_| rows.len() >= FILE_ROWS)
-                .map(file.after);
-            let next = match more {
-                None => None,
-                Some(after) => match visit.get(&file.page(&after)).await {
-                    Ok(rows) => Some(rows),
+        let lines = stream::unfold(state, |(visit, file, page)| async move {
+            let (rows, after) = page?;
+            let mut text: String = rows.iter().map(file.line).collect();
+            let mut next = None;
+            if let Some(after) = after {
+                match file.read(&visit, &after).await {
+                    Ok(page) => next = Some(page),
                     Err(refused) => {
-                        let text = format!("{text}# not complete: {}\n", refused.detail());
-                        return Some((text, (visit, file, None)));
+                        text += &format!("# not complete: {}\n", refused.detail());
                     }
-                },
-            };
+                }
+            }
             Some((text, (visit, file, next)))
         });
         let begun = stream::once(async move { head.to_owned() });
@@ -73,6 +68,16 @@ impl<T: DeserializeOwned + Send + 'static> File<T> {
         let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}\""));
         headers.extend(disposition.ok().map(|it| (CONTENT_DISPOSITION, it)));
         Ok(response)
+    }
+
+    /// Reads a page, and where the next one is: as the answer says it, because a page of a list
+    /// with criteria may have fewer rows than were asked for; otherwise behind the last row of a
+    /// full page.
+    async fn read(&self, visit: &Visit, after: &str) -> Result<(Vec<T>, Option<String>), Refused> {
+        let (rows, linked) = visit.list::<T>(&self.page(after)).await?;
+        let last = rows.last().filter(|_| rows.len() >= FILE_ROWS);
+        let next = linked.or_else(|| last.map(self.after));
+        Ok((rows, next))
     }
 
     fn page(&self, after: &str) -> String {
@@ -99,7 +104,42 @@ pub(super) fn csv_line(values: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::to_bytes;
+    use axum::extract::RawQuery;
+    use axum::http::header::LINK;
+    use axum::response::IntoResponse;
+    use axum::routing::get;
+    use axum::{Json, Router};
     use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// A page of the API with fewer rows than were asked for and a link; then the last one.
+    async fn scarce(RawQuery(query): RawQuery) -> Response {
+        let is_second = query.unwrap_or_default().contains("after=7");
+        if is_second {
+            return Json(json!([{ "number": 6 }])).into_response();
+        }
+        let link = "</v1/x?limit=1000&after=7>; rel=\"next\"";
+        ([(LINK, link)], Json(json!([{ "number": 9 }]))).into_response()
+    }
+
+    #[test]
+    fn a_file_goes_on_where_the_list_says_so() {
+        let api = Router::new().route("/v1/x", get(scarce));
+        let file = File::<Value> {
+            name: "x",
+            content_type: "text/csv",
+            head: "number\r\n",
+            path: "/v1/x".into(),
+            line: |row| format!("{}\r\n", row["number"]),
+            after: |row| row["number"].to_string(),
+        };
+        let text = pollster::block_on(async {
+            let response = file.write(Visit::of_test(api)).await.unwrap();
+            to_bytes(response.into_body(), 1_000).await.unwrap()
+        });
+        assert_eq!(text, "number\r\n9\r\n6\r\n");
+    }
 
     #[test]
     fn a_query_names_what_is_wanted_only() {

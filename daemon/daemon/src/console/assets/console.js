@@ -12,8 +12,12 @@ function relative(seconds) {
   return seconds < 0 ? `${count} ${name} ago` : `in ${count} ${name}`;
 }
 
+// The clock of this machine may differ from the daemon's, by which the page was made.
+const made = document.querySelector(".foot time");
+const ahead = made === null ? 0 : Date.now() - Date.parse(made.dateTime);
+
 function countTimes() {
-  const now = Math.floor(Date.now() / 1000);
+  const now = Math.floor((Date.now() - ahead) / 1000);
   for (const small of document.querySelectorAll("small[data-seconds]")) {
     small.textContent = relative(Number(small.dataset.seconds) - now);
   }
@@ -73,5 +77,4 @@ document.querySelector(".pages a[aria-current]")?.scrollIntoView({ inline: "cent
 
 const theme = localStorage.getItem("theme");
 if (theme !== null) document.documentElement.dataset.theme = theme;
-// The page's own times are right for the daemon's clock; this one may differ by a few seconds.
 setInterval(countTimes, 15000);
