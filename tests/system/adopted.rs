@@ -2,10 +2,12 @@
 //! with serial numbers that others have given, too. Each is rolled, for expiry and after a
 //! compromise, and OpenSSL accepts what is issued below it.
 
-use crate::adoption::{EXTENSIONS, MADE_HERE, import, openssl, run};
 use crate::authority_roll::begun;
 use crate::elsewhere::Elsewhere;
 use crate::external::asked;
+use crate::old_authority::{
+    EXTENSIONS, MADE_HERE, P256, import, import_both, make_key, openssl, run,
+};
 use crate::process::{CommandOutput, until};
 use crate::relying_party::Relying;
 use crate::request::{Request, der};
@@ -21,10 +23,7 @@ utf8 = yes
 
 /// Makes the key `name` and its certificate. `issuer` is the name of the signing one, or of itself.
 fn make(env: &TestEnv, name: &str, issuer: &str, subject: &str, serial: u32, more: &str) {
-    openssl(
-        env,
-        &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"),
-    );
+    make_key(env, P256, name);
     certify(env, name, issuer, subject, serial, more);
 }
 
@@ -125,8 +124,7 @@ impl Named {
             7,
             "-days 1800 -extensions below",
         );
-        import(&env, "root", "Old Root", "01");
-        import(&env, "plant", "Old Plant", "02");
+        import_both(&env);
         env.write("ceremony.toml", &takeover(&env));
         let env = begun(env);
         let ([root, _], [plant, _]) = (names_of(&env, "root"), names_of(&env, "plant"));
@@ -422,8 +420,7 @@ fn a_successor_that_cannot_be_made_is_refused_or_reported() {
         7,
         "-days 1800 -extensions authority",
     );
-    import(&env, "root", "Old Root", "01");
-    import(&env, "plant", "Old Plant", "02");
+    import_both(&env);
     env.write("ceremony.toml", &takeover(&env));
     let env = begun(env);
     let roll = |reason: &str, more: &[&str]| {

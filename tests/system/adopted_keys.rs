@@ -1,61 +1,26 @@
 //! Tests authorities that were adopted with keys of other kinds: RSA above, Ed25519 below. Each is
 //! rolled for expiry to a key of the same kind, and OpenSSL accepts leaves below both generations.
 
-use crate::adoption::{EXTENSIONS, import, openssl};
 use crate::authority_roll::{begun, comes_to, start};
 use crate::device::is_assigned;
+use crate::old_authority::{MADE_HERE, make};
 use crate::process::until;
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
 use std::fs;
 
-const BELOW: &str = r#"
-[[authority]]
-name = "line-1"
-issuer = "plant"
-subject = { common_name = "Line 1" }
-validity = "1y"
-path_length = 0
-[[authority]]
-name = "operations"
-issuer = "root"
-subject = { common_name = "Operations" }
-validity = "1y"
-path_length = 0
-"#;
-
 /// A root with an RSA key and an intermediate with an Ed25519 key, both imported into the token.
 fn begun_with_rsa_and_ed25519() -> TestEnv {
     let env = TestEnv::new();
-    env.write("openssl.cnf", EXTENSIONS);
-    openssl(
-        &env,
-        "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out root.key",
-    );
-    openssl(&env, "genpkey -algorithm ED25519 -out plant.key");
-    openssl(
-        &env,
-        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /O=Works/CN=Old-Root \
-         -extensions authority -out root.pem",
-    );
-    openssl(
-        &env,
-        "req -config openssl.cnf -new -key plant.key -subj /O=Works/CN=Old-Plant -out plant.csr",
-    );
-    openssl(
-        &env,
-        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
-         -extfile openssl.cnf -extensions below -out plant.pem",
-    );
-    import(&env, "root", "Old Root", "01");
-    import(&env, "plant", "Old Plant", "02");
+    let kinds = ["RSA -pkeyopt rsa_keygen_bits:3072", "ED25519"];
+    make(&env, "/O=Works", kinds);
     let [root, plant] = ["root.pem", "plant.pem"].map(|it| env.path(it));
     env.write(
         "ceremony.toml",
         &format!(
             "name = \"takeover\"\n[[authority]]\nname = \"root\"\nkey = \"pkcs11:id=%01\"\n\
              certificate = {root:?}\n[[authority]]\nname = \"plant\"\nissuer = \"root\"\n\
-             key = \"pkcs11:id=%02\"\ncertificate = {plant:?}\n{BELOW}"
+             key = \"pkcs11:id=%02\"\ncertificate = {plant:?}\n{MADE_HERE}"
         ),
     );
     begun(env)

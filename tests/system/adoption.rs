@@ -4,6 +4,7 @@
 
 use crate::authority_roll::{begun, comes_to, start};
 use crate::device::is_assigned;
+use crate::old_authority::{MADE_HERE, P256, certify_plant, make, openssl, run};
 use crate::process::CommandOutput;
 use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request};
@@ -12,114 +13,6 @@ use crate::weak_key::Weakness;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
-
-pub(crate) const EXTENSIONS: &str = "
-[req]
-distinguished_name = name
-prompt = no
-[name]
-CN = none
-[authority]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-[below]
-basicConstraints = critical, CA:TRUE, pathlen:1
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-[names]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-nameConstraints = critical, permitted;RID:1.2.3
-[misnamed]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = DER:30:06:80:04:01:02:03:04
-[short]
-basicConstraints = critical, CA:TRUE, pathlen:1
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-[no-lists]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign
-subjectKeyIdentifier = hash
-";
-
-/// Authorities that the ceremony makes below the adopted ones.
-pub(crate) const MADE_HERE: &str = r#"
-[[authority]]
-name = "line-1"
-issuer = "plant"
-subject = { common_name = "Line 1" }
-validity = "1y"
-path_length = 0
-[[authority]]
-name = "operations"
-issuer = "root"
-subject = { common_name = "Operations" }
-validity = "1y"
-path_length = 0
-"#;
-
-/// Runs openssl in the environment's folder.
-pub(crate) fn openssl(env: &TestEnv, arguments: &str) {
-    let mut command = Command::new("openssl");
-    command.args(arguments.split(' ')).current_dir(env.path(""));
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{arguments}: {output:?}");
-}
-
-/// The customer's old CA, in files: a root, and an intermediate with a short serial number.
-fn old_authorities(env: &TestEnv) {
-    env.write("openssl.cnf", EXTENSIONS);
-    for name in ["root", "plant"] {
-        openssl(
-            env,
-            &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"),
-        );
-    }
-    openssl(
-        env,
-        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj \
-         /C=DE/O=Works/CN=Old-Root -extensions authority -out root.pem",
-    );
-    openssl(
-        env,
-        "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=Works/CN=Old-Plant -out \
-         plant.csr",
-    );
-    openssl(
-        env,
-        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
-         -extfile openssl.cnf -extensions below -out plant.pem",
-    );
-}
-
-/// Puts a key into the token, with SoftHSM's tool.
-pub(crate) fn import(env: &TestEnv, name: &str, label: &str, id: &str) {
-    let pin = fs::read_to_string(env.path("pin")).unwrap();
-    let output = Command::new("softhsm2-util")
-        .args([
-            "--token",
-            "factory",
-            "--label",
-            label,
-            "--id",
-            id,
-            "--pin",
-            pin.trim(),
-        ])
-        .arg("--import")
-        .arg(env.path(&format!("{name}.key")))
-        .env("SOFTHSM2_CONF", env.path("softhsm2.conf"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// The ceremony file: root and plant are adopted, the rest is made.
 fn takeover(env: &TestEnv) -> String {
@@ -133,11 +26,6 @@ fn takeover(env: &TestEnv) -> String {
          [[authority]]\nname = \"plant\"\nissuer = \"root\"\n\
          key = \"pkcs11:id=%02\"\ncertificate = '''\n{plant}'''\n{MADE_HERE}"
     )
-}
-
-pub(crate) fn run(env: &TestEnv, file: &str) -> CommandOutput {
-    let file = env.write("ceremony.toml", file);
-    env.hallmark(&["--json", "ceremony", "run", file.to_str().unwrap()])
 }
 
 /// `openssl verify -crl_check_all`, with the lists of every authority above.
@@ -173,9 +61,7 @@ fn judged(env: &TestEnv, leaf: &Holder) -> CommandOutput {
 #[test]
 fn an_old_authority_is_adopted_and_issues_and_revokes() {
     let mut env = TestEnv::new();
-    old_authorities(&env);
-    import(&env, "root", "Old Root", "01");
-    import(&env, "plant", "Old Plant", "02");
+    make(&env, "/C=DE/O=Works", [P256, P256]);
     env.start();
     let output = run(&env, &takeover(&env));
     assert_eq!(output.code, Some(0), "{output:?}");
@@ -248,9 +134,7 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
 #[test]
 fn an_authority_that_does_not_fit_is_not_adopted() {
     let mut env = TestEnv::new();
-    old_authorities(&env);
-    import(&env, "root", "Old Root", "01");
-    import(&env, "plant", "Old Plant", "02");
+    make(&env, "/C=DE/O=Works", [P256, P256]);
     for extensions in ["no-lists", "names", "misnamed"] {
         openssl(
             &env,
@@ -334,9 +218,7 @@ fn an_authority_that_does_not_fit_is_not_adopted() {
 #[test]
 fn an_adopted_authority_is_rolled_to_a_key_made_here() {
     let env = TestEnv::new();
-    old_authorities(&env);
-    import(&env, "root", "Old Root", "01");
-    import(&env, "plant", "Old Plant", "02");
+    make(&env, "/C=DE/O=Works", [P256, P256]);
     env.write("ceremony.toml", &takeover(&env));
     let env = begun(env);
     let station = env.station();
@@ -379,19 +261,13 @@ fn an_adopted_authority_is_rolled_to_a_key_made_here() {
 #[test]
 fn path_lengths_and_long_numbers_count_on_from_an_old_root() {
     let mut env = TestEnv::new();
-    old_authorities(&env);
+    make(&env, "/C=DE/O=Works", [P256, P256]);
     openssl(
         &env,
         "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj \
          /C=DE/O=Works/CN=Old-Root -extensions short -out root.pem",
     );
-    openssl(
-        &env,
-        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
-         -extfile openssl.cnf -extensions authority -out plant.pem",
-    );
-    import(&env, "root", "Old Root", "01");
-    import(&env, "plant", "Old Plant", "02");
+    certify_plant(&env, "authority");
     env.start();
     let long = format!("crl_number = \"0x{}\"", "6f".repeat(20));
     let output = run(&env, &takeover(&env).replace("crl_number = 41", &long));

@@ -4,7 +4,7 @@
 use crate::configured::{device_profile, station_table};
 use crate::device::{is_assigned, register};
 use crate::process::until;
-use crate::provisioned::below_line_1;
+use crate::provisioned::{below_line_1, below_plant_and_line};
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
 use serde_json::{Value, json};
@@ -361,14 +361,7 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
 /// both are disabled.
 #[test]
 fn a_blocked_generation_is_excluded_in_the_groups_below_it_too() {
-    let mut env = TestEnv::new();
-    env.start();
-    env.run_ceremony();
-    env.add_group("plant", "plant");
-    env.add_group("line-1", "line-1");
-    let device = env.station().obtain(&Request::device("press-7"));
-    env.wait_in_sync();
-    is_assigned(&env.emulator, &device);
+    let (env, device) = below_plant_and_line();
     env.run(&["authority", "block", "plant", "--generation", "1"]);
     for group in ["plant", "line-1"] {
         let record = env.emulator.group(group).unwrap();

@@ -3,19 +3,14 @@
 
 use crate::ca_drift::has_drifted;
 use crate::device::is_assigned;
-use crate::excluded::{BLOCK_LINE, UNBLOCK_LINE, has_blocking_group, is_out, line_by_reference};
+use crate::excluded::{
+    BLOCK_LINE, UNBLOCK_LINE, has_blocking_group, has_no_blocking_group, is_out, line_by_reference,
+    the_group_alone_is_parked,
+};
 use crate::process::until;
-use crate::test_env::TestEnv;
 
 const BLOCK: [&str; 4] = ["enrollment", "block", "--group", "line"];
 const UNBLOCK: [&str; 4] = ["enrollment", "unblock", "--group", "line"];
-
-fn has_no_blocking_group(env: &TestEnv) {
-    until("the blocking group is gone", || {
-        let own = env.emulator.group("line-1-blocked-1");
-        own.is_none().then_some(())
-    });
-}
 
 /// Verifies: a block of the group adds a blocking group, and its receipt names the group that the
 /// service does not take; the blocking group is not removed on its own; when the block is lifted,
@@ -30,11 +25,7 @@ fn a_blocked_group_whose_ca_certificate_was_deleted_admits_nothing() {
     has_blocking_group(&env);
     is_out(&env, &device);
     assert!(env.emulator.hub_identity("press-7").is_none(), "{blocked}");
-    let places = blocked["receipt"]["places"].as_array().unwrap();
-    let open: Vec<_> = places.iter().filter(|it| it["state"] != "done").collect();
-    assert_eq!(open.len(), 1, "{blocked}");
-    assert_eq!(open[0]["code"], "enrollment_parked", "{blocked}");
-    assert_eq!(open[0]["parameters"]["name"], "line", "{blocked}");
+    the_group_alone_is_parked(&blocked);
     let remove = ["enrollment", "remove", "--group", "line-1-blocked-1"];
     let refused = env.hallmark(&remove);
     assert!(

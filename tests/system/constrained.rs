@@ -3,11 +3,11 @@
 //! client of other stories is built on rustls, which refuses directory names in constraints, so
 //! OpenSSL judges here.
 
-use crate::adoption::{EXTENSIONS, import, openssl, run};
 use crate::authority_roll::{comes_to, start};
 use crate::device::is_assigned;
 use crate::elsewhere::Elsewhere;
 use crate::external::{asked, ceremony, csr, install};
+use crate::old_authority::{EXTENSIONS, P256, certify_plant, import_both, make_key, openssl, run};
 use crate::process::until;
 use crate::request::Request;
 use crate::test_env::TestEnv;
@@ -65,8 +65,7 @@ fn takeover(env: &TestEnv, root: &str, below: &str) -> String {
 fn old_authorities(env: &TestEnv) {
     env.write("openssl.cnf", &format!("{EXTENSIONS}{CONSTRAINED}"));
     for name in ["root", "plant"] {
-        let key = format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key");
-        openssl(env, &key);
+        make_key(env, P256, name);
     }
     for (name, extensions) in [("root", "constrained"), ("unevaluated", "unevaluated")] {
         openssl(
@@ -82,13 +81,8 @@ fn old_authorities(env: &TestEnv) {
         "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=WORKS/CN=Old-Plant -out \
          plant.csr",
     );
-    openssl(
-        env,
-        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
-         -extfile openssl.cnf -extensions constrained -out plant.pem",
-    );
-    import(env, "root", "Old Root", "01");
-    import(env, "plant", "Old Plant", "02");
+    certify_plant(env, "constrained");
+    import_both(env);
     let leaves = format!("kind = \"leaf\"\n{SUBJECT} }}");
     env.configure(&env.configuration().replace("kind = \"leaf\"", &leaves));
 }

@@ -1,6 +1,7 @@
 //! Another organisation's CA: OpenSSL, with its keys in the environment's folder.
 
-use crate::process::{CommandOutput, SOON};
+use crate::old_authority::{make_key, openssl};
+use crate::process::SOON;
 use crate::test_env::TestEnv;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +9,6 @@ use reqwest::blocking::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, IF_MATCH};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Command;
 
 const EXTENSIONS: &str = "
 [req]
@@ -97,9 +97,7 @@ impl<'a> Elsewhere<'a> {
         let it = Self { env };
         env.write("openssl.cnf", EXTENSIONS);
         for name in ["root", "other"] {
-            it.openssl(&format!(
-                "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {name}.key"
-            ));
+            make_key(env, "EC -pkeyopt ec_paramgen_curve:P-384", name);
             it.make_root(name, name, "root");
         }
         it
@@ -113,10 +111,7 @@ impl<'a> Elsewhere<'a> {
     }
 
     pub(crate) fn openssl(&self, arguments: &str) {
-        let mut command = Command::new("openssl");
-        command.args(arguments.split(' '));
-        let output = CommandOutput::of(command.current_dir(self.env.path("")));
-        assert_eq!(output.code, Some(0), "{arguments}: {output:?}");
+        openssl(self.env, arguments);
     }
 
     /// Signs the request, and returns the file to install.

@@ -2,10 +2,10 @@
 //! taken octet by octet, or refused with the true reason. Nothing that was taken makes an answer of
 //! EST fail later.
 
-use crate::adoption::{EXTENSIONS, import, openssl, run};
 use crate::authority_roll::{begun, comes_to, start};
 use crate::elsewhere::Elsewhere;
 use crate::external::{asked, ceremony, csr, install};
+use crate::old_authority::{MADE_HERE, P256, make, openssl, run};
 use crate::request::{Request, der};
 use crate::test_env::TestEnv;
 use base64::Engine as _;
@@ -24,21 +24,6 @@ type Fields = Vec<Vec<u8>>;
 const VERSION: usize = 0;
 const VALIDITY: usize = 4;
 const ALL_EXTENSIONS: usize = 7;
-
-const BELOW: &str = r#"
-[[authority]]
-name = "line-1"
-issuer = "plant"
-subject = { common_name = "Line 1" }
-validity = "1y"
-path_length = 0
-[[authority]]
-name = "operations"
-issuer = "root"
-subject = { common_name = "Operations" }
-validity = "1y"
-path_length = 0
-"#;
 
 /// The first value and the octets after it: tag, contents, rest.
 fn split(octets: &[u8]) -> (u8, &[u8], &[u8]) {
@@ -140,31 +125,6 @@ fn odd(fields: &mut Fields) {
     with_false(fields);
 }
 
-/// Root and intermediate by OpenSSL, with their keys on the token.
-fn old_authorities(env: &TestEnv) {
-    env.write("openssl.cnf", EXTENSIONS);
-    for name in ["root", "plant"] {
-        let key = format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key");
-        openssl(env, &key);
-    }
-    openssl(
-        env,
-        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /O=Works/CN=Old-Root \
-         -extensions authority -out root.pem",
-    );
-    openssl(
-        env,
-        "req -config openssl.cnf -new -key plant.key -subj /O=Works/CN=Old-Plant -out plant.csr",
-    );
-    openssl(
-        env,
-        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
-         -extfile openssl.cnf -extensions below -out plant.pem",
-    );
-    import(env, "root", "Old Root", "01");
-    import(env, "plant", "Old Plant", "02");
-}
-
 fn adoption(env: &TestEnv, name: &str, issuer: &str, id: &str, der: &[u8]) -> String {
     let file = env.path(&format!("{name}.der"));
     fs::write(&file, der).unwrap();
@@ -231,7 +191,7 @@ fn refused(env: &TestEnv) -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn an_old_encoding_is_adopted_octet_by_octet_or_refused_with_its_reason() {
     let mut env = TestEnv::new();
-    old_authorities(&env);
+    make(&env, "/O=Works", [P256, P256]);
     env.start();
     for (words, der) in refused(&env) {
         let file = format!(
@@ -252,7 +212,7 @@ fn an_old_encoding_is_adopted_octet_by_octet_or_refused_with_its_reason() {
     let root = remade(&env, "root", "root", odd);
     let plant = remade(&env, "plant", "root", odd);
     let file = format!(
-        "name = \"takeover\"\n{}{}{BELOW}",
+        "name = \"takeover\"\n{}{}{MADE_HERE}",
         adoption(&env, "root", "", "01", &root),
         adoption(&env, "plant", "issuer = \"root\"\n", "02", &plant)
     );

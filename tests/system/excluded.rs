@@ -8,7 +8,7 @@ use crate::ca_drift::has_drifted;
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
 use crate::process::until;
-use crate::provisioned::{below_line_1, individually};
+use crate::provisioned::{below_line_1, below_plant_and_line, individually};
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
 use serde_json::{Value, json};
@@ -124,14 +124,7 @@ fn a_device_that_was_compromised_once_is_blocked_with_its_group() {
 /// Verifies: both are disabled; a group that would get round the block is refused.
 #[test]
 fn a_block_of_a_group_reaches_the_groups_below_it() {
-    let mut env = TestEnv::new();
-    env.start();
-    env.run_ceremony();
-    env.add_group("plant", "plant");
-    env.add_group("line-1", "line-1");
-    let device = env.station().obtain(&Request::device("press-7"));
-    env.wait_in_sync();
-    is_assigned(&env.emulator, &device);
+    let (env, device) = below_plant_and_line();
     completely(&env, &["enrollment", "block", "--group", "plant"]);
     is_out(&env, &device);
     assert!(env.emulator.hub_identity("press-7").is_none());
@@ -370,6 +363,22 @@ pub(crate) fn has_blocking_group(env: &TestEnv) {
     });
 }
 
+pub(crate) fn has_no_blocking_group(env: &TestEnv) {
+    until("the blocking group is gone", || {
+        let own = env.emulator.group("line-1-blocked-1");
+        own.is_none().then_some(())
+    });
+}
+
+/// Asserts that the receipt has one open place: the group that the service does not take.
+pub(crate) fn the_group_alone_is_parked(blocked: &Value) {
+    let places = blocked["receipt"]["places"].as_array().unwrap();
+    let open: Vec<_> = places.iter().filter(|it| it["state"] != "done").collect();
+    assert_eq!(open.len(), 1, "{blocked}");
+    assert_eq!(open[0]["code"], "enrollment_parked", "{blocked}");
+    assert_eq!(open[0]["parameters"]["name"], "line", "{blocked}");
+}
+
 /// Another program has deleted the CA certificate of the line's group by reference, so DPS finds
 /// the group of the root. Verifies: a block adds a blocking group, and its receipt names the group
 /// that the service does not take; when the block is lifted, the device comes back.
@@ -383,18 +392,9 @@ fn a_block_reaches_a_group_whose_ca_certificate_was_deleted() {
     is_out(&env, &device);
     has_blocking_group(&env);
     assert!(env.emulator.hub_identity("press-7").is_none(), "{blocked}");
-    let places = blocked["receipt"]["places"].as_array().unwrap();
-    let open: Vec<_> = places.iter().filter(|it| it["state"] != "done").collect();
-    assert_eq!(open.len(), 1, "{blocked}");
-    assert_eq!(open[0]["code"], "enrollment_parked", "{blocked}");
-    assert_eq!(open[0]["parameters"]["name"], "line", "{blocked}");
+    the_group_alone_is_parked(&blocked);
     env.json(&UNBLOCK_LINE);
-    until("the blocking group is gone", || {
-        env.emulator
-            .group("line-1-blocked-1")
-            .is_none()
-            .then_some(())
-    });
+    has_no_blocking_group(&env);
     is_assigned(&env.emulator, &device);
 }
 
@@ -410,12 +410,7 @@ fn a_ca_certificate_that_is_deleted_during_a_block_readmits_nothing() {
     has_blocking_group(&env);
     is_out(&env, &device);
     env.json(&UNBLOCK_LINE);
-    until("the blocking group is gone", || {
-        env.emulator
-            .group("line-1-blocked-1")
-            .is_none()
-            .then_some(())
-    });
+    has_no_blocking_group(&env);
     is_assigned(&env.emulator, &device);
 }
 

@@ -1,7 +1,7 @@
 //! Tests the import of what an adopted authority issued before: OpenSSL's own CA has issued and
 //! revoked for years, then Hallmark takes over its key, its index and its last list.
 
-use crate::adoption::{import, openssl, run};
+use crate::old_authority::{import, openssl, run};
 use crate::process::{CommandOutput, until};
 use crate::relying_party::{Relying, pem};
 use crate::test_env::TestEnv;

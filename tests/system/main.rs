@@ -25,7 +25,7 @@
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | a substitute for systemd |
 //! | `est_client` | a client of EST: curl, and OpenSSL |
-//! | `elsewhere` | another organisation's CA |
+//! | `elsewhere`, `old_authority` | another organisation's CA; one that is adopted |
 //! | `manufacturer` | a manufacturer of devices, with CA, CRLs and birth certificates |
 //! | `terminal` | a terminal with an operator at it |
 //! | `invariants` | the conditions that hold after every test |
@@ -195,6 +195,7 @@ mod load;
 mod lost_places;
 mod manufacturer;
 mod modes;
+mod old_authority;
 mod one_time_credential;
 mod open_places;
 mod operations_authority;

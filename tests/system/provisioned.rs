@@ -31,3 +31,15 @@ fn provisioned(env: TestEnv, ids: &[&str]) -> (TestEnv, Vec<Holder>) {
     }
     (env, devices)
 }
+
+/// A device below two groups: that of the plant, and that of the line below it, which DPS finds
+/// first.
+pub(crate) fn below_plant_and_line() -> (TestEnv, Holder) {
+    let env = TestEnv::new().started();
+    env.add_group("plant", "plant");
+    env.add_group("line-1", "line-1");
+    let device = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    (env, device)
+}

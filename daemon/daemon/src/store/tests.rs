@@ -129,14 +129,7 @@ fn many_writers_share_commits_and_a_refused_one_undoes_no_other() {
 #[test]
 fn a_planned_generation_is_planned_once() {
     let fixture = Fixture::new();
-    let plan = PlannedGeneration {
-        authority: "root".into(),
-        parent: None,
-        token: "factory".into(),
-        key_type: KeyType::P256,
-        key_id: vec![8; 16],
-    };
-    let row = fixture.store.plan_generation(plan).unwrap();
+    let row = fixture.store.plan_generation(Fixture::plan(8)).unwrap();
     assert_eq!(
         (row.id, row.key_id),
         (fixture.root, vec![7; 16]),

@@ -218,35 +218,10 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
 fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     let fixture = Fixture::new();
     const ROLL: RollId = RollId::new(1);
-    let plan = |id| PlannedGeneration {
-        authority: "root".into(),
-        parent: None,
-        token: "factory".into(),
-        key_type: KeyType::P256,
-        key_id: vec![id; 16],
-    };
-    let staged = fixture
-        .store
-        .plan_rolled_generation(ROLL, plan(8), unix(1_000))
-        .unwrap();
-    fixture
-        .store
-        .record_key(staged.id, vec![4, 5, 6].into(), None)
-        .unwrap();
-    let intent = Intent {
-        purpose: Purpose::Authority,
-        role: None,
-        issuer: staged.id,
-        ..fixture.intent("root", 9)
-    };
-    let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
-    let on_issued = OnIssued::Authority {
-        generation: staged.id,
-    };
-    fixture.settle(&recorded, on_issued).unwrap();
+    let staged = fixture.stage_root(ROLL);
     let again = fixture
         .store
-        .plan_rolled_generation(ROLL, plan(9), unix(1_000))
+        .plan_rolled_generation(ROLL, Fixture::plan(9), unix(1_000))
         .unwrap();
     assert_eq!(again.id, staged.id, "it is taken over while it is good");
 
@@ -261,7 +236,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     fixture.store.revoke(revocation, KeyCompromise).unwrap();
     let next = fixture
         .store
-        .plan_rolled_generation(ROLL, plan(9), unix(1_000))
+        .plan_rolled_generation(ROLL, Fixture::plan(9), unix(1_000))
         .unwrap();
     assert_ne!(next.id, staged.id);
     assert_eq!(next.number, staged.number.next());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::enrollment::role::Role;
 use crate::enrollment::roll::HubPolicy;
-use crate::ids::{BlockId, GenerationId, GenerationNumber};
+use crate::ids::{BlockId, GenerationId, GenerationNumber, RollId};
 use tempfile::TempDir;
 
 /// A store in a folder of its own, with one serving root (whose certificate is any bytes).
@@ -20,14 +20,7 @@ impl Fixture {
         store
             .record_hubs(["dps".to_owned()].into(), unix(0))
             .unwrap();
-        let plan = PlannedGeneration {
-            authority: "root".into(),
-            parent: None,
-            token: "factory".into(),
-            key_type: KeyType::P256,
-            key_id: vec![7; 16],
-        };
-        let root = store.plan_generation(plan).unwrap().id;
+        let root = store.plan_generation(Self::plan(7)).unwrap().id;
         store.record_key(root, vec![1, 2, 3].into(), None).unwrap();
         let fixture = Self {
             store,
@@ -70,6 +63,38 @@ impl Fixture {
             grant: None,
             at: unix(1_000),
         }
+    }
+
+    /// Returns the plan of a root's generation with this key id.
+    pub(super) fn plan(key_id: u8) -> PlannedGeneration {
+        PlannedGeneration {
+            authority: "root".into(),
+            parent: None,
+            token: "factory".into(),
+            key_type: KeyType::P256,
+            key_id: vec![key_id; 16],
+        }
+    }
+
+    /// Makes the next generation of the root: certified by itself, and staged.
+    pub(super) fn stage_root(&self, roll: RollId) -> GenerationRow {
+        let store = &self.store;
+        let staged = store.plan_rolled_generation(roll, Self::plan(8), unix(1_000));
+        let staged = staged.unwrap();
+        store
+            .record_key(staged.id, vec![4, 5, 6].into(), None)
+            .unwrap();
+        let intent = Intent {
+            purpose: Purpose::Authority,
+            role: None,
+            issuer: staged.id,
+            ..self.intent("root", 9)
+        };
+        let recorded = block_on(store.record_intent(intent)).unwrap();
+        let generation = staged.id;
+        self.settle(&recorded, OnIssued::Authority { generation })
+            .unwrap();
+        staged
     }
 
     pub(super) fn settle(

@@ -88,33 +88,7 @@ fn rolls_and_blocks_are_listed_page_by_page() {
 #[test]
 fn a_generation_that_does_not_serve_signs_for_no_device() {
     let fixture = Fixture::new();
-    let plan = PlannedGeneration {
-        authority: "root".into(),
-        parent: None,
-        token: "factory".into(),
-        key_type: KeyType::P256,
-        key_id: vec![8; 16],
-    };
-    let staged = fixture
-        .store
-        .plan_rolled_generation(RollId::new(1), plan, unix(1_000))
-        .unwrap();
-    fixture
-        .store
-        .record_key(staged.id, vec![4, 5, 6].into(), None)
-        .unwrap();
-    let intent = Intent {
-        purpose: Purpose::Authority,
-        role: None,
-        issuer: staged.id,
-        ..fixture.intent("root", 9)
-    };
-    let recorded = block_on(fixture.store.record_intent(intent)).unwrap();
-    let generation = staged.id;
-    fixture
-        .settle(&recorded, OnIssued::Authority { generation })
-        .unwrap();
-
+    let staged = fixture.stage_root(RollId::new(1));
     let early = Intent {
         issuer: staged.id,
         ..fixture.intent("press-7", 10)
