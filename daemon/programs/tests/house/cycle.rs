@@ -1,7 +1,7 @@
 //! Compares docs/issuance-cycle.md with the code: the tree of calls, the numbers of the steps, and
 //! the codes of step 7.
 
-use crate::documents::{DAEMON, body_of, calls_in_its_block, code_names, read};
+use crate::documents::{DAEMON, body_of, calls_in_its_block, code_names, places_in_its_text, read};
 use std::collections::BTreeSet;
 
 /// Called by axum, because its type is the first argument of the handler.
@@ -116,4 +116,20 @@ fn step_7_names_every_refusal_of_its_transaction() {
     });
     let missing: Vec<&str> = missing.collect();
     assert!(missing.is_empty(), "step 7 does not name {missing:?}");
+}
+
+/// Verifies that the functions which answer the five questions can be read at one sitting.
+#[test]
+fn the_five_questions_are_answered_in_1000_lines() {
+    let page = read("docs/issuance-cycle.md");
+    let section = page.split("\n## Five questions").nth(1).expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let places: BTreeSet<_> = places_in_its_text(section).into_iter().collect();
+    assert!(places.len() > 20, "{} places", places.len());
+    let lines = places.iter().map(|(file, function)| {
+        let text = read(&format!("{DAEMON}/{file}"));
+        body_of(&text, function).lines().count()
+    });
+    let lines: usize = lines.sum();
+    assert!((300..1_000).contains(&lines), "{lines} lines to read");
 }

@@ -120,7 +120,7 @@ pub(crate) fn calls_in_its_block(page: &str) -> Vec<(String, String)> {
 }
 
 /// Each "`file.rs`, `function`" in the text.
-fn places_in_its_text(page: &str) -> Vec<(String, String)> {
+pub(crate) fn places_in_its_text(page: &str) -> Vec<(String, String)> {
     let page = page.replace("\n   ", " ").replace('\n', " ");
     let parts: Vec<&str> = page.split('`').collect();
     let triples = parts.windows(3).filter(|it| {
