@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 const PROBE_BYTES: u32 = 256 * 1024;
 /// The first pause before a probe; it doubles with each failure.
 const PAUSE: Duration = Duration::from_secs(1);
+/// So a disk that has room again is used within ten seconds, and a full one costs six attempts in a
+/// minute.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// When the next probe is due.

@@ -166,6 +166,8 @@ impl Backend for Pkcs11Backend {
             let login_session = &present.login_session;
             match login_session.login(UserType::User, Some(pin)) {
                 Ok(()) => {}
+                // A login is that of the process and not of a session, and may be left from before
+                // if `C_Logout` failed. The login of an SO would find no key.
                 Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(login_session)? => {}
                 Err(error) => return Err(Fault::from(error)),
             }
@@ -183,6 +185,7 @@ impl Backend for Pkcs11Backend {
         if let Some(present) = &self.present
             && let Err(error) = present.login_session.logout()
         {
+            // The login that follows reports a token that is gone, with the level of recovery.
             tracing::debug!(?error, "C_Logout failed");
         }
     }

@@ -124,6 +124,7 @@ impl TokenLogin {
             reason,
         };
         let _alone = guard.alone();
+        // The token counts the tries of other programs, too, which the park file does not know.
         match self.backend.pin_tries()? {
             PinTries::Enough => {}
             PinTries::Last => return Err(parked(LAST_TRY.into())),

@@ -57,7 +57,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use watchdog::Watchdog;
 
-/// Most jobs in the queue.
+/// Most jobs in the queue. A client has no more requests in flight (`IN_FLIGHT_MAX`), so the queue
+/// refuses some only if several clients are connected.
 const QUEUE_JOBS_MAX: usize = 1024;
 
 /// How long a probe may take: it waits for running operations, and then recovers.

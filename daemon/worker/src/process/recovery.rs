@@ -311,6 +311,7 @@ impl Recovery {
         }
         self.health.count(|done| done.sessions += 1);
         let _watched = self.watch_renewal(signer);
+        // The failed session is closed first: the token may have no room for one more.
         slot.token = None;
         slot.token = lock(&self.login).open().ok();
         slot.token.is_some()
@@ -337,6 +338,8 @@ impl Recovery {
         if let Some(error) = login.take_refused() {
             renewed = Err(error);
         }
+        // A token that was reset needs more than a login. The next level follows at once: callers
+        // wait, and the pool is held already.
         if level == RecoveryLevel::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
             renewed = self.renewed(RecoveryLevel::Initialize, &mut pool, &mut login);
         }

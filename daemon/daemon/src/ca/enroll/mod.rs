@@ -68,6 +68,8 @@ impl Enrollments {
             EnrollmentKind::Individual => self.individual_slots(&request)?,
             EnrollmentKind::Group => self.group_slots(&request)?,
         };
+        // Where the daemon keeps the CA certificate verified, the group names it there. Elsewhere
+        // the group holds the certificate itself.
         let by_reference = match &request.authority {
             Some(authority) => self.services.verifies(&provisioning, authority),
             None => false,
@@ -209,6 +211,7 @@ impl Enrollments {
         let now = self.issuer.now();
         for held in row.slots.held() {
             let held = self.store.certificate_by_sha256(held.as_bytes())?;
+            // No leaf outlives its issuer, so a certificate that has ended admits no device.
             let Some(held) = held.filter(|it| it.not_after >= now) else {
                 continue;
             };
@@ -257,6 +260,7 @@ impl Enrollments {
         Ok(kind.filter(|_| !row.leaving).map(|kind| Desired {
             kind,
             status,
+            // Left to the service and to its other clients.
             reprovision_policy: None,
             hubs: None,
         }))

@@ -31,6 +31,8 @@ impl Exclusions {
         let others = self
             .store
             .certificates_by_serial(serial.as_bytes(), authority)?;
+        // A serial number is unique among the certificates of one issuer only (RFC 5280, section
+        // 4.1.2.2), and authorities from elsewhere may have given the same ones.
         if former.len() + others.len() > 1 {
             let message = format!(
                 "several certificates have serial number {serial}; name the authority, or the \

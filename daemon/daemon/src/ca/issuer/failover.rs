@@ -181,6 +181,7 @@ impl Issuer {
         let client = &self.token(name)?.client;
         let entry = (name.to_owned(), generation.id);
         if client.out_for().is_some() {
+            // It shows the key again when it is back, because it may be another token then.
             self.shared.failover.proofs().remove(&entry);
             return Ok(false);
         }

@@ -73,6 +73,8 @@ impl Rollovers {
         let authority = roll.subject.name();
         let mut changes = Vec::new();
         for group in self.store.groups_of(authority)? {
+            // A group that is not staged has not got the next certificate yet. None is draining,
+            // because the rollover has not cut over.
             if let Slots::Staged { .. } = group.slots {
                 let to = group.slots.clone().abort();
                 changes.push(Change {

@@ -50,7 +50,8 @@ fn check_peer(stream: &UnixStream, worker: Option<Pid>) -> anyhow::Result<()> {
     }
 }
 
-/// Most requests in flight on one connection; further ones are refused at once.
+/// Most requests in flight on one connection; further ones are refused at once. It is as many as
+/// the worker's queue takes.
 const IN_FLIGHT_MAX: usize = 1024;
 
 /// How long the worker may take to greet, and to read what was sent.

@@ -22,7 +22,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause between two attempts to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How many ended workers are kept with their last counts.
+/// How many ended workers are kept with their last counts, until these are recorded. A worker that
+/// ends at each start needs about ten minutes for so many (`supervisor::RESTART_PAUSE_MAX`).
 const ENDED_WORKERS_MAX: usize = 64;
 
 /// Called with the operation by which a worker shows that it hangs.

@@ -7,7 +7,8 @@ use futures_channel::oneshot;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How far beyond its deadline a request may be before the worker counts as hung.
+/// How far beyond its deadline a request may be before the worker counts as hung. The worker's own
+/// watchdog waits longer, so a supervisor kills it first, and its cause names the operation.
 pub(super) const HANG_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a worker may be silent about its health. It needs no call into the token for that.
