@@ -55,6 +55,31 @@ impl Peer {
         Ok(peers)
     }
 
+    /// A peer that answers at this port, without TLS.
+    fn new(
+        name: &'static str,
+        port: u16,
+        api: Api,
+        authority: CertificateDer<'static>,
+        process: Running,
+        folder: TempDir,
+    ) -> Self {
+        let target = Target {
+            name,
+            address: ([127, 0, 0, 1], port).into(),
+            tls: None,
+            api,
+            authority,
+            processes: vec![process.id()],
+            devices: None,
+        };
+        Self {
+            target,
+            process,
+            folder,
+        }
+    }
+
     /// Stops it. The prototype, which keeps rows, must have as many as it has answered.
     pub(crate) fn check(mut self, answered: usize) -> anyhow::Result<()> {
         self.process.stop();
@@ -155,20 +180,16 @@ fn prototype(program: &Path) -> anyhow::Result<Peer> {
     let tls = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![chain], key)?;
-    let target = Target {
-        name: "prototype",
-        address: ([127, 0, 0, 1], port).into(),
-        tls: Some(TlsConnector::from(Arc::new(tls))),
-        api: Api::Prototype,
-        authority: ca.der().clone(),
-        processes: vec![process.id()],
-        devices: None,
-    };
-    Ok(Peer {
-        target,
+    let mut peer = Peer::new(
+        "prototype",
+        port,
+        Api::Prototype,
+        ca.der().clone(),
         process,
         folder,
-    })
+    );
+    peer.target.tls = Some(TlsConnector::from(Arc::new(tls)));
+    Ok(peer)
 }
 
 /// `cfssl serve`: a key in a file, no database, plain HTTP.
@@ -199,20 +220,14 @@ fn cfssl(program: &Path) -> anyhow::Result<Peer> {
         .arg("-config")
         .arg(at("config.json"));
     let process = Running::start(&mut command, &at("log"))?;
-    let target = Target {
-        name: "cfssl",
-        address: ([127, 0, 0, 1], port).into(),
-        tls: None,
-        api: Api::Cfssl,
-        authority: ca.der().clone(),
-        processes: vec![process.id()],
-        devices: None,
-    };
-    Ok(Peer {
-        target,
+    Ok(Peer::new(
+        "cfssl",
+        port,
+        Api::Cfssl,
+        ca.der().clone(),
         process,
         folder,
-    })
+    ))
 }
 
 /// OpenBao with integrated storage (raft): a key in its storage, certificates stored, plain HTTP.
@@ -261,18 +276,12 @@ fn openbao(program: &Path) -> anyhow::Result<Peer> {
         "server_flag": false, "ttl": "720h", "use_csr_sans": false, "no_store": false,
     });
     post("pki/roles/device", &token, role)?;
-    let target = Target {
-        name: "OpenBao",
-        address: ([127, 0, 0, 1], port).into(),
-        tls: None,
-        api: Api::OpenBao(token),
+    Ok(Peer::new(
+        "OpenBao",
+        port,
+        Api::OpenBao(token),
         authority,
-        processes: vec![process.id()],
-        devices: None,
-    };
-    Ok(Peer {
-        target,
         process,
         folder,
-    })
+    ))
 }
