@@ -257,8 +257,8 @@ mod tests {
     }
 
     fn code(policy: &StationPolicy, station: &str, profile: &str, id: &str) -> &'static str {
-        let admitted = policy.moves_to(station, profile, id);
-        admitted.map_or_else(|error| error.code.name(), |_| "allowed")
+        let moves = policy.moves_to(station, profile, id);
+        moves.map_or_else(|error| error.code.name(), |_| "allowed")
     }
 
     #[test]

@@ -213,7 +213,7 @@ pub(super) fn place(
             }
             _ => enrollment.slots.stage(leaf),
         };
-        // `admit` has judged these slots, but they may have changed while the token signed. Then
+        // `check` has judged these slots, but they may have changed while the token signed. Then
         // step 10 fails as a whole, and the repeat of the request is judged by the new state.
         let slots = placed.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
         if let Slots::Draining { .. } = before {

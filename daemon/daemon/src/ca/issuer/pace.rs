@@ -121,8 +121,8 @@ impl Pace {
 impl Issuer {
     /// To be asked right before something is recorded that is to be signed.
     pub(in crate::ca) fn may_have_signed(&self, source: Source) -> Result<(), Error> {
-        let admitted = self.shared.pace.count_signature(source, Instant::now());
-        admitted.map_err(|wait| {
+        let counted = self.shared.pace.count_signature(source, Instant::now());
+        counted.map_err(|wait| {
             let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
             let message = format!(
                 "this is signed again in {seconds} s: a signature failed before, or there were \
@@ -146,18 +146,18 @@ impl Issuer {
 mod tests {
     use super::*;
 
-    /// How many of the attempts of so many minutes, ten in each second, are admitted.
+    /// How many of the attempts of so many minutes, ten in each second, are counted.
     fn counted(pace: &Pace, source: Source, minutes: u32, fails: bool) -> usize {
         let begun = Instant::now();
         let attempts = (0..minutes * 600).map(|tenth| begun + Duration::from_millis(100) * tenth);
-        let admitted = attempts.filter(|now| {
-            let is_admitted = pace.count_signature(source, *now).is_ok();
-            if is_admitted && fails {
+        let counted = attempts.filter(|now| {
+            let is_counted = pace.count_signature(source, *now).is_ok();
+            if is_counted && fails {
                 pace.failed(source, *now);
             }
-            is_admitted
+            is_counted
         });
-        admitted.count()
+        counted.count()
     }
 
     #[test]
