@@ -31,6 +31,7 @@ pub mod lint;
 pub mod listener_names;
 pub mod name;
 pub mod name_constraints;
+pub mod ocsp;
 pub mod oid;
 pub mod openssl_index;
 mod other_file;

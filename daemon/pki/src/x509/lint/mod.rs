@@ -10,6 +10,7 @@ mod encoded;
 mod extensions;
 mod fields;
 mod issuer;
+pub mod ocsp;
 mod values;
 
 use super::issuer::Distribution;

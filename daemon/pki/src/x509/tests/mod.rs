@@ -13,6 +13,7 @@ mod kept_name;
 mod key;
 mod lint;
 mod name_constraints;
+mod ocsp;
 mod path;
 mod profile;
 mod profile_refusals;
