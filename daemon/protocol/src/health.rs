@@ -48,6 +48,8 @@ pub struct KeyReport {
     pub proofs: u64,
     /// Assertions or HMACs by a credential's key since the worker started.
     pub credentials: u64,
+    /// OCSP answers by a responder's key since the worker started.
+    pub answers: u64,
     /// Why the key does not sign; `None` if it does.
     pub unusable: Option<String>,
 }

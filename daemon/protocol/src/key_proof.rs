@@ -23,6 +23,11 @@ pub fn challenge() -> Vec<u8> {
     [DOMAIN, &nonce].concat()
 }
 
+/// Returns true if `message` is a test message.
+pub fn is_challenge(message: &[u8]) -> bool {
+    message.starts_with(DOMAIN)
+}
+
 /// Lets `sign` sign a new test message with `key`, and verifies the signature with the key's SPKI.
 pub fn prove(
     token: &str,

@@ -10,6 +10,7 @@
 //! | [`arguments`] | defines the command line of the worker's program |
 //! | [`credential`] | restricts the keys that authorize calls to provisioning services |
 //! | [`key_proof`] | makes and verifies test signatures |
+//! | [`signature_use`] | keeps keys of authorities, credentials and OCSP responders apart |
 //!
 //! The daemon sends operations and loads no token library. The worker performs them with the
 //! backends of its own crate. Neither is known here.
@@ -23,6 +24,7 @@ pub mod inventory;
 pub mod key_proof;
 pub mod message;
 pub mod operation;
+pub mod signature_use;
 pub mod tcti;
 pub mod token_file;
 

@@ -59,6 +59,18 @@ pub enum Operation {
         #[serde(with = "octets")]
         message: Vec<u8>,
     },
+    /// Signs an OCSP answer. MUST refuse a key whose own label, read from the token, is not a
+    /// responder's, and bytes that are no answer. The other operation that signs MUST refuse such a
+    /// key, but for test messages.
+    SignAnswer {
+        /// The key of a responder.
+        key: KeyReference,
+        /// Must be the algorithm of the key's type.
+        algorithm: SignatureAlgorithm,
+        /// DER `ResponseData` (RFC 6960 4.2.1).
+        #[serde(with = "octets")]
+        answer: Vec<u8>,
+    },
     /// Makes a test signature and verifies it. Workers do this themselves and count it; a backend
     /// refuses it.
     Prove(KeyReference),
@@ -103,6 +115,7 @@ impl Operation {
             Operation::FindById(_) => "find by id",
             Operation::Generate(_) => "generate",
             Operation::Sign { .. } => "sign",
+            Operation::SignAnswer { .. } => "sign an OCSP answer",
             Operation::Prove(_) => "prove",
             Operation::Destroy(_) => "destroy",
             Operation::SignAssertion { .. } => "sign an assertion",
@@ -120,7 +133,9 @@ impl Operation {
                 key.label.clone()
             }
             Operation::Sign { key, .. } => key.label.clone(),
-            Operation::SignAssertion { key, .. } => key.label.clone(),
+            Operation::SignAssertion { key, .. } | Operation::SignAnswer { key, .. } => {
+                key.label.clone()
+            }
             Operation::FindById(id) => hex::encode(id),
             Operation::Generate(specification) => specification.label.clone(),
             Operation::Hmac { label, .. }
@@ -152,7 +167,7 @@ pub enum Answer {
     Key(KeyDescription),
     /// The key with the id, for `FindById`; `None` if no finished key has it.
     Found(Option<KeyDescription>),
-    /// The signature or HMAC, for `Sign`, `SignAssertion` and `Hmac`.
+    /// The signature or HMAC, for `Sign`, `SignAnswer`, `SignAssertion` and `Hmac`.
     Signature(#[serde(with = "octets")] Vec<u8>),
     /// No value, for `Destroy`, `ImportSecret` and `DestroySecret`.
     Done(()),

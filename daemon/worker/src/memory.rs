@@ -14,8 +14,8 @@ use aws_lc_rs::signature::{
 };
 use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
-use hallmark_protocol::credential::is_credential;
 use hallmark_protocol::operation::{Answer, Operation, Token};
+use hallmark_protocol::signature_use::SignatureUse;
 use hallmark_protocol::{
     KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
@@ -103,12 +103,24 @@ impl MemoryToken {
                 algorithm,
                 message,
             } => state
-                .sign(key, *algorithm, message, false)
+                .sign(key, *algorithm, message, SignatureUse::Certificate)
+                .map(Answer::Signature),
+            Operation::SignAnswer {
+                key,
+                algorithm,
+                answer,
+            } => state
+                .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
             Operation::Prove(_) => Err(Fault::refused("the worker does it")),
             Operation::Destroy(key) => state.destroy(key).map(Answer::Done),
             Operation::SignAssertion { key, input } => state
-                .sign(key, SignatureAlgorithm::RsaSha256, input, true)
+                .sign(
+                    key,
+                    SignatureAlgorithm::RsaSha256,
+                    input,
+                    SignatureUse::Assertion,
+                )
                 .map(Answer::Signature),
             Operation::Hmac { label, text } => match state.shared_secrets.get(label) {
                 Some(key) => Ok(Answer::Signature(hmac::sign(key, text).as_ref().to_vec())),
@@ -186,11 +198,11 @@ impl State {
         key: &KeyReference,
         algorithm: SignatureAlgorithm,
         message: &[u8],
-        for_credential: bool,
+        signature_use: SignatureUse,
     ) -> Result<Vec<u8>, Fault> {
         let found = self.key(key)?;
-        if is_credential(&found.description.label) != for_credential {
-            return Err(Fault::key("it is for something else"));
+        if let Some(objection) = signature_use.objection(&found.description.label, message) {
+            return Err(Fault::key(objection));
         }
         let signature = found.secret.sign(algorithm, message);
         let signature =

@@ -1,5 +1,5 @@
-//! Counts the signatures that have no other record: test signatures, and those of credentials'
-//! keys.
+//! Counts the signatures that have no other record: test signatures, those of credentials' keys,
+//! and OCSP answers.
 //!
 //! The workers count, and their counts are added up here, so that every signature of a token is
 //! explained.
@@ -17,6 +17,8 @@ pub enum KeyUse {
     Proof,
     /// Assertions and codes for the cloud.
     Credential,
+    /// OCSP answers.
+    Answer,
 }
 
 impl KeyUse {
@@ -24,6 +26,7 @@ impl KeyUse {
         match self {
             KeyUse::Proof => "proof",
             KeyUse::Credential => "credential",
+            KeyUse::Answer => "answer",
         }
     }
 }
@@ -60,6 +63,7 @@ impl Store {
                 let part = match kind {
                     KeyUse::Proof => "proofs",
                     KeyUse::Credential => "credentials",
+                    KeyUse::Answer => "answers",
                 };
                 detail[part] = Value::Array(counts);
             }

@@ -84,6 +84,7 @@ const ROWS: &[Row] = &[
             "credential",
             "health",
             "inventory",
+            "key_proof",
             "message",
             "operation",
             "tcti",

@@ -25,9 +25,9 @@ use cryptoki::slot::Slot;
 use fault::{Class, Fault, WRITE_PROTECTED};
 use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::SignatureAlgorithm;
-use hallmark_protocol::credential::is_credential;
 use hallmark_protocol::inventory::Inventory;
 use hallmark_protocol::operation::{Answer, Operation, Token};
+use hallmark_protocol::signature_use::SignatureUse;
 use hallmark_protocol::{
     KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
@@ -155,12 +155,24 @@ impl Pkcs11Token {
                 algorithm,
                 message,
             } => self
-                .sign(key, *algorithm, message, false)
+                .sign(key, *algorithm, message, SignatureUse::Certificate)
+                .map(Answer::Signature),
+            Operation::SignAnswer {
+                key,
+                algorithm,
+                answer,
+            } => self
+                .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
             Operation::Prove(_) => Err(Fault::refused("the worker does it")),
             Operation::Destroy(key) => self.destroy(key).map(Answer::Done),
             Operation::SignAssertion { key, input } => self
-                .sign(key, SignatureAlgorithm::RsaSha256, input, true)
+                .sign(
+                    key,
+                    SignatureAlgorithm::RsaSha256,
+                    input,
+                    SignatureUse::Assertion,
+                )
                 .map(Answer::Signature),
             Operation::Hmac { label, text } => self.hmac(label, text).map(Answer::Signature),
             Operation::ImportSecret { label, secret } => {
@@ -230,24 +242,19 @@ impl Pkcs11Token {
         key::describe(&self.session, &pair)
     }
 
-    /// Signs with a key for certificates, or with a credential's key, as `for_credential` says.
-    /// Refuses a key for the other purpose.
+    /// Signs with a key for this use. Refuses a key for another one.
     fn sign(
         &mut self,
         reference: &KeyReference,
         algorithm: SignatureAlgorithm,
         message: &[u8],
-        for_credential: bool,
+        signature_use: SignatureUse,
     ) -> Result<Vec<u8>, Fault> {
         let pair = self.pair(reference)?;
         let private = pair.private;
         let own = pair.algorithm;
-        match (is_credential(&pair.label), for_credential) {
-            (true, false) => {
-                return Err(Fault::key("it is a credential's: it signs assertions only"));
-            }
-            (false, true) => return Err(Fault::key("it is not a credential's")),
-            _ => {}
+        if let Some(objection) = signature_use.objection(&pair.label, message) {
+            return Err(Fault::key(objection));
         }
         // SoftHSM returns CKR_GENERAL_ERROR for a key of another type, as for a lost token.
         if own != Some(algorithm) {

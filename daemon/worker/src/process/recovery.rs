@@ -221,6 +221,7 @@ impl Recovery {
                 self.used_keys.forget_replaced(&specification.id);
             }
             Operation::SignAssertion { key, .. } if done => self.used_keys.count_assertion(key),
+            Operation::SignAnswer { key, .. } if done => self.used_keys.count_answer(key),
             Operation::Hmac { label, .. } if done => self.used_keys.count_hmac(label),
             _ => return,
         }

@@ -98,6 +98,15 @@ impl UsedKeys {
         self.count_credential(spki_sha256(label.as_bytes()), None, label);
     }
 
+    /// Counts an OCSP answer by a responder's key, which has signed.
+    pub(super) fn count_answer(&self, key: &KeyReference) {
+        self.remember(key);
+        let mut keys = self.write();
+        if let Some(used) = entry(&mut keys, place_of(key), || UsedKey::of(key)) {
+            used.report.answers += 1;
+        }
+    }
+
     fn count_credential(&self, place: [u8; 32], spki_sha256: Option<[u8; 32]>, label: &str) {
         let mut keys = self.write();
         let first = || UsedKey::without_proofs(spki_sha256, label);

@@ -36,9 +36,11 @@ use authorization::CREDENTIAL_BYTES_MIN;
 use backend::lock;
 use device::{Device, FoundKey};
 use fault::Fault;
+use hallmark_pki::x509::key::SignatureAlgorithm;
 use hallmark_protocol::credential::is_credential;
 use hallmark_protocol::inventory::Inventory;
 use hallmark_protocol::operation::{Answer, Operation, Token};
+use hallmark_protocol::signature_use::SignatureUse;
 use hallmark_protocol::{
     KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
@@ -64,8 +66,15 @@ impl TpmToken {
                 key,
                 algorithm,
                 message,
-            } => lock(&self.device)
-                .sign(key, *algorithm, message)
+            } => self
+                .sign(key, *algorithm, message, SignatureUse::Certificate)
+                .map(Answer::Signature),
+            Operation::SignAnswer {
+                key,
+                algorithm,
+                answer,
+            } => self
+                .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
             Operation::Prove(_) => Err(Fault::refused("the worker does it")),
             Operation::Destroy(key) => self.destroy(key).map(Answer::Done),
@@ -74,6 +83,20 @@ impl TpmToken {
             | Operation::ImportSecret { .. }
             | Operation::DestroySecret(_) => Err(no_credentials()),
         }
+    }
+
+    /// The label is part of the key's authorization, so the TPM refuses an altered one.
+    fn sign(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        signature_use: SignatureUse,
+    ) -> Result<Vec<u8>, Fault> {
+        if let Some(objection) = signature_use.objection(&key.label, message) {
+            return Err(Fault::key(objection));
+        }
+        lock(&self.device).sign(key, algorithm, message)
     }
 
     fn describe(&self) -> Result<TokenDescription, Fault> {

@@ -1,6 +1,6 @@
-//! Records signatures that no certificate, list or request explains: test signatures of keys, and
-//! those of credentials' keys. Each worker counts them and reports the counts with its health; this
-//! module writes them into the store and the audit journal.
+//! Records signatures that no certificate, list or request explains: test signatures of keys, those
+//! of credentials' keys, and OCSP answers. Each worker counts them and reports the counts with its
+//! health; this module writes them into the store and the audit journal.
 //!
 //! One entry has all new counts of a token, and each token gets [`ENTRIES_PER_MINUTE_MAX`] of them
 //! at most. Counts in between are in the next entry.
@@ -89,6 +89,7 @@ fn counts_of(counts: &KeyCounts) -> Vec<KeyCount> {
         [
             count(KeyUse::Proof, report.proofs),
             count(KeyUse::Credential, report.credentials),
+            count(KeyUse::Answer, report.answers),
         ]
     });
     counts.filter(|count| count.made > 0).collect()

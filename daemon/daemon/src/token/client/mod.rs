@@ -21,6 +21,7 @@ use super::{
 };
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
+use crate::x509::lint::ocsp::LintedAnswer;
 use connection_manager::{ConnectionManager, OnHang};
 use rustix::process::Pid;
 use secrecy::SecretSlice;
@@ -140,6 +141,27 @@ impl TokenClient {
     /// Performs `Operation::Destroy`.
     pub fn destroy(&self, key: &KeyReference, deadline: Duration) -> Result<(), TokenError> {
         self.ask(Operation::Destroy(key.clone()), deadline)
+    }
+
+    /// Performs `Operation::SignAnswer` over an answer that has passed the lint. The token refuses
+    /// any key but a responder's.
+    pub fn sign_answer(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        answer: &LintedAnswer,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        let operation = Operation::SignAnswer {
+            key: key.clone(),
+            algorithm,
+            answer: answer.bytes().to_vec(),
+        };
+        let signed = self.ask(operation, deadline);
+        if signed.is_err() {
+            self.doubt(key);
+        }
+        signed
     }
 
     /// Performs `Operation::SignAssertion`.
