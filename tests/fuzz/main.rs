@@ -20,6 +20,7 @@ use hallmark_pki::x509::csr::Csr;
 use hallmark_pki::x509::former_crl::FormerList;
 use hallmark_pki::x509::key::PublicKey;
 use hallmark_pki::x509::lint::IssuerReading;
+use hallmark_pki::x509::ocsp::{StatusRequest, is_answer};
 use hallmark_pki::x509::openssl_index;
 use hallmark_pki::x509::printed;
 use hallmark_pki::x509::profile::Profile;
@@ -120,6 +121,15 @@ fn revocation_lists() {
 fn indexes_of_openssl() {
     fuzz(&seeds::indexes(), |input| {
         let _ = openssl_index::parse(input);
+    });
+}
+
+#[test]
+fn ocsp_requests() {
+    fuzz(&seeds::ocsp_requests(), |input| {
+        let read = StatusRequest::parse(input);
+        assert_eq!(read, StatusRequest::parse(input));
+        assert!(!is_answer(input) || read.is_err());
     });
 }
 

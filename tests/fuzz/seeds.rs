@@ -137,6 +137,18 @@ pub(crate) fn indexes() -> Vec<Vec<u8>> {
     vec![lines.into(), format!("\u{feff}{lines}").into()]
 }
 
+/// Requests of `openssl ocsp`, with a nonce and without one.
+pub(crate) fn ocsp_requests() -> Vec<Vec<u8>> {
+    let certificate = "303f303d303b300906052b0e03021a05000414424ef3366d8b17e4f9865ea7849fe1\
+                       02bad1a82e04149849887146b02a575e7863ada70009329c37a71e02024001";
+    let nonce = "a2233021301f06092b0601050507300102041204105c8f3bd17d98e2586cd7a8195dd12c58";
+    let with_nonce = format!("30683066{certificate}{nonce}");
+    let without = format!("30433041{certificate}");
+    [with_nonce, without]
+        .map(|it| hex::decode(it).unwrap())
+        .to_vec()
+}
+
 pub(crate) fn profiles() -> Vec<Vec<u8>> {
     let presets = Preset::ALL.into_iter();
     let whole = presets.map(|it| toml::to_string(&it.profile()).unwrap().into_bytes());

@@ -1,6 +1,6 @@
-"""Has pkilint judge certificates and revocation lists, and compares its findings with docs/profiles.md.
+"""Has pkilint judge certificates, revocation lists and OCSP answers, and compares its findings with docs/profiles.md.
 
-judge.py FOLDER DOCUMENT: FOLDER has files of DER, *.cer and *.crl. Of files with one shape (extensions,
+judge.py FOLDER DOCUMENT: FOLDER has files of DER, *.cer, *.crl and *.ocsp. Of files with one shape (extensions,
 algorithms, attributes and kinds of names) one is judged. Every finding of severity NOTICE or more must have a row in the
 table below "Findings of pkilint" of DOCUMENT. Ends with 1 if one has none, or if a row was never found.
 """
@@ -11,8 +11,9 @@ import re
 import sys
 
 from cryptography import x509
+from cryptography.x509 import ocsp as ocsp_reader
 from pkilint import loader, pkix
-from pkilint.pkix import certificate, crl, extension, name
+from pkilint.pkix import certificate, crl, extension, name, ocsp
 from pkilint.validation import ValidationFindingSeverity
 
 
@@ -43,12 +44,35 @@ def crl_validator():
     )
 
 
+def ocsp_validator():
+    return ocsp.create_pkix_ocsp_response_validator_container(
+        [
+            ocsp.create_response_decoder(),
+            pkix.create_attribute_decoder(name.ATTRIBUTE_TYPE_MAPPINGS),
+            pkix.create_extension_decoder(extension.EXTENSION_MAPPINGS),
+        ],
+        [],
+    )
+
+
+def shape_of_answer(read):
+    return (
+        read.certificate_status.name,
+        str(read.revocation_reason),
+        read.hash_algorithm.name,
+        read.signature_algorithm_oid.dotted_string,
+        tuple(it.oid.dotted_string for it in read.extensions),
+    )
+
+
 def names(of):
     return tuple(attribute.oid.dotted_string for attribute in of)
 
 
 def shape(read):
     """What makes two files alike for a linter."""
+    if isinstance(read, ocsp_reader.OCSPResponse):
+        return shape_of_answer(read)
     alike = [
         names(read.issuer),
         read.signature_algorithm_oid.dotted_string,
@@ -78,6 +102,7 @@ def main(folder, document):
     judges = {
         ".cer": (x509.load_der_x509_certificate, loader.load_certificate, certificate_validator()),
         ".crl": (x509.load_der_x509_crl, loader.load_crl, crl_validator()),
+        ".ocsp": (ocsp_reader.load_der_ocsp_response, loader.load_ocsp_response, ocsp_validator()),
     }
     files = sorted(pathlib.Path(folder).iterdir())
     shapes = {}
@@ -107,7 +132,8 @@ def main(folder, document):
     for code in sorted(known - set(found)):
         wrong += 1
         print(f"never found, remove it from {document}: {code}")
-    return 1 if wrong or not any(it.suffix == ".crl" for it in files) else 0
+    kinds = {it.suffix for it in files}
+    return 1 if wrong or kinds != set(judges) else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-//! Keeps certificates and revocation lists of a test for another judge, if the environment names a
-//! folder: `tests/pkilint/run` reads it.
+//! Keeps certificates, revocation lists and OCSP answers of a test for another judge, if the
+//! environment names a folder: `tests/pkilint/run` reads it.
 
 use crate::invariants::open;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
@@ -8,6 +8,16 @@ use std::fs;
 use std::path::Path;
 
 const FOLDER: &str = "HALLMARK_KEPT_CERTIFICATES";
+
+/// Writes an OCSP answer that a test got.
+pub(crate) fn keep_answer(der: &[u8]) {
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        return;
+    };
+    fs::create_dir_all(&folder).unwrap();
+    let name = format!("{}.ocsp", hex::encode(Thumbprint::of(der).as_bytes()));
+    fs::write(Path::new(&folder).join(name), der).unwrap();
+}
 
 /// Writes all that the daemon of `database` has signed, each once, under its SHA-256; not the
 /// leaves of a fleet that the test itself has put on record (`fleet`).

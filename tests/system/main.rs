@@ -79,6 +79,7 @@
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; kills between record and signature |
 //! | `published` | caches of lists and CA certificates, with curl |
 //! | `split_lists` | delta lists and partitions of revocation lists, judged by OpenSSL |
+//! | `ocsp` | OCSP answers, judged by OpenSSL, GnuTLS and curl; a responder without its token |
 //! | `held` | one certificate is revoked, held or released, by its own command, and everywhere |
 //! | `block` | a device, a group or a generation is blocked, and the block is lifted |
 //! | `compromise` | a compromised leaf is excluded when the command answers |
@@ -195,6 +196,7 @@ mod load;
 mod lost_places;
 mod manufacturer;
 mod modes;
+mod ocsp;
 mod old_authority;
 mod one_time_credential;
 mod open_places;

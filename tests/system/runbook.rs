@@ -7,6 +7,7 @@ use crate::device::{is_assigned, register};
 use crate::elsewhere::Elsewhere;
 use crate::external::{self, asked};
 use crate::imported::with_a_past;
+use crate::ocsp;
 use crate::provisioned::{below_line_1, individually};
 use crate::request::{self, Request};
 use crate::restored::{registered, restored_after};
@@ -41,6 +42,22 @@ fn a_ca_certificate_was_deleted_at_the_service() {
     env.wait_in_sync();
     list.repeats_until_it_prints(&env, "verified  true");
     assert_eq!(env.emulator.authorities().len(), 1);
+}
+
+/// A reload makes the responders, and a client gets their answers.
+#[test]
+fn an_authority_begins_to_answer_ocsp_requests() {
+    let env = TestEnv::running();
+    env.configure(&(env.configuration() + ocsp::TABLE));
+    let mut runbook = Runbook::of("OCSP");
+    runbook.text(&env);
+    runbook
+        .line(&[])
+        .repeats_until_it_prints(&env, "\"certificate_not_after\": \"20");
+    let url = ocsp::with_issuers(&env).base + "/ocsp/line-1";
+    let shown = "http://pki.example:8080/ocsp/line-1";
+    let asked = runbook.line(&[(shown, &url)]);
+    asked.repeats_until_it_prints(&env, "0x1234: unknown");
 }
 
 /// Every section with commands of Hallmark is opened by a test here.

@@ -6,6 +6,7 @@
 
 mod check;
 mod listen;
+mod ocsp;
 mod policy;
 mod raw;
 #[cfg(test)]

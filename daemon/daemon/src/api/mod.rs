@@ -1,11 +1,11 @@
-//! Serves the application over the network: REST and EST over TLS and over the admin socket; CRLs
-//! and CA certificates over plain HTTP, too.
+//! Serves the application over the network: REST and EST over TLS and over the admin socket; CRLs,
+//! CA certificates and OCSP answers over plain HTTP, too.
 //!
 //! A handler turns bytes into a request, gets the caller's permission as a value, and passes both
 //! to the application: issuance is awaited, and other calls run on a thread of their own
 //! ([`application`]). A client that hangs up cancels nothing. No decision is made here. Both
 //! listeners with callers have the same routes: the permission says what a caller may do, not the
-//! socket. Plain HTTP has no callers, and serves published files only.
+//! socket. Plain HTTP has no callers, and serves published files and OCSP answers only.
 
 mod applicant;
 mod asks;
@@ -35,6 +35,7 @@ mod holds;
 mod imports;
 pub mod listener;
 mod metrics;
+mod ocsp;
 mod own_caller;
 mod pace;
 mod pagination;
@@ -49,6 +50,7 @@ pub mod reload;
 mod revocations;
 mod rolls;
 pub mod server;
+mod stapled;
 mod status;
 mod steps;
 mod subordinates;
@@ -85,6 +87,10 @@ const STRANGERS_IN_FLIGHT_MAX: usize = 16;
 const LOCAL_IN_FLIGHT_MAX: usize = 64;
 /// Client certificates that may be looked up at once for new connections.
 const IDENTIFYING_MAX: usize = 16;
+/// OCSP requests that may be in work at once, beside those that are answered from memory.
+const OCSP_IN_FLIGHT_MAX: usize = 16;
+/// How long such a request waits for its permit.
+const OCSP_WAIT: Duration = Duration::from_secs(2);
 /// Questions about the state of everything that may be in work at once.
 const MONITORED_IN_FLIGHT_MAX: usize = 4;
 /// How long such a question waits for its permit. Each takes milliseconds, and there may be several
@@ -129,6 +135,7 @@ struct InFlight {
     identified: Arc<Semaphore>,
     local: Arc<Semaphore>,
     monitored: Arc<Semaphore>,
+    ocsp: Arc<Semaphore>,
     identifying: Arc<Semaphore>,
     /// New connections wait for this before they take one of `identifying`.
     identifying_next: Semaphore,
@@ -146,6 +153,7 @@ impl InFlight {
             identified: permits(REQUESTS_IN_FLIGHT_MAX),
             local: permits(LOCAL_IN_FLIGHT_MAX),
             monitored: permits(MONITORED_IN_FLIGHT_MAX),
+            ocsp: permits(OCSP_IN_FLIGHT_MAX),
             identifying: permits(IDENTIFYING_MAX),
             identifying_next: Semaphore::new(IDENTIFYING_MAX),
             batches: Batches::new(),
@@ -178,6 +186,7 @@ impl InFlight {
             (&self.identified, REQUESTS_IN_FLIGHT_MAX),
             (&self.local, LOCAL_IN_FLIGHT_MAX),
             (&self.monitored, MONITORED_IN_FLIGHT_MAX),
+            (&self.ocsp, OCSP_IN_FLIGHT_MAX),
         ];
         for (permits, count) in permits {
             let all = u32::try_from(count).unwrap_or(u32::MAX);
@@ -255,9 +264,10 @@ impl Edge {
         api.caller(peer).await.is_ok()
     }
 
-    /// Returns the routes of plain HTTP: published files, and nothing that needs a caller.
+    /// Returns the routes of plain HTTP: what is published, and nothing that needs a caller.
     pub fn public_router(self) -> Router {
         published::routes()
+            .merge(ocsp::routes())
             .fallback(unrouted::not_over_http)
             .with_state(self)
     }
@@ -266,6 +276,7 @@ impl Edge {
     pub fn router(self) -> Router {
         published::routes()
             .merge(est::routes())
+            .merge(ocsp::routes())
             .route("/healthz", get(status::healthy))
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::show))
@@ -385,6 +396,15 @@ impl Api {
         Self {
             in_flight: Arc::clone(&self.shared.in_flight.monitored),
             permit_wait: MONITORED_WAIT,
+            ..self.clone()
+        }
+    }
+
+    /// The same, with the permits for OCSP requests.
+    fn for_ocsp(&self) -> Self {
+        Self {
+            in_flight: Arc::clone(&self.shared.in_flight.ocsp),
+            permit_wait: OCSP_WAIT,
             ..self.clone()
         }
     }

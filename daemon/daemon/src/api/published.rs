@@ -223,13 +223,13 @@ impl Published {
     }
 }
 
-fn system_time(at: UnixSeconds) -> SystemTime {
+pub(super) fn system_time(at: UnixSeconds) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.get()).unwrap_or(0))
 }
 
 /// RFC 9110 13.2.2: entity tags count, dates only where there is no tag. A date must be the same:
 /// after a cut-over the file of an authority may be older than the one that the client has.
-fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+pub(super) fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
     if asked.contains_key(IF_NONE_MATCH) {
         let tags = asked.get_all(IF_NONE_MATCH).iter();
@@ -243,6 +243,6 @@ fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     since == Some(modified)
 }
 
-fn etag(sha256: [u8; 32]) -> String {
+pub(super) fn etag(sha256: [u8; 32]) -> String {
     format!("\"{}\"", hex::encode(sha256))
 }

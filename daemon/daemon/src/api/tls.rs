@@ -11,6 +11,7 @@
 //! client proves to hold: `api::caller` identifies the client, so a refusal is an HTTP answer with
 //! a reason.
 
+use super::stapled::Stapled;
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issuer::issue::IssueRequest;
 use crate::ca::listeners::HttpsState;
@@ -25,6 +26,7 @@ use crate::store::{Store, StoreError};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
+use crate::x509::serial::SerialNumber;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -34,6 +36,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -128,6 +131,8 @@ const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 /// A certificate with its key, and what the record says of it.
 struct Presented {
     acceptor: TlsAcceptor,
+    /// The same, to be exchanged when its OCSP answer changes.
+    certified: Arc<Stapled>,
     sha256: [u8; 32],
     /// Until when it is valid, in Unix seconds.
     not_after: UnixSeconds,
@@ -210,6 +215,25 @@ impl ServerIdentity {
     pub fn rename(&self, name: ListenerName) {
         self.name.store(Arc::new(name));
         *lock(&self.failure) = None;
+    }
+
+    /// Has the certificate presented with its present OCSP answer, if its authority answers.
+    pub fn staple(&self, ca: &CertificateAuthority) {
+        let Some(presented) = self.presented.load_full() else {
+            return;
+        };
+        let row = match ca.store().client(&presented.sha256) {
+            Ok(row) => row.map(|it| it.certificate),
+            Err(error) => {
+                tracing::warn!(%error, "record of the TLS certificate unreadable");
+                return;
+            }
+        };
+        let answer = row.and_then(|row| {
+            let serial = SerialNumber::from_magnitude(&row.serial).ok()?;
+            ca.ocsp().staple(row.issuer, &serial)
+        });
+        presented.certified.staple(answer.map(|it| it.der.to_vec()));
     }
 
     /// Until when the certificate that is presented is valid, and why there is no newer one.
@@ -318,15 +342,18 @@ impl ServerIdentity {
         let key = PrivateKeyDer::from_pem_slice(&file(self.key_path())?)
             .map_err(|error| failed(error.to_string()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let certified = CertifiedKey::from_der(chain, key, &provider)
+            .map_err(|error| failed(error.to_string()))?;
+        let certified = Arc::new(Stapled::new(certified));
         let mut config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(error.to_string()))?
             .with_client_cert_verifier(Arc::new(AnyClientCertificate { provider }))
-            .with_single_cert(chain, key)
-            .map_err(|error| failed(error.to_string()))?;
+            .with_cert_resolver(certified.clone());
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(leaf.map(|(sha256, not_after)| Presented {
             acceptor: TlsAcceptor::from(Arc::new(config)),
+            certified,
             sha256: *sha256.as_bytes(),
             not_after,
             read: Mutex::default(),

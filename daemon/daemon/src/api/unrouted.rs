@@ -14,8 +14,8 @@ pub(super) async fn unknown_address(address: Uri) -> Problem {
 /// The same for plain HTTP.
 pub(super) async fn not_over_http() -> Problem {
     missing(
-        "plain HTTP serves /crl/NAME.crl and /ca/NAME.cer and nothing else; EST and the API are at \
-         the HTTPS listener",
+        "plain HTTP serves /crl/NAME.crl, /ca/NAME.cer and /ocsp/AUTHORITY and nothing else; EST \
+         and the API are at the HTTPS listener",
     )
 }
 

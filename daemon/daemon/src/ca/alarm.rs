@@ -30,6 +30,7 @@ codes! {
         HttpsCertificateNotRenewed => "https_certificate_not_renewed",
         KeyUnusable => "key_unusable",
         LeavesRefusedByVerifiers => "leaves_refused_by_verifiers",
+        OcspResponderNotRenewed => "ocsp_responder_not_renewed",
         PossessionNotProven => "possession_not_proven",
         ProfileMissing => "profile_missing",
         ProfileOutlivesAuthority => "profile_outlives_authority",

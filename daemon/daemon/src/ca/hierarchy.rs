@@ -19,6 +19,15 @@ use serde_json::value::{RawValue, to_raw_value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Where relying parties find what authorities publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// `http://host`; certificates name nothing without it.
+    pub http: Option<String>,
+    /// Authorities whose certificates name an OCSP responder.
+    pub ocsp: BTreeSet<String>,
+}
+
 /// A generation that can sign: its certificate is on record.
 #[derive(Debug)]
 pub struct Generation {
@@ -78,8 +87,8 @@ pub struct Hierarchy {
 
 impl Hierarchy {
     /// Builds the hierarchy from rows, parents first, and verifies each link. Certificates of its
-    /// generations point to `public_http`.
-    pub fn load(rows: Vec<GenerationRow>, public_http: Option<&str>) -> Result<Self, Error> {
+    /// generations point to what is `published`.
+    pub fn load(rows: Vec<GenerationRow>, published: &Published) -> Result<Self, Error> {
         let mut hierarchy = Self::default();
         for row in rows {
             let (Some(spki), Some(der)) = (&row.spki, &row.certificate) else {
@@ -88,7 +97,7 @@ impl Hierarchy {
                 }
                 continue;
             };
-            let mut generation = Generation::read(&row, spki, der, public_http)?;
+            let mut generation = Generation::read(&row, spki, der, published)?;
             let foreign = generation.foreign.iter().map(|link| &link.certificate);
             let above = generation
                 .parent
@@ -326,7 +335,7 @@ impl Generation {
         row: &GenerationRow,
         spki: &[u8],
         der: &[u8],
-        public_http: Option<&str>,
+        published: &Published,
     ) -> Result<Self, Error> {
         let unreadable = |reason: String| {
             Error::stop(
@@ -342,7 +351,7 @@ impl Generation {
         let certificate = Certificate::parse(der).map_err(|error| unreadable(error.to_string()))?;
         let issuer = IssuerFields::from_certificate(&certificate)
             .map_err(|error| unreadable(error.to_string()))?;
-        let distribution = distribution(row, public_http);
+        let distribution = published.distribution(row);
         let foreign = match &row.above {
             Some(above) => {
                 parse_bundle(above.as_bytes()).map_err(|error| unreadable(error.to_string()))?
@@ -384,16 +393,23 @@ impl ChainLink {
     }
 }
 
-/// Each generation has a key and a list of its own, and so addresses of its own.
-fn distribution(row: &GenerationRow, public_http: Option<&str>) -> Distribution {
-    let name = format!("{}-{}", row.authority, row.number);
-    let partitions = &row.crl_partitions;
-    let crl_url = public_http.map(|base| format!("{base}/crl/{name}.crl"));
-    Distribution {
-        crl_url: crl_url.filter(|_| partitions.is_none()),
-        crl_partitions: partitions.clone(),
-        ca_issuers_url: public_http.map(|base| format!("{base}/ca/{name}.cer")),
-        ocsp_url: None,
+impl Published {
+    /// Each generation has a key and a list of its own, and so addresses of its own. One address of
+    /// OCSP is for all generations of an authority: a request names the issuer.
+    fn distribution(&self, row: &GenerationRow) -> Distribution {
+        let name = format!("{}-{}", row.authority, row.number);
+        let base = self.http.as_ref();
+        let answers = self.ocsp.contains(&row.authority);
+        let partitions = &row.crl_partitions;
+        let crl_url = base.map(|base| format!("{base}/crl/{name}.crl"));
+        Distribution {
+            crl_url: crl_url.filter(|_| partitions.is_none()),
+            crl_partitions: partitions.clone(),
+            ca_issuers_url: base.map(|base| format!("{base}/ca/{name}.cer")),
+            ocsp_url: base
+                .filter(|_| answers)
+                .map(|base| format!("{base}/ocsp/{}", row.authority)),
+        }
     }
 }
 

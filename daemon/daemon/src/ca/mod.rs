@@ -35,6 +35,7 @@ mod issued_lately;
 pub mod issuer;
 pub mod listeners;
 pub mod liveness;
+pub mod ocsp;
 pub mod overview;
 pub mod profile;
 #[cfg(test)]
@@ -71,6 +72,7 @@ use exclusion::Exclusions;
 use hierarchy::Hierarchy;
 use listeners::Listeners;
 use liveness::Liveness;
+use ocsp::{Ocsp, OcspState};
 use roll::{RolloverSettings, Rollovers};
 use serde_json::json;
 use services::Services;
@@ -162,6 +164,7 @@ pub struct Settings {
 pub struct CertificateAuthority {
     issuer: Arc<Issuer>,
     crls: Arc<CrlPublisher>,
+    ocsp: Ocsp,
     est: Est,
     ceremonies: Arc<Ceremonies>,
     tokens: Tokens,
@@ -187,6 +190,7 @@ pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 /// State and locks that every reload shares.
 struct SharedState {
     lists: Arc<RevocationLists>,
+    ocsp: Arc<OcspState>,
     listeners: Listeners,
     ceremony: Arc<Mutex<()>>,
     diagnostics: Arc<Mutex<()>>,
@@ -203,6 +207,7 @@ impl CertificateAuthority {
     pub fn start(config: Config) -> Result<Self, Error> {
         let shared = SharedState {
             lists: Arc::new(RevocationLists::new(config.store.current_crls()?)),
+            ocsp: Arc::default(),
             listeners: Listeners::default(),
             ceremony: Arc::default(),
             diagnostics: Arc::default(),
@@ -244,6 +249,7 @@ impl CertificateAuthority {
         let exclusions = Arc::new(exclusions);
         Self {
             store: issuer.store().clone(),
+            ocsp: Ocsp::new(its(), crls.clone(), shared.ocsp.clone()),
             est: Est::new(its(), settings.est),
             enrollments: Enrollments::new(exclusions.clone()),
             rollovers: Rollovers::new(exclusions.clone(), ceremonies.clone(), settings.rollovers),
@@ -270,6 +276,11 @@ impl CertificateAuthority {
     /// Returns the part that signs and publishes revocation lists.
     pub fn crls(&self) -> &CrlPublisher {
         &self.crls
+    }
+
+    /// Returns the part that answers OCSP requests.
+    pub fn ocsp(&self) -> &Ocsp {
+        &self.ocsp
     }
 
     /// Returns the part that answers EST.

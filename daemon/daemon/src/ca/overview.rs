@@ -80,7 +80,8 @@ impl AlarmCode {
             | Self::CrlNotSigned
             | Self::CrlWithheld
             | Self::EnrollmentsUnknown
-            | Self::ExclusionPending => Question::Safe,
+            | Self::ExclusionPending
+            | Self::OcspResponderNotRenewed => Question::Safe,
             Self::CaCertificateDrifted
             | Self::CanaryNotTried
             | Self::CanaryRefused

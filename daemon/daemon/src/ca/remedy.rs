@@ -86,6 +86,9 @@ impl AlarmCode {
             Self::LeavesRefusedByVerifiers => {
                 "Change the profiles, or roll to an issuer without these constraints."
             }
+            Self::OcspResponderNotRenewed => {
+                "Fix what the reason names; it is tried again within five minutes."
+            }
             Self::PossessionNotProven => {
                 "Fix what the reason names; each proof is tried again by itself, at the latest \
                  after five minutes."

@@ -7,6 +7,7 @@ use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
 use super::expiry::ExpiryStatus;
 use super::issued_lately::IssuedLately;
+use super::ocsp::OcspStatus;
 use super::overview::{Answer, Facts};
 use super::remedy::ExplainedAlarm;
 use super::{CertificateAuthority, ConfiguredToken, Error};
@@ -55,6 +56,8 @@ pub struct Status {
     pub blocks: Vec<ActiveBlock>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
+    /// The OCSP responders, issuers first; none without `[ocsp]`.
+    pub ocsp: Vec<OcspStatus>,
     /// The certificates that end soon, by role and profile.
     pub expiry: Arc<Vec<ExpiryStatus>>,
     /// The sentences of `alarm_details`.
@@ -174,6 +177,7 @@ impl CertificateAuthority {
                 standing.into_iter().map(ActiveBlock::from).collect()
             },
             crls,
+            ocsp: self.ocsp.statuses(),
             expiry: self.expiry()?,
         })
     }
@@ -249,6 +253,7 @@ impl CertificateAuthority {
         alarms.extend(self.rollovers.authority_alarms());
         alarms.extend(self.drift_alarms());
         alarms.extend(self.enrollments.possession_alarms());
+        alarms.extend(self.ocsp.alarms());
         alarms.extend(self.stranded_alarms());
         alarms.extend(self.expiry_alarms());
         alarms

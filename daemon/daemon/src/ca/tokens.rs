@@ -9,6 +9,7 @@ use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::probe::{ModuleListing, Probe, SlotListing};
 use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
 use crate::x509::key::{KeyType, PublicKey};
+use crate::x509::ocsp::is_responder_label;
 use serde::Serialize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -275,6 +276,7 @@ impl TokenKey {
                     row.state.name()
                 ),
                 None if is_credential(&key.label) => "credential".into(),
+                None if is_responder_label(&key.label) => "OCSP responder".into(),
                 None if key.label == TEST_KEY_LABEL => "left behind by a check or bench".into(),
                 None => "none of ours".into(),
             },

@@ -7,7 +7,7 @@
 mod files;
 
 use super::private_worker::{PrivateWorker, READY_DEADLINE};
-use crate::ca::hierarchy::{Generation, Hierarchy};
+use crate::ca::hierarchy::{Generation, Hierarchy, Published};
 use crate::config::Configuration;
 use crate::files::{as_owner, is_there, owner_of};
 use crate::printable;
@@ -110,7 +110,7 @@ fn check_hierarchy(
         }
         Err(error) => return finding(Err(format!("{error:#}"))),
     };
-    let hierarchy = match Hierarchy::load(rows, None) {
+    let hierarchy = match Hierarchy::load(rows, &Published::default()) {
         Ok(hierarchy) => hierarchy,
         Err(error) => return finding(Err(error.to_string())),
     };

@@ -17,6 +17,7 @@ impl Configuration {
     pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         self.check_authorities()?;
         self.check_failover()?;
+        self.check_ocsp()?;
         self.check_profiles()?;
         self.check_subordinate_profiles()?;
         self.issuer
@@ -53,6 +54,17 @@ impl Configuration {
             }
         }
         Ok(())
+    }
+
+    fn check_ocsp(&self) -> Result<(), ConfigurationError> {
+        let unknown = |it: &&String| !self.issuer.authorities.contains_key(*it);
+        let mut answered = self.issuer.ocsp.authorities.iter();
+        match answered.find(unknown) {
+            None => Ok(()),
+            Some(authority) => contradiction(format!(
+                "[ocsp] authorities has {authority:?}, and there is no such [[authority]]"
+            )),
+        }
     }
 
     fn check_profiles(&self) -> Result<(), ConfigurationError> {

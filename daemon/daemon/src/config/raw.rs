@@ -1,6 +1,7 @@
 //! Reads the tables of the configuration file as they are written, and gives each its name.
 
 use super::listen::Listen;
+use super::ocsp::Ocsp;
 use super::policy::Policy;
 use super::{Configuration, ConfigurationError};
 use crate::ca::IssuerSettings;
@@ -43,6 +44,8 @@ pub(super) struct Raw {
     birth: Vec<BirthTable>,
     #[serde(default)]
     provisioning: Vec<ProvisioningConfiguration>,
+    #[serde(default)]
+    ocsp: Ocsp,
     #[serde(default)]
     policy: Policy,
 }
@@ -113,6 +116,7 @@ impl Raw {
                 .flat_map(|it| it.verified.iter().cloned())
                 .collect(),
             public_http: listen.public_http()?,
+            ocsp: self.ocsp.policy()?,
             clock: policy.clock(),
         };
         Ok(Configuration {

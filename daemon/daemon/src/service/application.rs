@@ -157,7 +157,11 @@ impl Application {
         rest.note_due("blocks", ca.exclusions().advance_blocks());
         rest.note_due("shared keys", ca.issuer().prove_shared_keys());
         rest.note_due("revocation lists", ca.crls().update());
+        rest.note_due("OCSP responders", ca.ocsp().update());
         rest.note_due("rolls", ca.rollovers().advance_rolls());
+        if let Some(identity) = &self.identity {
+            identity.staple(&ca);
+        }
         rest.pause
     }
 

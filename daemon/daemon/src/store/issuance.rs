@@ -9,7 +9,9 @@ use super::digest::sha256;
 use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentError, PriorRequest, Purpose, Recorded};
-use super::{Store, StoreError, generation, grant, leaf, new_enrollment, possession, readings};
+use super::{
+    Store, StoreError, generation, grant, leaf, new_enrollment, possession, readings, responder,
+};
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -36,6 +38,11 @@ pub enum OnIssued {
     },
     /// The generation has its certificate: it serves or is staged.
     Authority {
+        /// The generation's row id.
+        generation: GenerationId,
+    },
+    /// The responder of this generation has its next certificate.
+    Responder {
         /// The generation's row id.
         generation: GenerationId,
     },
@@ -248,6 +255,10 @@ fn apply_effects(
         }
         OnIssued::Authority { generation } => {
             generation::certify(tx, *generation, intent)?;
+            Ok(IssuedEffects::default())
+        }
+        OnIssued::Responder { generation } => {
+            responder::certify(tx, *generation, intent)?;
             Ok(IssuedEffects::default())
         }
         OnIssued::Possession { ca_certificate } => {

@@ -374,6 +374,27 @@ BEGIN
     SELECT RAISE(ABORT, 'compromised_key_is_kept');
 END;
 
+-- The OCSP responder of a generation: a key on the token of the generation, planned before the token
+-- makes it, and its present certificate by the generation. It is no authority's key.
+CREATE TABLE responder (
+    generation  INTEGER PRIMARY KEY REFERENCES generation (id),
+    token       TEXT    NOT NULL,
+    key_type    TEXT    NOT NULL,
+    key_label   TEXT    NOT NULL,
+    key_id      BLOB    NOT NULL CONSTRAINT responder_key_id UNIQUE,
+    spki        BLOB    CONSTRAINT responder_spki UNIQUE,
+    key_wrapped BLOB    CONSTRAINT responder_key_wrapped_valid
+                CHECK (key_wrapped IS NULL
+                               OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
+    certificate INTEGER CONSTRAINT responder_certificate UNIQUE REFERENCES certificate (intent)
+                CONSTRAINT responder_is_certified CHECK (certificate IS NULL OR spki IS NOT NULL)
+) STRICT;
+CREATE TRIGGER responder_key_is_its_own BEFORE UPDATE OF spki ON responder
+WHEN EXISTS (SELECT 1 FROM generation WHERE spki = NEW.spki)
+BEGIN
+    SELECT RAISE(ABORT, 'responder_key_is_its_own');
+END;
+
 -- A revocation list of a generation: recorded before it is signed, and `der` null until it is. A
 -- number is used once; the newest signed list is the current one. `revocations` is how far
 -- `generation.revocations` had counted when the entries were read.
@@ -924,7 +945,7 @@ END;
 CREATE TABLE key_use (
     token   TEXT    NOT NULL,
     key     TEXT    NOT NULL,
-    kind    TEXT    NOT NULL CONSTRAINT key_use_kind_valid CHECK (kind IN ('proof', 'credential')),
+    kind    TEXT    NOT NULL CONSTRAINT key_use_kind_valid CHECK (kind IN ('proof', 'credential', 'answer')),
     worker  BLOB    NOT NULL CONSTRAINT key_use_worker_valid CHECK (length(worker) = 8),
     counted INTEGER NOT NULL,
     total   INTEGER NOT NULL CONSTRAINT key_use_total_valid CHECK (total >= counted),

@@ -24,6 +24,7 @@ mod intent;
 mod issued;
 mod key_use;
 mod million;
+mod responder;
 mod revocation;
 mod roll;
 mod scan;

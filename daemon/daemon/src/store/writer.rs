@@ -142,7 +142,8 @@ fn watch(
     connection.update_hook(Some(move |action: Action, _: &str, table: &str, _: i64| {
         // A certificate is inserted valid; a block may exclude what was compromised before.
         let is_revocation = action == Action::SQLITE_UPDATE && table == "certificate";
-        if is_revocation || table == "block" {
+        // A generation counts what its lists have to change for, also serial numbers alone.
+        if is_revocation || table == "block" || table == "generation" {
             revoked.store(true, Ordering::Relaxed);
             revocations.fetch_add(1, Ordering::Release);
         }

@@ -158,6 +158,7 @@ fn routes() -> BTreeMap<Route, String> {
         ("mod.rs", None),
         ("est.rs", Some("est")),
         ("published.rs", Some("published")),
+        ("ocsp.rs", Some("ocsp")),
     ] {
         let text = read(&format!("{DAEMON}/api/{file}"));
         for call in text.split(".route(").skip(1) {

@@ -73,16 +73,22 @@ impl Issuer {
     /// The generation's key: made now, or found again by the id that an interrupted run recorded.
     /// It has just signed: only such a key goes on record, and is certified.
     pub(in crate::ca) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
-        let token = self.token(&row.token)?;
         let key = match on_record(row) {
-            Some(reference) => self.prove_key(&row.token, &reference)?,
-            None => {
-                let key = find_or_generate(&token.client, row)?;
-                token.client.prove(&key, LOOKUP_DEADLINE)?;
+            Some(reference) => {
+                let key = self.prove_key(&row.token, &reference)?;
+                let tells_local = self.token(&row.token)?.traits.tells_local;
+                check_key(&row.token, &key, tells_local)?;
                 key
             }
+            None => {
+                let specification = KeySpecification {
+                    key_type: row.key_type,
+                    label: row.key_label.clone(),
+                    id: row.key_id.clone(),
+                };
+                self.make_proven_key(&row.token, &specification)?
+            }
         };
-        check_key(row, &key, token.traits.tells_local)?;
         crash_point("key-made");
         self.store
             .record_crl_partitions(row.id, self.crl_partitions(row))?;
@@ -98,6 +104,20 @@ impl Issuer {
         let base = self.settings.public_http.as_deref()?;
         let address = format!("{base}/crl/{}-{}", row.authority, row.number);
         Some(CrlPartitions { count, address })
+    }
+
+    /// A key whose plan is on record, made now, or found again by the id that an interrupted run
+    /// recorded. It has just signed, and cannot leave the token.
+    pub(in crate::ca) fn make_proven_key(
+        &self,
+        token: &str,
+        specification: &KeySpecification,
+    ) -> Result<KeyDescription, Error> {
+        let configured = self.token(token)?;
+        let key = find_or_generate(&configured.client, specification)?;
+        configured.client.prove(&key, LOOKUP_DEADLINE)?;
+        check_key(token, &key, configured.traits.tells_local)?;
+        Ok(key)
     }
 
     /// Builds the certificate that would follow that of `old`, by `parent` or, for a root, by
@@ -216,17 +236,12 @@ pub(in crate::ca) fn on_record(row: &GenerationRow) -> Option<KeyReference> {
 /// new one; the plan has no key on record yet, which is part of the proof that such a half is ours.
 fn find_or_generate(
     client: &TokenClient,
-    row: &GenerationRow,
+    specification: &KeySpecification,
 ) -> Result<KeyDescription, TokenError> {
-    if let Some(key) = client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
+    if let Some(key) = client.find_by_id(&specification.id, LOOKUP_DEADLINE)? {
         return Ok(key);
     }
-    let specification = KeySpecification {
-        key_type: row.key_type,
-        label: row.key_label.clone(),
-        id: row.key_id.clone(),
-    };
-    client.generate(&specification, GENERATE_DEADLINE)
+    client.generate(specification, GENERATE_DEADLINE)
 }
 
 /// `CKA_ID` of a key that is to be made.
@@ -239,15 +254,16 @@ pub(in crate::ca) fn new_key_id() -> Result<Vec<u8>, Error> {
 
 /// The token's contract promises that a CA key was born on the token and never leaves it. Some
 /// families do not report the origin: then the transcript says that it is unknown.
-fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Result<(), Error> {
+fn check_key(token: &str, key: &KeyDescription, tells_local: bool) -> Result<(), Error> {
     let stays = key.sensitive && !key.extractable && key.never_extractable;
     if stays && (key.local || !tells_local) {
         return Ok(());
     }
     let message = format!(
-        "token {} made key {:?} with sensitive={} extractable={} never_extractable={} local={}; a \
-         CA key must be sensitive, never extractable and local, so the ceremony stops here",
-        row.token, key.label, key.sensitive, key.extractable, key.never_extractable, key.local
+        "token {token} made key {:?} with sensitive={} extractable={} never_extractable={} \
+         local={}; a CA key must be sensitive, never extractable and local, so the ceremony \
+         stops here",
+        key.label, key.sensitive, key.extractable, key.never_extractable, key.local
     );
     Err(Error::stop(Code::TokenKeyAttributes, message))
 }
@@ -256,29 +272,6 @@ fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Re
 mod tests {
     use super::*;
     use crate::der_bytes::Der;
-    use crate::ids::{GenerationId, GenerationNumber};
-    use crate::store::GenerationState;
-    use crate::x509::key::KeyType;
-
-    const ROW: GenerationRow = GenerationRow {
-        id: GenerationId::new(1),
-        authority: String::new(),
-        number: GenerationNumber::FIRST,
-        parent: None,
-        token: String::new(),
-        key_type: KeyType::P256,
-        key_label: String::new(),
-        key_id: Vec::new(),
-        spki: None,
-        key_wrapped: None,
-        certificate: None,
-        certified_at: None,
-        state: GenerationState::Planned,
-        revoked_at: None,
-        request: None,
-        above: None,
-        crl_partitions: None,
-    };
 
     #[test]
     fn a_key_of_unknown_birth_passes_only_where_the_family_does_not_tell() {
@@ -293,10 +286,10 @@ mod tests {
             wrapped: None,
         };
         for tells_local in [true, false] {
-            assert!(check_key(&ROW, &key(true, true), tells_local).is_ok());
-            assert!(check_key(&ROW, &key(true, false), tells_local).is_err());
+            assert!(check_key("factory", &key(true, true), tells_local).is_ok());
+            assert!(check_key("factory", &key(true, false), tells_local).is_err());
         }
-        assert!(check_key(&ROW, &key(false, true), true).is_err());
-        assert!(check_key(&ROW, &key(false, true), false).is_ok());
+        assert!(check_key("factory", &key(false, true), true).is_err());
+        assert!(check_key("factory", &key(false, true), false).is_ok());
     }
 }

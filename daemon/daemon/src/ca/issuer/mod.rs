@@ -28,7 +28,8 @@ pub mod subordinate;
 
 use crate::ca::birth::BirthPolicy;
 use crate::ca::enroll::UnsignedProofs;
-use crate::ca::hierarchy::Hierarchy;
+use crate::ca::hierarchy::{Hierarchy, Published};
+use crate::ca::ocsp::OcspPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::station::StationPolicy;
 use crate::ca::{Code, ConfiguredToken, Error, lock};
@@ -76,8 +77,19 @@ pub struct IssuerSettings {
     pub public_http: Option<String>,
     /// Into how many partitions the revocation lists of an authority's next generations are split.
     pub crl_partitions: BTreeMap<String, u16>,
+    /// Which authorities answer OCSP requests, and how.
+    pub ocsp: OcspPolicy,
     /// When the machine's clock is believed.
     pub clock: ClockPolicy,
+}
+
+impl IssuerSettings {
+    fn published(&self) -> Published {
+        Published {
+            http: self.public_http.clone(),
+            ocsp: self.ocsp.authorities.clone(),
+        }
+    }
 }
 
 /// The callback that wakes other parts of the daemon.
@@ -92,9 +104,9 @@ pub struct Callbacks {
 struct IssuerState {
     clock: Clock,
     hierarchy: ArcSwap<Hierarchy>,
-    /// The present `public_http`. A thread that loads the hierarchy holds this lock, so that an
-    /// older hierarchy replaces no newer one.
-    public_http: Mutex<Option<String>>,
+    /// The present addresses in certificates. A thread that loads the hierarchy holds this lock, so
+    /// that an older hierarchy replaces no newer one.
+    published: Mutex<Published>,
     failover: Failover,
     /// Intents whose end could not be recorded yet.
     open_intents: Mutex<Vec<OpenIntent>>,
@@ -119,11 +131,11 @@ impl Issuer {
         settings: IssuerSettings,
         callbacks: Callbacks,
     ) -> Result<Self, Error> {
-        let hierarchy = Hierarchy::load(store.generations()?, settings.public_http.as_deref())?;
+        let hierarchy = Hierarchy::load(store.generations()?, &settings.published())?;
         let shared = IssuerState {
             clock: Clock::new(&settings.clock, store.newest_date()?),
             hierarchy: ArcSwap::from_pointee(hierarchy),
-            public_http: Mutex::new(settings.public_http.clone()),
+            published: Mutex::new(settings.published()),
             failover: Failover::default(),
             open_intents: Mutex::default(),
             pace: Pace::default(),
@@ -154,13 +166,13 @@ impl Issuer {
         entry: AuditEntry,
     ) -> Result<Self, Error> {
         let shared = &self.shared;
-        let mut public_http = lock(&shared.public_http);
+        let mut published = lock(&shared.published);
         let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, settings.public_http.as_deref())?;
+        let hierarchy = Hierarchy::load(rows, &settings.published())?;
         pollster::block_on(self.store.record_audit(entry))?;
         shared.hierarchy.store(Arc::new(hierarchy));
-        public_http.clone_from(&settings.public_http);
-        drop(public_http);
+        *published = settings.published();
+        drop(published);
         for (name, token) in &tokens {
             let before = self.tokens.get(name);
             if !before.is_some_and(|it| it.client.is_same(&token.client)) {
@@ -191,9 +203,9 @@ impl Issuer {
     }
 
     pub(super) fn reload_hierarchy(&self) -> Result<(), Error> {
-        let public_http = lock(&self.shared.public_http);
+        let published = lock(&self.shared.published);
         let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, public_http.as_deref())?;
+        let hierarchy = Hierarchy::load(rows, &published)?;
         self.shared.hierarchy.store(Arc::new(hierarchy));
         Ok(())
     }
@@ -228,6 +240,10 @@ impl Issuer {
     /// Returns the configured manufacturers.
     pub fn births(&self) -> &BirthPolicy {
         &self.settings.births
+    }
+
+    pub(super) fn ocsp_policy(&self) -> &OcspPolicy {
+        &self.settings.ocsp
     }
 
     pub(super) fn unsigned_proofs(&self) -> &UnsignedProofs {

@@ -41,6 +41,10 @@ pub(in crate::ca) enum Source {
     Canary(RollId),
     /// The revocation list of a generation, by its row id.
     RevocationList(GenerationId),
+    /// The certificate of the OCSP responder of a generation, by its row id.
+    Responder(GenerationId),
+    /// The key of that responder, which is made and has to show that it signs.
+    ResponderKey(GenerationId),
 }
 
 /// The recent signatures of each source, and the end of its pause.

@@ -17,7 +17,7 @@ mod leaf_compromise;
 mod policy;
 mod report;
 mod service_limits;
-mod successor;
+pub(in crate::ca) mod successor;
 mod verification;
 mod waits;
 mod window;

@@ -201,7 +201,7 @@ fn no_room_below(signer: &Generation) -> Error {
 }
 
 /// Whether the token has what makes such keys. A TPM lists algorithms, and no key sizes.
-fn makes(token: &TokenDescription, key_type: KeyType) -> bool {
+pub(in crate::ca) fn makes(token: &TokenDescription, key_type: KeyType) -> bool {
     let lists = |name: &str| token.mechanisms.iter().any(|it| it == name);
     let is_pkcs11 = token.mechanisms.iter().any(|it| it.starts_with("CKM_"));
     match key_type {

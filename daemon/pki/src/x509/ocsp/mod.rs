@@ -8,7 +8,7 @@ pub mod request;
 mod wire;
 
 pub use answer::{Answer, AnswerContent, CertificateStatus, ErrorStatus, SignedAnswer};
-pub use request::{CertificateId, Nonce, Request, RequestRefusal};
+pub use request::{CertificateId, Nonce, RequestRefusal, StatusRequest};
 
 use super::lint::ocsp::is_response_data;
 

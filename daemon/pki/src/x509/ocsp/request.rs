@@ -167,12 +167,12 @@ impl Nonce {
 
 /// A request for the status of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct StatusRequest {
     pub certificate: CertificateId,
     pub nonce: Option<Nonce>,
 }
 
-impl Request {
+impl StatusRequest {
     /// Reads a request in DER.
     pub fn parse(der: &[u8]) -> Result<Self, RequestRefusal> {
         if der.len() > REQUEST_BYTES_MAX {

@@ -9,8 +9,8 @@ use crate::x509::lint::ocsp::lint;
 use crate::x509::ocsp::answer::build;
 use crate::x509::ocsp::request::REQUEST_BYTES_MAX;
 use crate::x509::ocsp::{
-    AnswerContent, CertificateId, CertificateStatus, ErrorStatus, Request, RequestRefusal,
-    SignedAnswer, is_answer,
+    AnswerContent, CertificateId, CertificateStatus, ErrorStatus, RequestRefusal, SignedAnswer,
+    StatusRequest, is_answer,
 };
 use crate::x509::profile::{Preset, Profile};
 use crate::x509::revocation::RevocationReason;
@@ -60,7 +60,7 @@ fn request_of_openssl(folder: &Path, serial: &str, more: &[&str]) -> Vec<u8> {
     fs::read(folder.join("request")).expect("was written")
 }
 
-fn content<'a>(request: &'a Request, status: CertificateStatus) -> AnswerContent<'a> {
+fn content<'a>(request: &'a StatusRequest, status: CertificateStatus) -> AnswerContent<'a> {
     AnswerContent {
         certificate: &request.certificate,
         status,
@@ -105,7 +105,7 @@ fn openssl_accepts_every_status_with_and_without_a_nonce() {
     ] {
         for more in [&["-nonce"][..], &["-no_nonce"], &["-no_nonce", "-sha256"]] {
             let request = request_of_openssl(folder, "0x4001", more);
-            let request = Request::parse(&request).expect("is a request");
+            let request = StatusRequest::parse(&request).expect("is a request");
             assert_eq!(request.nonce.is_some(), more == ["-nonce"]);
             assert!(request.certificate.names(&LINE.issuer()));
             let answer = answered(&content(&request, status));
@@ -140,9 +140,9 @@ fn openssl_accepts_every_status_with_and_without_a_nonce() {
 fn an_answer_that_differs_from_what_was_asked_is_not_signed() {
     let folder = tempfile::tempdir().expect("makes a folder");
     let request = request_of_openssl(folder.path(), "0x4001", &["-nonce"]);
-    let request = Request::parse(&request).expect("is a request");
+    let request = StatusRequest::parse(&request).expect("is a request");
     let other = request_of_openssl(folder.path(), "0x4002", &["-nonce"]);
-    let other = Request::parse(&other).expect("is a request");
+    let other = StatusRequest::parse(&other).expect("is a request");
     let asked = content(&request, CertificateStatus::Good);
     let key = RESPONDER.0.public_key();
     let built = || build(&key, &asked).expect("builds");
@@ -283,7 +283,8 @@ fn each_limit_of_a_request_has_its_refusal() {
         let value = [&[0x04][..], &sized(&vec![7; octets])].concat();
         written(1, &extensions(NONCE, false, &value), &[])
     };
-    let parsed = |der: &[u8]| Request::parse(der).map(|it| it.nonce.map(|it| it.octets().len()));
+    let parsed =
+        |der: &[u8]| StatusRequest::parse(der).map(|it| it.nonce.map(|it| it.octets().len()));
     assert_eq!(parsed(&written(1, &[], &[])), Ok(None));
     assert_eq!(parsed(&nonce(1)), Ok(Some(1)));
     assert_eq!(parsed(&nonce(32)), Ok(Some(32)));
@@ -329,7 +330,7 @@ fn each_limit_of_a_request_has_its_refusal() {
 fn a_name_by_sha_1_is_that_of_openssl() {
     let folder = tempfile::tempdir().expect("makes a folder");
     let request = request_of_openssl(folder.path(), "7", &["-no_nonce"]);
-    let request = Request::parse(&request).expect("is a request");
+    let request = StatusRequest::parse(&request).expect("is a request");
     let own = CertificateId::new(&LINE.issuer(), &serial(7)).expect("encodes");
     assert_eq!(request.certificate, own);
     let other = Authority::root(KeyType::P256, &Profile::authority(None, YEAR));
@@ -339,7 +340,7 @@ fn a_name_by_sha_1_is_that_of_openssl() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Request::parse(&bytes);
+        let _ = StatusRequest::parse(&bytes);
         let _ = is_answer(&bytes);
     }
 
@@ -362,7 +363,7 @@ proptest! {
             der.truncate(length.index(der.len() + 1));
         }
         der.extend(more);
-        if let Ok(request) = Request::parse(&der) {
+        if let Ok(request) = StatusRequest::parse(&der) {
             prop_assert!(request.nonce.is_none_or(|it| (1..=32).contains(&it.octets().len())));
             let id = request.certificate.der();
             prop_assert!(der.windows(id.len()).any(|it| it == &id[..]), "not as it was sent");
@@ -377,7 +378,7 @@ proptest! {
         let serial = SerialNumber::from_magnitude(&serial);
         prop_assume!(serial.is_ok());
         let id = CertificateId::new(&LINE.issuer(), &serial.expect("is one")).expect("encodes");
-        let request = Request { certificate: id, nonce: None };
+        let request = StatusRequest { certificate: id, nonce: None };
         let status = CertificateStatus::Revoked {
             since: UnixSeconds::new(since),
             reason: RevocationReason::ALL[reason],
