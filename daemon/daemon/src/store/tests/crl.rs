@@ -54,6 +54,25 @@ impl Fixture {
             .collect()
     }
 
+    /// Splits the root's list into so many partitions, although its key is on record.
+    fn split(&self, count: i64) {
+        let raw = self.raw();
+        raw.execute_batch("DROP TRIGGER generation_keeps_its_lists")
+            .unwrap();
+        raw.execute(
+            "UPDATE generation SET crl_parts = ?2, crl_address = 'http://x' WHERE id = ?1",
+            [self.root.get(), count],
+        )
+        .unwrap();
+        for part in 1..=count {
+            raw.execute(
+                "INSERT INTO crl_partition (generation, part) VALUES (?1, ?2)",
+                [self.root.get(), part],
+            )
+            .unwrap();
+        }
+    }
+
     fn rows(&self, of: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {of}");
         self.raw().query_row(&sql, [], |row| row.get(0)).unwrap()
@@ -291,21 +310,7 @@ fn records_of_revocations_are_kept_as_long_as_they_are_shown() {
 #[test]
 fn the_database_splits_lists_by_the_rule() {
     let fixture = Fixture::new();
-    let raw = fixture.raw();
-    raw.execute_batch("DROP TRIGGER generation_keeps_its_lists")
-        .unwrap();
-    raw.execute(
-        "UPDATE generation SET crl_parts = 8, crl_address = 'http://x' WHERE id = ?1",
-        [fixture.root.get()],
-    )
-    .unwrap();
-    for part in 1..=8 {
-        raw.execute(
-            "INSERT INTO crl_partition (generation, part) VALUES (?1, ?2)",
-            [fixture.root.get(), part],
-        )
-        .unwrap();
-    }
+    fixture.split(8);
     let counts = || -> BTreeMap<u16, i64> {
         let counts = fixture.store.revocation_counts().unwrap().into_iter();
         let own = counts.filter(|((generation, _), _)| *generation == fixture.root);
@@ -333,4 +338,52 @@ fn the_database_splits_lists_by_the_rule() {
         });
         assert_eq!(listed.collect::<Vec<_>>(), [part], "{serial:02x}");
     }
+}
+
+/// After a restore each partition is withheld until its own next list is signed, also over a
+/// restart in between.
+#[test]
+fn a_restored_partition_is_withheld_until_its_own_list_is_signed() {
+    let fixture = Fixture::new();
+    fixture.split(2);
+    let sign = |store: &Store, part: u16, now: i64| {
+        let of = CrlPart {
+            generation: fixture.root,
+            count: 2,
+            part,
+        };
+        let draft = store.draft_crl(of, unix(now)).unwrap();
+        let new = NewCrl {
+            part,
+            number: draft.number,
+            tbs: format!("list {}", draft.number).into_bytes().into(),
+            revocations: draft.revocations,
+            ..fixture.new_crl(1, unix(now))
+        };
+        let recorded = store.record_crl(new, entry("crl.recorded")).unwrap();
+        let der = [recorded.to_sign().tbs(), b"signature"].concat();
+        store
+            .record_signed_crl(&recorded, der.into(), entry("crl.signed"))
+            .unwrap()
+    };
+    fixture.issue("pump-7", 0x42);
+    fixture.revoke(0x42, unix(1_200), KeyCompromise);
+    for part in [1, 2] {
+        assert!(!sign(&fixture.store, part, 1_300).withheld);
+    }
+    let backup = fixture.folder.path().join("backup.db");
+    let file = backup.to_str().unwrap().to_owned();
+    fixture.raw().execute("VACUUM INTO ?1", [file]).unwrap();
+    let restored = entry("backup.restored");
+    crate::store::backup::record_restore(&backup, unix(1_300), &restored).unwrap();
+    let withheld = || {
+        let lists = Store::open(&backup).unwrap().current_crls().unwrap();
+        let by_part = lists.into_iter().map(|it| (it.part, it.withheld));
+        by_part.collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(withheld(), BTreeMap::from([(1, true), (2, true)]));
+    assert!(!sign(&Store::open(&backup).unwrap(), 1, 1_400).withheld);
+    assert_eq!(withheld(), BTreeMap::from([(1, false), (2, true)]));
+    assert!(!sign(&Store::open(&backup).unwrap(), 2, 1_401).withheld);
+    assert_eq!(withheld(), BTreeMap::from([(1, false), (2, false)]));
 }
