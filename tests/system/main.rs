@@ -37,6 +37,7 @@
 //! | `csr_cases` | requests from the field: certified, or refused with the true reason |
 //! | `batch` | many requests in one body: mixed refusals, limits, kills and stops amid batches |
 //! | `batch_command` | `issue-batch`: killed, repeated, finished |
+//! | `policies` | authorities that require policies below them, judged by OpenSSL |
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
@@ -207,6 +208,7 @@ mod own_authority;
 mod path_length;
 mod pin_prompt;
 mod planted;
+mod policies;
 mod policy;
 mod printed;
 mod prober;

@@ -7,7 +7,7 @@ use super::certificate_fields::{CertificateFields, SignedFields, unreadable};
 use super::extension::Extension;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::name_constraints::{KeptConstraints, NameConstraints};
-use super::profile::CertificatePolicy;
+use super::profile::{CertificatePolicy, PolicyLimits};
 use super::read_extensions::ReadExtensions;
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
@@ -21,6 +21,7 @@ use der::{Decode, Encode, Tag, Tagged};
 use spki::AlgorithmIdentifierRef;
 use std::fmt;
 use std::ops::Range;
+use x509_cert::ext::pkix::certpolicy;
 
 /// Longest certificate that is accepted.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
@@ -284,6 +285,26 @@ impl Certificate {
         let extension = self.extension(oid::CERTIFICATE_POLICIES);
         let policies = extension.and_then(|it| CertificatePolicy::read(it.value));
         policies.unwrap_or_default()
+    }
+
+    /// Returns the identifiers of the policies: anyPolicy if the extension cannot be read, so that
+    /// it is no reason to refuse anything.
+    pub(super) fn policy_ids(&self) -> Vec<ObjectIdentifier> {
+        let Some(extension) = self.extension(oid::CERTIFICATE_POLICIES) else {
+            return Vec::new();
+        };
+        let read = certpolicy::CertificatePolicies::from_der(extension.value);
+        read.map_or_else(
+            |_| vec![oid::ANY_POLICY],
+            |it| it.0.into_iter().map(|it| it.policy_identifier).collect(),
+        )
+    }
+
+    /// Returns policyConstraints and inhibitAnyPolicy, or `None` if one cannot be read.
+    pub fn policy_limits(&self) -> Option<PolicyLimits> {
+        let constraints = self.extension(oid::POLICY_CONSTRAINTS);
+        let any = self.extension(oid::INHIBIT_ANY_POLICY);
+        PolicyLimits::read(constraints.map(|it| it.value), any.map(|it| it.value))
     }
 
     pub(super) fn extension(&self, id: ObjectIdentifier) -> Option<Extension<'_>> {

@@ -17,33 +17,26 @@ const OBEYED: &[ObjectIdentifier] = &[
     oid::EXTENDED_KEY_USAGE,
     oid::SUBJECT_ALT_NAME,
     oid::CERTIFICATE_POLICIES,
+    oid::POLICY_CONSTRAINTS,
+    oid::INHIBIT_ANY_POLICY,
     oid::CRL_DISTRIBUTION_POINTS,
 ];
 
 /// Returns why verifiers would refuse every certificate of one of `profiles` below `authority`, if
 /// they would. Whether they refuse a single one for its names is decided before it is signed.
 ///
-/// Certificates are issued without regard to policy constraints, so a certificate that has one is
-/// an objection, also where it is not marked critical, as it must be (RFC 5280 4.2.1.11). Verifiers
-/// take the extended key usage of an authority as a limit for every certificate below it.
+/// Verifiers take the extended key usage of an authority as a limit for every certificate below it.
+/// Whether the policies along a whole chain fit is decided by [`super::policy_path`].
 pub fn objection(
     authority: &Certificate,
     profiles: &[&Profile],
 ) -> Result<Option<String>, CertificateRefusal> {
     let extensions = authority.all_extensions();
     let is_obeyed = |it: &Extension<'_>| OBEYED.iter().any(|known| it.is(*known));
-    let unobeyed = extensions
-        .iter()
-        .find(|it| it.is(oid::POLICY_CONSTRAINTS) || (it.critical && !is_obeyed(it)));
+    let unobeyed = extensions.iter().find(|it| it.critical && !is_obeyed(it));
     if let Some(extension) = unobeyed {
-        let is_policy = extension.is(oid::POLICY_CONSTRAINTS);
-        let name = if is_policy {
-            "policyConstraints"
-        } else {
-            "critical"
-        };
         return Ok(Some(format!(
-            "its extension {} ({name}) is none that Hallmark obeys in what it issues; have it \
+            "its extension {} (critical) is none that Hallmark obeys in what it issues; have it \
              issued without",
             extension.name()
         )));

@@ -44,6 +44,7 @@ pub(super) fn all(
     if !profile.certificate_policies.is_empty() {
         extensions.push(certificate_policies(&profile.certificate_policies)?);
     }
+    extensions.extend(policy_limits(profile)?);
     let names = names_let_through(request);
     if !names.is_empty() {
         extensions.push(subject_alternative_name(names)?);
@@ -156,6 +157,24 @@ fn certificate_policies(policies: &[CertificatePolicy]) -> der::Result<Extension
     let policies: der::Result<Vec<_>> = policies.iter().map(policy).collect();
     let policies = pkix::certpolicy::CertificatePolicies(policies?);
     extension(oid::CERTIFICATE_POLICIES, false, &policies)
+}
+
+/// RFC 5280 4.2.1.11 and 4.2.1.14: both MUST be critical.
+fn policy_limits(profile: &Profile) -> der::Result<Vec<Extension>> {
+    let limits = profile.policy_limits;
+    let mut extensions = Vec::new();
+    if let Some(constraints) = limits.constraints {
+        let constraints = pkix::PolicyConstraints {
+            require_explicit_policy: constraints.require_explicit_policy.map(u32::from),
+            inhibit_policy_mapping: constraints.inhibit_policy_mapping.map(u32::from),
+        };
+        extensions.push(extension(oid::POLICY_CONSTRAINTS, true, &constraints)?);
+    }
+    if let Some(after) = limits.inhibit_any_policy {
+        let inhibit = pkix::InhibitAnyPolicy(after.into());
+        extensions.push(extension(oid::INHIBIT_ANY_POLICY, true, &inhibit)?);
+    }
+    Ok(extensions)
 }
 
 fn policy(policy: &CertificatePolicy) -> der::Result<PolicyInformation> {

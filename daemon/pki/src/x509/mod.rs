@@ -38,6 +38,7 @@ mod other_file;
 pub mod path;
 mod pem;
 mod pkcs10;
+pub mod policy_path;
 pub mod printed;
 pub mod profile;
 mod read_extensions;

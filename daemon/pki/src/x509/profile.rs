@@ -9,6 +9,7 @@ mod custom;
 mod durations;
 mod names;
 mod policies;
+mod policy_limits;
 mod preset;
 mod purpose;
 mod subject;
@@ -20,6 +21,7 @@ pub use custom::{CustomExtension, EXTENSIONS_MAX};
 pub use durations::human_seconds;
 pub use names::SubjectAlternativeNames;
 pub use policies::{CertificatePolicy, POLICIES_MAX};
+pub use policy_limits::{PolicyConstraints, PolicyLimits};
 pub use preset::Preset;
 pub use purpose::{ExtendedKeyUsage, KeyUsage};
 pub use subject::{SubjectRefusal, SubjectTemplate};
@@ -69,6 +71,8 @@ pub struct Profile {
     pub extended_key_usage: Vec<ExtendedKeyUsage>,
     /// `certificatePolicies` (RFC 5280 4.2.1.4), in the order of encoding.
     pub certificate_policies: Vec<CertificatePolicy>,
+    /// `policyConstraints` and `inhibitAnyPolicy` (RFC 5280 4.2.1.11 and 4.2.1.14), of authorities.
+    pub policy_limits: PolicyLimits,
     /// The attributes of the subject besides its common name.
     pub subject: SubjectTemplate,
     /// The names that the certificate carries besides its subject.
@@ -135,6 +139,7 @@ impl Profile {
             key_usage: BTreeSet::from([KeyUsage::DigitalSignature]),
             extended_key_usage: vec![ExtendedKeyUsage::ClientAuth],
             certificate_policies: Vec::new(),
+            policy_limits: PolicyLimits::default(),
             subject: SubjectTemplate::default(),
             subject_alternative_names: SubjectAlternativeNames::default(),
             extensions: Vec::new(),
@@ -322,6 +327,10 @@ impl Profile {
             "a leaf cannot have key_cert_sign or crl_sign",
         )?;
         refuse_if(
+            !self.policy_limits.is_none(),
+            "policy_constraints and inhibit_any_policy are for an authority only",
+        )?;
+        refuse_if(
             self.extended_key_usage.is_empty(),
             "a leaf needs an extended_key_usage, or it would be good for every purpose",
         )?;
@@ -340,6 +349,12 @@ impl Profile {
     }
 
     fn check_authority(&self) -> Result<(), ProfileRefusal> {
+        let is_empty = |it: PolicyConstraints| it.is_empty();
+        refuse_if(
+            self.policy_limits.constraints.is_some_and(is_empty),
+            "policy_constraints says nothing; give it require_explicit_policy or \
+             inhibit_policy_mapping, or remove it",
+        )?;
         refuse_if(
             !self.key_usage.contains(&KeyUsage::KeyCertSign),
             "an authority needs key_cert_sign",

@@ -8,7 +8,9 @@ use crate::toml_error::where_and_why;
 use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
 use crate::x509::name_constraints::KeptConstraints;
-use crate::x509::profile::{CertificatePolicy, POLICIES_MAX, human_seconds};
+use crate::x509::profile::{
+    CertificatePolicy, POLICIES_MAX, PolicyConstraints, PolicyLimits, human_seconds,
+};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -75,6 +77,8 @@ pub struct NewAuthority {
     pub name_constraints: Option<KeptConstraints>,
     /// The policies of certificates below (RFC 5280, 4.2.1.4).
     pub policies: Vec<CertificatePolicy>,
+    /// Its limits for the policies below (RFC 5280, 4.2.1.11 and 4.2.1.14).
+    pub policy_limits: PolicyLimits,
 }
 
 /// A table `[[authority]]` as it is written: one of three sets of keys.
@@ -93,6 +97,8 @@ struct Raw {
     path_length: Option<u8>,
     name_constraints: Option<KeptConstraints>,
     certificate_policies: Option<Vec<CertificatePolicy>>,
+    policy_constraints: Option<PolicyConstraints>,
+    inhibit_any_policy: Option<u8>,
     /// A PKCS#11 URI (RFC 7512).
     key: Option<String>,
     certificate: Option<String>,
@@ -143,8 +149,7 @@ impl Raw {
         }
         if self.is_limited() {
             return Err(
-                "leave `name_constraints` and `certificate_policies` out: its issuer decides"
-                    .into(),
+                "leave constraints and `certificate_policies` out: its issuer decides".into(),
             );
         }
         Ok(ExternalAuthority {
@@ -162,9 +167,23 @@ impl Raw {
                 "`certificate_policies` has at most {POLICIES_MAX} policies, each once"
             ));
         }
+        if self
+            .policy_constraints
+            .is_some_and(PolicyConstraints::is_empty)
+        {
+            return Err(
+                "`policy_constraints` says nothing: give it require_explicit_policy or \
+                 inhibit_policy_mapping"
+                    .into(),
+            );
+        }
         Ok(NewAuthority {
             name_constraints: self.name_constraints,
             policies,
+            policy_limits: PolicyLimits {
+                constraints: self.policy_constraints,
+                inhibit_any_policy: self.inhibit_any_policy,
+            },
             key_type: self.key_type.unwrap_or_else(default_key_type),
             subject: self.subject.ok_or("it has no `subject`")?,
             validity: self.validity.ok_or("it has no `validity`")?,
@@ -174,7 +193,10 @@ impl Raw {
 
     /// It has limits that only an authority that is made here gets.
     fn is_limited(&self) -> bool {
-        self.name_constraints.is_some() || self.certificate_policies.is_some()
+        self.name_constraints.is_some()
+            || self.certificate_policies.is_some()
+            || self.policy_constraints.is_some()
+            || self.inhibit_any_policy.is_some()
     }
 
     fn adoption(self, key: &str, certificate: String) -> Result<Adoption, String> {
@@ -279,6 +301,8 @@ impl NewAuthority {
             Some("other name constraints")
         } else if existing.certificate.policies() != self.policies {
             Some("other policies")
+        } else if existing.certificate.policy_limits() != Some(self.policy_limits) {
+            Some("other policy constraints")
         } else {
             None
         }

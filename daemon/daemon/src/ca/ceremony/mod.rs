@@ -19,6 +19,8 @@ use super::{Code, Error, Issuer, crash_point};
 use crate::ids::GenerationId;
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
+use crate::x509::policy_path;
+use crate::x509::profile::Profile;
 use aws_lc_rs::digest;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -196,6 +198,7 @@ impl Ceremonies {
             path_length: new.path_length,
             name_constraints: new.name_constraints.clone(),
             policies: new.policies.clone(),
+            policy_limits: new.policy_limits,
             validity: new.validity,
         };
         self.issuer.make_certificate(&shape, &row, &key, actor)?;
@@ -220,6 +223,12 @@ impl Ceremonies {
         let objection = signer
             .issuer
             .objection_to(&new.subject.to_der(), &[], false);
+        let shape = Profile {
+            certificate_policies: new.policies.clone(),
+            ..Profile::authority(new.path_length, new.validity)
+        };
+        let above = hierarchy.certificates_above(signer.id);
+        let objection = objection.or_else(|| policy_path::objection(above, &[&shape]));
         objection.map_or(Ok(signer.id), |why| {
             let name = &specification.name;
             let message = format!("authority {name} cannot be below {issuer}: {why}");

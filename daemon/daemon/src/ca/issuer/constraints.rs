@@ -11,6 +11,7 @@ use crate::ca::{Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::path;
+use crate::x509::policy_path;
 use crate::x509::profile::Profile;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +36,12 @@ impl Issuer {
             it.serving && it.authority != authority && below.contains(it.authority.as_str())
         });
         let authorities: Vec<&Certificate> = authorities.map(|it| &it.certificate).collect();
-        certificates.into_iter().find_map(|certificate| {
+        let certificates: Vec<&Certificate> = certificates.into_iter().collect();
+        let limit = certificates.iter().find_map(|certificate| {
             let limit = limit_of(certificate, &profiles);
             limit.or_else(|| path::objection_by_names(&authorities, certificate))
-        })
+        });
+        limit.or_else(|| policy_path::objection(certificates, &profiles))
     }
 
     /// Refuses the authority `name` below `issuer` if verifiers would reject its leaves.
@@ -66,7 +69,8 @@ impl Issuer {
             let mut above = hierarchy.certificates_above(it.id);
             let limit = above
                 .find_map(|it| limit_of(it, &profiles))
-                .or_else(|| path::objection(hierarchy.certificates_above(it.id), 0));
+                .or_else(|| path::objection(hierarchy.certificates_above(it.id), 0))
+                .or_else(|| policy_path::objection(hierarchy.certificates_above(it.id), &profiles));
             if let Some(limit) = limit {
                 limited.entry(limit).or_default().push(&it.authority);
             }

@@ -19,7 +19,7 @@ use crate::x509::issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::Subject;
 use crate::x509::name_constraints::KeptConstraints;
-use crate::x509::profile::{CertificatePolicy, Profile, VALIDITY_SECONDS_MAX};
+use crate::x509::profile::{CertificatePolicy, PolicyLimits, Profile, VALIDITY_SECONDS_MAX};
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 
 /// The contents of a generation's certificate.
@@ -28,6 +28,7 @@ pub(in crate::ca) struct Shape {
     pub path_length: Option<u8>,
     pub name_constraints: Option<KeptConstraints>,
     pub policies: Vec<CertificatePolicy>,
+    pub policy_limits: PolicyLimits,
     pub validity: u64,
 }
 
@@ -50,6 +51,7 @@ impl Shape {
             path_length: certificate.path_length(),
             name_constraints: certificate.kept_constraints(),
             policies: certificate.policies(),
+            policy_limits: certificate.policy_limits().unwrap_or_default(),
             validity,
         })
     }
@@ -57,6 +59,7 @@ impl Shape {
     fn profile(&self) -> Profile {
         Profile {
             certificate_policies: self.policies.clone(),
+            policy_limits: self.policy_limits,
             ..Profile::authority(self.path_length, self.validity)
         }
     }

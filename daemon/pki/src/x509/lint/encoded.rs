@@ -3,7 +3,7 @@
 //! The builder uses a library for this; a mistake of either is a difference.
 
 use super::canonical::{INTEGER, OBJECT_IDENTIFIER, SEQUENCE};
-use crate::x509::profile::{CertificatePolicy, ExtensionValue};
+use crate::x509::profile::{CertificatePolicy, ExtensionValue, PolicyLimits};
 use crate::x509::san::SubjectAlternativeName;
 use std::net::IpAddr;
 
@@ -65,6 +65,28 @@ pub(super) fn policies(policies: &[CertificatePolicy]) -> Vec<u8> {
         element(SEQUENCE, &information)
     };
     policies.iter().flat_map(policy).collect()
+}
+
+/// Returns the contents of `policyConstraints`.
+pub(super) fn policy_constraints(limits: PolicyLimits) -> Vec<u8> {
+    let Some(constraints) = limits.constraints else {
+        return Vec::new();
+    };
+    let members = [
+        (0x80, constraints.require_explicit_policy),
+        (0x81, constraints.inhibit_policy_mapping),
+    ];
+    let members = members.into_iter().filter_map(|(tag, number)| {
+        let contents = integer(number?.into());
+        Some(element(tag, &contents))
+    });
+    members.flatten().collect()
+}
+
+/// Returns the contents of `inhibitAnyPolicy`.
+pub(super) fn inhibit_any_policy(limits: PolicyLimits) -> Vec<u8> {
+    let number = limits.inhibit_any_policy.map(i64::from);
+    number.map_or_else(Vec::new, integer)
 }
 
 /// Returns a `GeneralName` (RFC 5280 4.2.1.6).

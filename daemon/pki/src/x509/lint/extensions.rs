@@ -16,6 +16,8 @@ const SUBJECT_ALT_NAME: &[u8] = b"\x55\x1d\x11";
 const CERTIFICATE_POLICIES: &[u8] = b"\x55\x1d\x20";
 const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
 const NAME_CONSTRAINTS: &[u8] = b"\x55\x1d\x1e";
+const POLICY_CONSTRAINTS: &[u8] = b"\x55\x1d\x24";
+const INHIBIT_ANY_POLICY: &[u8] = b"\x55\x1d\x36";
 const CRL_DISTRIBUTION_POINTS: &[u8] = b"\x55\x1d\x1f";
 const AUTHORITY_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x23";
 const EXTENDED_KEY_USAGE: &[u8] = b"\x55\x1d\x25";
@@ -123,6 +125,7 @@ fn asked_extensions<'a>(
         .distribution
         .is_some_and(|urls| urls.ocsp_url.is_some() || urls.ca_issuers_url.is_some());
     let further = &expected.profile.extensions;
+    let limits = expected.profile.policy_limits;
     let always = [
         (true, SUBJECT_KEY_IDENTIFIER, false),
         (issuer.above.is_some(), AUTHORITY_KEY_IDENTIFIER, false),
@@ -137,6 +140,12 @@ fn asked_extensions<'a>(
             !expected.profile.certificate_policies.is_empty(),
             CERTIFICATE_POLICIES,
             false,
+        ),
+        (limits.constraints.is_some(), POLICY_CONSTRAINTS, true),
+        (
+            limits.inhibit_any_policy.is_some(),
+            INHIBIT_ANY_POLICY,
+            true,
         ),
         (!asked_names(expected).is_empty(), SUBJECT_ALT_NAME, false),
         (

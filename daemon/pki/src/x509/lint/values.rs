@@ -33,6 +33,7 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// Returns whether the value is right, and the code of the finding if it is not.
     pub(super) fn judge(&self, extension: &ParsedExtension<'_>) -> (bool, &'static str) {
+        let limits = self.expected.profile.policy_limits;
         match extension {
             ParsedExtension::SubjectKeyIdentifier(found) => (
                 self.subject_key_identifier() == Ok(found.0.to_vec()),
@@ -53,6 +54,14 @@ impl Asked<'_> {
                 self.value.contents
                     == encoded::policies(&self.expected.profile.certificate_policies),
                 "certificate_policies",
+            ),
+            ParsedExtension::PolicyConstraints(_) => (
+                self.value.contents == encoded::policy_constraints(limits),
+                "policy_constraints",
+            ),
+            ParsedExtension::InhibitAnyPolicy(_) => (
+                self.value.contents == encoded::inhibit_any_policy(limits),
+                "inhibit_any_policy",
             ),
             ParsedExtension::SubjectAlternativeName(_) => {
                 (self.are_names(), "subject_alternative_name")
@@ -109,6 +118,13 @@ impl Asked<'_> {
                 let shapes: String = profile.certificate_policies.iter().map(shape).collect();
                 format!("30({shapes})").into()
             }
+            ParsedExtension::PolicyConstraints(_) => {
+                let constraints = profile.policy_limits.constraints.unwrap_or_default();
+                let explicit = constraints.require_explicit_policy.map_or("", |_| "80");
+                let mapping = constraints.inhibit_policy_mapping.map_or("", |_| "81");
+                format!("30({explicit}{mapping})").into()
+            }
+            ParsedExtension::InhibitAnyPolicy(_) => "02".into(),
             ParsedExtension::SubjectAlternativeName(_) => {
                 let names = asked_names(self.expected).iter().map(|name| match name {
                     SubjectAlternativeName::Email(_) => "81",

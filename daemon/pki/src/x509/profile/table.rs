@@ -3,8 +3,8 @@
 use super::durations::human_seconds;
 use super::{
     BACKDATE_SECONDS_DEFAULT, CertificatePolicy, CustomExtension, End, ExtendedKeyUsage, KeyUsage,
-    Kind, NO_END, Preset, Profile, ProfileRefusal, SubjectAlternativeNames, SubjectTemplate,
-    VALIDITY_SECONDS_MAX,
+    Kind, NO_END, PolicyConstraints, PolicyLimits, Preset, Profile, ProfileRefusal,
+    SubjectAlternativeNames, SubjectTemplate, VALIDITY_SECONDS_MAX,
 };
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::KeyType;
@@ -46,6 +46,10 @@ pub(super) struct Table {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) certificate_policies: Option<Vec<CertificatePolicy>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy_constraints: Option<PolicyConstraints>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) inhibit_any_policy: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) subject_alternative_names: Option<SubjectAlternativeNames>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<SubjectTemplate>,
@@ -78,6 +82,8 @@ impl Table {
             key_usage: self.key_usage.or(preset.key_usage),
             extended_key_usage: self.extended_key_usage.or(preset.extended_key_usage),
             certificate_policies: self.certificate_policies.or(preset.certificate_policies),
+            policy_constraints: self.policy_constraints.or(preset.policy_constraints),
+            inhibit_any_policy: self.inhibit_any_policy.or(preset.inhibit_any_policy),
             subject_alternative_names: self
                 .subject_alternative_names
                 .or(preset.subject_alternative_names),
@@ -214,6 +220,10 @@ impl TryFrom<Table> for Profile {
             key_usage: table.key_usage.ok_or_else(|| missing("key_usage"))?,
             extended_key_usage: table.extended_key_usage.unwrap_or_default(),
             certificate_policies: table.certificate_policies.unwrap_or_default(),
+            policy_limits: PolicyLimits {
+                constraints: table.policy_constraints,
+                inhibit_any_policy: table.inhibit_any_policy,
+            },
             subject: table.subject.unwrap_or_default(),
             subject_alternative_names: table.subject_alternative_names.unwrap_or_default(),
             extensions: table.extension.unwrap_or_default(),
@@ -247,6 +257,8 @@ impl From<Profile> for Table {
             key_usage: Some(profile.key_usage),
             extended_key_usage: some(profile.extended_key_usage),
             certificate_policies: some(profile.certificate_policies),
+            policy_constraints: profile.policy_limits.constraints,
+            inhibit_any_policy: profile.policy_limits.inhibit_any_policy,
             subject_alternative_names: Some(profile.subject_alternative_names),
             subject: (profile.subject != SubjectTemplate::default()).then_some(profile.subject),
             extension: some(profile.extensions),

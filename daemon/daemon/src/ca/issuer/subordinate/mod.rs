@@ -21,6 +21,7 @@ use crate::unix_seconds::UnixSeconds;
 use crate::x509::authority_csr::AuthorityCsr;
 use crate::x509::certificate::Certificate;
 use crate::x509::path;
+use crate::x509::policy_path;
 use crate::x509::profile::{End, Kind, Profile};
 use profile::SubordinateProfile;
 use std::collections::BTreeSet;
@@ -228,7 +229,9 @@ impl Issuer {
         };
         let hierarchy = self.hierarchy();
         // RFC 5280 6.1.4 (m): path lengths count along the whole chain.
-        let limit = path::objection(hierarchy.certificates_above(generation.id), below + 1);
+        let above = || hierarchy.certificates_above(generation.id);
+        let limit = path::objection(above(), below + 1)
+            .or_else(|| policy_path::objection(above(), &[shape]));
         limit.map_or(Ok(generation), |limit| {
             let message = format!("no such authority fits below {authority}: {limit}");
             Err(Error::invalid(Code::AuthorityLimited, message))
