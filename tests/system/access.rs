@@ -155,8 +155,12 @@ fn each_refusal_of_a_role_is_in_the_journal_once() {
 }
 
 fn is_issuance((method, path): &Route) -> bool {
-    let issues = ["/v1/certificates", "/v1/certificates:batch"].contains(&path.as_str());
-    method == "POST" && (issues || path.starts_with("/.well-known/est/"))
+    let issuing = [
+        "/v1/certificates",
+        "/v1/certificates:batch",
+        "/v1/authorities/{name}/subordinates",
+    ];
+    method == "POST" && (issuing.contains(&path.as_str()) || path.starts_with("/.well-known/est/"))
 }
 
 /// Verifies, for every route: a client without a certificate gets 401 before any part of its
