@@ -268,6 +268,14 @@ fn a_browser_reaches_the_admin_socket_through_a_command() {
     assert!(page.body.contains("local uid"), "{page:?}");
     has_strict_headers(&page);
     assert_eq!(with_cookie("/v1/status").status, 303);
+    for path in [
+        "/console/../v1/status",
+        "/console/%2e%2E/v1/status",
+        "/console/a/../tokens",
+    ] {
+        let asked = curl(&["--path-as-is", "--header", &cookie, &gate.page(path)]);
+        assert_eq!(asked.status, 303, "{path}: {asked:?}");
+    }
     let other = ["--header", "host: evil.example", "--header", &cookie];
     let other = curl(&[&other[..], &[&gate.page("/console")]].concat());
     assert_eq!(other.status, 403, "{other:?}");

@@ -84,7 +84,12 @@ fn a_list_is_transferred_again_only_after_a_revocation() {
         assert_eq!(first.status, 200, "{:?}", first.fields);
         let left = first.date("expires") - first.date("date");
         assert!(left.abs_diff(first.max_age()) <= 1, "{:?}", first.fields);
-        assert_eq!(next_update(folder) - first.date("expires"), 300);
+        // The next list is due a day later, long before this one ends.
+        let kept = first.date("expires") - first.date("last-modified");
+        assert_eq!(kept, 86_400);
+        assert!(next_update(folder) - first.date("expires") > 300);
+        let serving = curl(folder, &[], &format!("{base}/crl/line-1.crl"));
+        assert_eq!(serving.max_age(), 3_600);
         let date = first.field("last-modified").to_owned();
         for known in [vec!["--etag-compare", &tag], vec!["--time-cond", &date]] {
             let again = curl(folder, &known, &list);

@@ -127,8 +127,8 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
         .unwrap()
         .parse()
         .unwrap();
-    // Shortly before the list ends.
-    assert!((604_000..=604_500).contains(&age), "{age}");
+    // Another generation may serve in an hour.
+    assert_eq!(age, 3_600);
     for (asked, output) in [
         ("if-none-match", "etag"),
         ("if-modified-since", "last-modified"),

@@ -16,9 +16,9 @@ use hyper::header::{CACHE_CONTROL, SET_COOKIE};
 use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderValue, LOCATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use reqwest::{Body, Client, redirect};
+use reqwest::{Body, Client, Url, redirect};
 use serde_json::json;
 use std::convert::Infallible;
 use std::io::Write;
@@ -44,6 +44,17 @@ struct Gate {
     token: Mutex<Option<String>>,
     cookie: String,
     daemon: Client,
+}
+
+/// Returns the address to ask the daemon for, of pages alone. A path is judged after its dot
+/// segments are resolved (RFC 3986, section 5.2.4), because the client of the socket resolves them,
+/// and `/console/../v1/blocks` would reach the whole API.
+fn daemon_url(asked: &Uri) -> Option<Url> {
+    let path = asked.path_and_query()?.as_str();
+    // The host is not used: the connection is the socket. The header of the request stays.
+    let url = Url::parse(&format!("http://localhost{path}")).ok()?;
+    let is_of_pages = url.path() == "/console" || url.path().starts_with("/console/");
+    (is_of_pages && url.path() == asked.path()).then_some(url)
 }
 
 /// Serves until the command is interrupted.
@@ -134,11 +145,10 @@ impl Gate {
                         address that it prints";
             return said(StatusCode::FORBIDDEN, text);
         }
-        let path = request.uri().path();
-        if path != "/console" && !path.starts_with("/console/") {
-            return redirected(None);
+        match daemon_url(request.uri()) {
+            Some(url) => self.pass_on(request, url).await,
+            None => redirected(None),
         }
-        self.pass_on(request).await
     }
 
     fn is_meant(&self, headers: &HeaderMap) -> bool {
@@ -178,13 +188,10 @@ impl Gate {
     }
 
     /// Asks the daemon, and passes on its answer as it comes.
-    async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn pass_on(&self, request: Request<Incoming>, url: Url) -> Response<Body> {
         let (mut head, body) = request.into_parts();
-        let path = head.uri.path_and_query().map_or("/", |it| it.as_str());
         head.headers.remove(COOKIE);
         remove_those_of_a_connection(&mut head.headers);
-        // The host of the address is not used: the connection is the socket. The header stays.
-        let url = format!("http://localhost{path}");
         let asked = self.daemon.request(head.method, url);
         let asked = asked.headers(head.headers).body(Body::wrap(body));
         match asked.send().await {

@@ -22,8 +22,9 @@ use axum::routing::get;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How long a certificate may be kept by caches, in seconds: the serving generation may change.
-const CERTIFICATE_AGE_SECONDS_MAX: i64 = 3_600;
+/// How long a file of the serving generation may be kept by caches, in seconds: another generation
+/// may serve afterwards, and its leaves need its own list and certificate.
+const SERVING_AGE_SECONDS_MAX: i64 = 3_600;
 
 /// How long before the end of a list caches drop it at the latest, in seconds: a copy that is
 /// fetched at the last moment can still be used.
@@ -55,12 +56,12 @@ async fn crl(
         return Err(no_list(&api, &named).into());
     };
     let now = api.ca.now();
-    let kept_until = crls.kept_until(&named.generation.authority, &list);
+    let kept_until = crls.kept_until(&list);
     let file = Published {
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
         modified_at: list.this_update,
-        age_seconds_max: age_seconds_max(&list, kept_until, now),
+        age_seconds_max: age_seconds_max(&list, kept_until, now).min(named.age_seconds_max),
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers, now))
@@ -71,6 +72,7 @@ struct NamedList {
     generation: Arc<Generation>,
     part: CrlPart,
     is_delta: bool,
+    age_seconds_max: i64,
 }
 
 impl NamedList {
@@ -99,10 +101,16 @@ impl NamedList {
         let Some(of) = of else {
             return Err(other_parts(generation));
         };
+        let names_generation = name == generation.name();
         Ok(Self {
             generation: Arc::clone(generation),
             part: of,
             is_delta,
+            age_seconds_max: if names_generation {
+                i64::MAX
+            } else {
+                SERVING_AGE_SECONDS_MAX
+            },
         })
     }
 }
@@ -119,13 +127,13 @@ fn other_parts(generation: &Generation) -> Problem {
     Error::missing(Code::NotPublished, message).into()
 }
 
-/// Returns how long caches may keep a list: until shortly before the next one is due at the latest.
-fn age_seconds_max(list: &CrlRow, kept_until: Option<UnixSeconds>, now: UnixSeconds) -> i64 {
+/// Returns how many seconds caches may keep a list: until the next one is due, and at the latest
+/// until shortly before its own end.
+fn age_seconds_max(list: &CrlRow, kept_until: UnixSeconds, now: UnixSeconds) -> i64 {
     let validity = list.next_update.seconds_since(list.this_update);
     let margin = (validity / 10).min(CRL_MARGIN_SECONDS_MAX);
     let end = list.next_update - margin;
-    let until = kept_until.map_or(end, |it| it.min(end));
-    until.seconds_since(now).max(0)
+    kept_until.min(end).seconds_since(now).clamp(0, validity)
 }
 
 fn no_list(api: &Api, named: &NamedList) -> Error {
@@ -159,7 +167,7 @@ async fn certificate(
         content_type: "application/pkix-cert",
         etag: etag(certificate.sha256()),
         modified_at: certificate.not_before(),
-        age_seconds_max: CERTIFICATE_AGE_SECONDS_MAX,
+        age_seconds_max: SERVING_AGE_SECONDS_MAX,
         body: Bytes::copy_from_slice(certificate.der()),
     };
     Ok(file.answer(&headers, api.ca.now()))

@@ -116,12 +116,10 @@ impl CrlPublisher {
         self.lists.delta(of)
     }
 
-    /// Returns until when caches may keep a list, if that is before its end: with delta lists until
-    /// the next complete one, because newer delta lists change that one; and a delta list until the
-    /// next.
-    pub fn kept_until(&self, authority: &str, list: &CrlRow) -> Option<UnixSeconds> {
-        let is_of_deltas = list.base.is_some() || self.has_deltas(authority);
-        is_of_deltas.then(|| self.next_of(list))
+    /// Returns when the list after this one is due by the schedule: until then caches may keep it,
+    /// and see no list that is signed earlier because something was revoked.
+    pub fn kept_until(&self, list: &CrlRow) -> UnixSeconds {
+        self.next_of(list)
     }
 
     /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
