@@ -269,8 +269,10 @@ mod tests {
 
     #[test]
     fn what_a_tpm_does_not_have_is_refused_by_name() {
-        let fault = signing(KeyType::Ed25519).expect_err("no TPM has it");
-        assert!(fault.reason.contains("P-384"), "{}", fault.reason);
+        for key_type in [KeyType::Ed25519, KeyType::P521] {
+            let fault = signing(key_type).expect_err("no TPM has it");
+            assert!(fault.reason.contains("use p256, p384"), "{}", fault.reason);
+        }
     }
 
     proptest::proptest! {

@@ -58,6 +58,9 @@ const UNIQUE: &[(&str, &str)] = &[
     ("mark.ca_certificate", "mark_ca_certificate"),
     ("mark.enrollment", "mark_enrollment"),
     ("placeholder.sha256", "placeholder_sha256"),
+    ("responder.certificate", "responder_certificate"),
+    ("responder.key_id", "responder_key_id"),
+    ("responder.spki", "responder_spki"),
     ("roll.authority", "roll_open_authority"),
     ("roll.enrollment", "roll_open_enrollment"),
     (
