@@ -7,7 +7,10 @@ use crate::est_client::EstClient;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request, der};
 use crate::test_env::TestEnv;
+use crate::token_faults::new_with_faults;
+use pkcs11_fault::plan::{Action, Fault};
 use serde_json::{Value, json};
+use std::sync::Barrier;
 use time::Duration;
 
 const AFTER_THE_END: Duration = Duration::hours(2);
@@ -15,7 +18,11 @@ const AFTER_THE_END: Duration = Duration::hours(2);
 /// An environment whose profile `stored` has leaves of an hour that renew themselves for two days
 /// after their end.
 pub(crate) fn env() -> TestEnv {
-    let env = TestEnv::new().with_a_movable_clock();
+    configured(TestEnv::new())
+}
+
+fn configured(env: TestEnv) -> TestEnv {
+    let env = env.with_a_movable_clock();
     let stored = Profile {
         name: "stored",
         authority: "line-1",
@@ -105,6 +112,33 @@ fn a_device_renews_its_leaf_after_its_end_once() {
     // The new leaf is an ordinary one.
     env.caller(&renewed).obtain(&own("stored", "press-7"));
     env.run(&["audit", "verify"]);
+}
+
+/// A pallet of devices comes out of a warehouse. Verifies: none is refused for the number of those
+/// that the token signs for at the moment, which is limited for strangers.
+#[test]
+fn a_pallet_renews_at_once() {
+    let (env, plan) = new_with_faults(&[]);
+    let env = configured(env);
+    let devices: Vec<_> = (0..24)
+        .map(|number| env.enlist("stored", &format!("press-{number}")))
+        .collect();
+    env.passes(AFTER_THE_END);
+    plan.set(&[Fault::from("C_Sign", 1, Action::Delay(100))])
+        .unwrap();
+    let all_at_once = Barrier::new(devices.len());
+    std::thread::scope(|scope| {
+        for device in &devices {
+            let (env, all_at_once) = (&env, &all_at_once);
+            scope.spawn(move || {
+                let caller = env.caller(device);
+                let request = Request::new("stored", &device.id);
+                all_at_once.wait();
+                let answer = caller.ask(&request);
+                assert_ne!(answer.body["code"], "too_many_requests_in_flight");
+            });
+        }
+    });
 }
 
 /// A device with an enrollment of its own renews its ended leaf by the API. Verifies: the new leaf

@@ -43,6 +43,16 @@ impl Api {
         Ok(caller)
     }
 
+    /// Whether a client certificate identifies the sender of requests for certificates.
+    pub(super) async fn applies_by_certificate(&self, peer: &Peer) -> bool {
+        match self.identified(peer, Issuer::identify_to_issue).await {
+            Err(refused) if refused.error().code == Code::ClientCertificateUnknown => {
+                matches!(self.born(peer).await, Ok(Some(_)))
+            }
+            identified => identified.is_ok(),
+        }
+    }
+
     /// Identifies a device that has no leaf which is accepted; `refused` is why.
     async fn newcomer(
         &self,

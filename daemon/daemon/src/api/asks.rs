@@ -6,11 +6,13 @@
 
 use super::caller::Peer;
 use super::problem::Problem;
+use super::server::Work;
 use super::{Api, Edge};
 use crate::ca::authorize::{Authorized, Caller, Fetch, Inspect, Issue, Operate};
 use crate::ca::{Code, Error};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use std::sync::Arc;
 
 /// A request whose sender has the permission that `R` names.
 pub(super) struct Asks<R: RoutePermission> {
@@ -87,6 +89,16 @@ impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
         let (api, peer) = edge.asked(&parts.extensions)?;
         let caller = R::identify(&api, &peer, parts).await?;
+        let api = match caller {
+            // A one-time credential comes with a request on the connection of a stranger.
+            Caller::Granted { .. } => {
+                if let Some(work) = parts.extensions.get::<Arc<Work>>() {
+                    work.is_of_identified();
+                }
+                api.of_identified()
+            }
+            _ => api,
+        };
         if let Some((code, what)) = R::LOCAL_ONLY
             && !matches!(caller, Caller::Local { .. })
         {

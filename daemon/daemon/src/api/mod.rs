@@ -252,7 +252,8 @@ impl Edge {
         Ok((self.api(client.class), client.peer.clone()))
     }
 
-    /// Whether the client of a new connection is identified. Takes no permit that a request needs.
+    /// Whether the client of a new connection is identified: the renewal of an ended leaf is not
+    /// a stranger's request. Takes no permit that a request needs.
     async fn identifies(&self, peer: &Peer) -> bool {
         let in_flight = &self.shared.in_flight;
         let _turn = in_flight.identifying_next.acquire().await;
@@ -261,7 +262,7 @@ impl Edge {
             permit_wait: Duration::ZERO,
             ..self.api(Class::Stranger)
         };
-        api.caller(peer).await.is_ok()
+        api.applies_by_certificate(peer).await
     }
 
     /// Returns the routes of plain HTTP: what is published, and nothing that needs a caller.
@@ -405,6 +406,14 @@ impl Api {
         Self {
             in_flight: Arc::clone(&self.shared.in_flight.ocsp),
             permit_wait: OCSP_WAIT,
+            ..self.clone()
+        }
+    }
+
+    /// The same, with the permits for requests of identified clients.
+    fn of_identified(&self) -> Self {
+        Self {
+            in_flight: self.shared.in_flight.of(Class::Identified),
             ..self.clone()
         }
     }

@@ -214,6 +214,13 @@ impl Activity {
     }
 }
 
+#[cfg(test)]
+impl Activity {
+    pub(super) fn is_working(&self) -> bool {
+        self.waits_since().is_none()
+    }
+}
+
 /// A connection works while this exists.
 pub(super) struct Works(Arc<Activity>);
 

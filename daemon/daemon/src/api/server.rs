@@ -34,7 +34,7 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -251,6 +251,7 @@ async fn serve_connection<S>(
         let again = has_asked.swap(true, Ordering::Relaxed);
         let class = client.class;
         let work = Work::begins(activity, client.class);
+        request.extensions_mut().insert(Arc::clone(&work));
         let request = request.map(|body| received(body, &work));
         let answered = answer(routes.clone(), request, again, stop.clone());
         async move {
@@ -281,29 +282,54 @@ async fn serve_connection<S>(
 /// The work on one request. It begins when the request has come whole: until then, the connection
 /// waits for its client. A stranger's connection never counts as working: it may request little,
 /// and a thousand refused ones must not keep their places.
-struct Work {
-    activity: Option<Arc<Activity>>,
-    works: Mutex<Option<Works>>,
+pub(super) struct Work {
+    activity: Arc<Activity>,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    is_of_stranger: bool,
+    has_come_whole: bool,
+    works: Option<Works>,
 }
 
 impl Work {
     fn begins(activity: &Arc<Activity>, class: Class) -> Arc<Self> {
         activity.waits_from_now();
-        let works = class != Class::Stranger;
+        let progress = Progress {
+            is_of_stranger: class == Class::Stranger,
+            has_come_whole: false,
+            works: None,
+        };
         Arc::new(Self {
-            activity: works.then(|| Arc::clone(activity)),
-            works: Mutex::default(),
+            activity: Arc::clone(activity),
+            progress: Mutex::new(progress),
         })
     }
 
     fn has_come_whole(&self) {
-        let works = self.activity.as_ref().map(Activity::works);
-        *self.works.lock().unwrap_or_else(PoisonError::into_inner) = works;
+        self.proceed(|it| it.has_come_whole = true);
+    }
+
+    /// Says that the request itself has identified its client.
+    pub(super) fn is_of_identified(&self) {
+        self.proceed(|it| it.is_of_stranger = false);
+    }
+
+    fn proceed(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.progress();
+        change(&mut progress);
+        if progress.has_come_whole && !progress.is_of_stranger && progress.works.is_none() {
+            progress.works = Some(self.activity.works());
+        }
     }
 
     fn ends(&self) -> Option<Works> {
-        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
-        works.take()
+        self.progress().works.take()
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -440,4 +466,32 @@ fn closing(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A one-time credential comes with the head of a request, and its body before or after it is
+    /// judged.
+    #[test]
+    fn a_strangers_connection_works_once_its_request_has_identified_it() {
+        for body_comes_first in [true, false] {
+            let activity = Activity::new();
+            let work = Work::begins(&activity, Class::Stranger);
+            if body_comes_first {
+                work.has_come_whole();
+                assert!(
+                    !activity.is_working(),
+                    "a stranger's work counts for nothing"
+                );
+            }
+            work.is_of_identified();
+            assert_eq!(activity.is_working(), body_comes_first);
+            work.has_come_whole();
+            assert!(activity.is_working());
+            drop(work.ends());
+            assert!(!activity.is_working());
+        }
+    }
 }
