@@ -92,13 +92,11 @@ pub(super) fn admit(tx: &Tx<'_>, grant: &Grant, device: &str) -> Result<(), Inte
             if newest_revoked_at(tx, device)?.is_some() {
                 return Err(IntentError::NewestRevoked(device.to_owned()));
             }
-            if uses(tx, grant)? >= birth.times {
-                return Err(IntentError::BirthUsed {
-                    device: device.to_owned(),
-                    times: birth.times,
-                });
-            }
-            Ok(())
+            let used = IntentError::BirthUsed {
+                device: device.to_owned(),
+                times: birth.times,
+            };
+            refuse_used(tx, grant, birth.times, device, used)
         }
     }
 }
@@ -113,9 +111,7 @@ fn admit_credential(
     if is_revoked {
         return Err(IntentError::CredentialRevoked);
     }
-    if uses(tx, grant)? > 0 {
-        return Err(IntentError::CredentialUsed);
-    }
+    refuse_used(tx, grant, 1, device, IntentError::CredentialUsed)?;
     // A credential that was made since brings the device back on purpose.
     if newest_revoked_at(tx, device)?.is_some_and(|it| it >= made_at) {
         return Err(IntentError::NewestRevoked(device.to_owned()));
@@ -143,14 +139,31 @@ pub(super) fn record_use(tx: &Tx<'_>, grant: &Grant, intent: IntentId) -> Result
     Ok(())
 }
 
-/// Returns how many certificates the grant has given or is giving.
-fn uses(tx: &Tx<'_>, grant: &Grant) -> Result<i64, StoreError> {
-    tx.query_one(
-        "SELECT count(*) FROM grant_use g JOIN intent i ON i.id = g.intent
+/// Fails with `used` if the grant has given `times` certificates. While one of them is being signed
+/// that is not certain yet: a signature that fails gives the use back.
+fn refuse_used(
+    tx: &Tx<'_>,
+    grant: &Grant,
+    times: i64,
+    device: &str,
+    used: IntentError,
+) -> Result<(), IntentError> {
+    let (uses, is_under_way): (i64, bool) = tx.query_one(
+        "SELECT count(*), count(o.intent) > 0
+         FROM grant_use g JOIN intent i ON i.id = g.intent
+              LEFT JOIN open_intent o ON o.intent = i.id
          WHERE g.kind = ?1 AND g.name = ?2 AND i.ended IS NULL",
         params![grant.kind(), grant.name()],
-        |row| row.get(0),
-    )
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if uses < times {
+        return Ok(());
+    }
+    Err(if is_under_way {
+        IntentError::UnderWay(device.to_owned())
+    } else {
+        used
+    })
 }
 
 /// The leaf that has ended, as it is on record now.
@@ -194,9 +207,7 @@ fn admit_late(
     if leaf.has_compromised_key {
         return Err(IntentError::Key(KeyRefusal::Compromised));
     }
-    if uses(tx, grant)? > 0 {
-        return Err(IntentError::LateRenewalUsed);
-    }
+    refuse_used(tx, grant, 1, device, IntentError::LateRenewalUsed)?;
     if !leaf.is_current {
         return Err(IntentError::LateRenewalSuperseded(device.to_owned()));
     }
