@@ -94,6 +94,10 @@ fn a_device_renews_its_leaf_after_its_end_once() {
     is_assigned(&env.emulator, &renewed);
     let again = client.obtain("simplereenroll", &request);
     assert_eq!(der(&again.certificate), der(&renewed.certificate));
+    // Its grant is used up, so the answer holds while the leaf does.
+    env.passes(Duration::minutes(40));
+    let again = client.obtain("simplereenroll", &request);
+    assert_eq!(der(&again.certificate), der(&renewed.certificate));
     assert_eq!(issued_late(&env, "press-7"), 1);
     let renews = format!(
         "audit WHERE action = 'certificate.issued' AND detail ->> 'renews' = '{}'",

@@ -5,7 +5,8 @@
 //! the same CSR, by the same caller with the same certificate, for the same profile. It gets the
 //! same certificate for the first half of the certificate's life, and while it is the device's
 //! current one; after that it is a request for a new one, since a device may keep its key and with
-//! it the bytes of its CSR. [`super::authorize`] decides about permissions, not this module.
+//! it the bytes of its CSR. A device that requested it by a grant gets it for all of its life,
+//! because the grant is used up. [`super::authorize`] decides about permissions, not this module.
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::ChainLink;
@@ -261,12 +262,14 @@ impl Est {
         profile: &IssuanceProfile,
         request: &[u8; 32],
     ) -> Result<String, Error> {
+        let is_granted = caller.grant().is_some();
         let caller = caller.to_string();
         let request = hex::encode(request);
         for number in 1..=CERTIFICATES_PER_CSR_MAX {
             let key = format!("est-{number}-{request}");
             match self.issuer.store().answered_request(&caller, &key)? {
-                Some(PriorRequest::Issued(row)) if !self.is_still_the_answer(&row, profile)? => {}
+                Some(PriorRequest::Issued(row))
+                    if !self.is_still_the_answer(&row, profile, is_granted)? => {}
                 _ => return Ok(key),
             }
         }
@@ -277,10 +280,13 @@ impl Est {
         Err(Error::conflict(Code::CsrUsedUp, message))
     }
 
+    /// Whether `row` is the answer to a repeat. A device without a valid leaf, whose grant is used
+    /// up by `row`, has no other: for it a valid one is.
     fn is_still_the_answer(
         &self,
         row: &CertificateRow,
         profile: &IssuanceProfile,
+        is_granted: bool,
     ) -> Result<bool, Error> {
         if row.revoked_at.is_some() {
             return Ok(false);
@@ -293,11 +299,12 @@ impl Est {
         let end = issuer.map_or(row.not_after, |it| {
             row.not_after.min(it.certificate.not_after())
         });
-        if end - self.issuer.now() < end.seconds_since(row.not_before) / 2 {
-            return Ok(false);
-        }
+        let left = end - self.issuer.now();
+        let is_valid = left >= 0 && hierarchy.revoked_above(row.issuer).is_none();
         let signs = issuer.and_then(|it| hierarchy.signing(&it.authority).ok());
-        if signs.is_none_or(|it| it.id != row.issuer) {
+        let is_not_renewed = left >= end.seconds_since(row.not_before) / 2
+            && signs.is_some_and(|it| it.id == row.issuer);
+        if !is_valid || !(is_granted || is_not_renewed) {
             return Ok(false);
         }
         drop(hierarchy);
