@@ -100,6 +100,19 @@ await visit("/console/certificates");
 const rows = "document.querySelectorAll('#list tbody th a').length";
 await page.type("input[name=subject]", "press-1");
 await page.waitForFunction(`${rows} === 1`, { timeout: 10000 });
+// A page that is read again by itself says when it has no answer, and goes on when it has one.
+await visit("/console");
+const before = faults.length;
+await page.setOfflineMode(true);
+await page.evaluate("htmx.trigger(document.body, 'moved')");
+await page.waitForSelector("#no-answer", { timeout: 10000 });
+if (await page.$(".answer") !== null) faults.push("the answers are there without an answer");
+await page.setOfflineMode(false);
+await page.evaluate("htmx.trigger(document.body, 'moved')");
+await page.waitForSelector(".answer", { timeout: 10000 });
+if (await page.$("#no-answer") !== null) faults.push("it has an answer and says that it has none");
+// Chromium says itself that a request has failed.
+faults.splice(before, faults.length - before, ...faults.slice(before).filter((it) => /answer[s ]/.test(it)));
 // Light and dark by the button, kept for the next page.
 await page.click("#theme");
 await visit("/console/tokens");

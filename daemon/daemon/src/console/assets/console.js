@@ -12,9 +12,12 @@ function relative(seconds) {
   return seconds < 0 ? `${count} ${name} ago` : `in ${count} ${name}`;
 }
 
-// The clock of this machine may differ from the daemon's, by which the page was made.
-const made = document.querySelector(".foot time");
-const ahead = made === null ? 0 : Date.now() - Date.parse(made.dateTime);
+// The time of the daemon at which the page was made, or last read again.
+const madeAt = () => document.querySelector(".made time")?.dateTime ?? "the page was opened";
+
+// The clock of this machine may differ from the daemon's.
+const made = Date.parse(madeAt());
+const ahead = Number.isNaN(made) ? 0 : Date.now() - made;
 
 function countTimes() {
   const now = Math.floor((Date.now() - ahead) / 1000);
@@ -68,6 +71,50 @@ function follow() {
     events = null;
   }
 }
+
+// A page that is read again by itself says so when it has no answer: a screen on the wall must not
+// go on saying that all is well.
+const silenceMax = 90000;
+let answered = Date.now();
+let lastMade = madeAt();
+function replaceBy(text, goesOn) {
+  const main = document.querySelector("main[hx-get]");
+  if (main === null || document.querySelector("#no-answer") !== null) return;
+  const note = document.createElement("p");
+  note.id = "no-answer";
+  note.className = "note critical";
+  note.setAttribute("role", "alert");
+  note.textContent = text;
+  const title = main.querySelector("h1");
+  main.replaceChildren(...(title === null ? [] : [title]), note);
+  if (goesOn) return;
+  // htmx asks no more for an element that is not in the page.
+  const still = document.createElement("main");
+  still.id = main.id;
+  still.tabIndex = -1;
+  still.append(...main.childNodes);
+  main.replaceWith(still);
+  follow();
+}
+function hasNoAnswer() {
+  replaceBy(`No answer since ${lastMade}: what this page said may have changed. It asks again by itself.`, true);
+}
+document.addEventListener("htmx:sendError", hasNoAnswer);
+document.addEventListener("htmx:timeout", hasNoAnswer);
+document.addEventListener("htmx:responseError", (event) => {
+  const { status } = event.detail.xhr;
+  if (status !== 401 && status !== 403) return hasNoAnswer();
+  replaceBy(`Refused since ${lastMade} (status ${status}): this browser may not read the page any more. ` +
+    "Load it again to see why.", false);
+});
+document.addEventListener("htmx:afterSwap", () => {
+  answered = Date.now();
+  lastMade = madeAt();
+  // The browser opens no stream again that was refused.
+  if (events?.readyState === EventSource.CLOSED) events = null;
+  follow();
+});
+setInterval(() => { if (Date.now() - answered > silenceMax) hasNoAnswer(); }, 15000);
 document.addEventListener("visibilitychange", follow);
 addEventListener("pagehide", () => events?.close());
 follow();
