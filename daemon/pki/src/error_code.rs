@@ -101,6 +101,7 @@ codes! {
         CredentialUsed => "credential_used",
         CrlAbsent => "crl_absent",
         CrlWithheld => "crl_withheld",
+        CrossSiteRequest => "cross_site_request",
         CsrBadName => "csr_bad_name",
         CsrBadSignature => "csr_bad_signature",
         CsrConflictsProfile => "csr_conflicts_profile",

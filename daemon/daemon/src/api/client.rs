@@ -1,6 +1,8 @@
 //! The client of a connection, as each of its requests carries it.
 
 use super::caller::Peer;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue};
 use std::net::IpAddr;
 
 /// The peer of a connection, its address, and its class of clients, which has its own permits.
@@ -34,4 +36,44 @@ pub(super) enum Class {
     Identified,
     /// An admitted user of the admin socket.
     Local,
+}
+
+/// Whether nothing says that a page of another site has sent the request.
+pub(crate) fn is_of_this_origin(headers: &HeaderMap) -> bool {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let site = headers.get("sec-fetch-site").map(text);
+    let origin = headers.get(ORIGIN).map(text);
+    let host = headers.get(HOST).map(text).unwrap_or_default();
+    let from = origin
+        .as_deref()
+        .map(|it| it.split_once("://").map(|it| it.1));
+    let site = site.is_none_or(|it| it == "same-origin" || it == "none");
+    site && from.is_none_or(|it| it == Some(&host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_another_site_is_recognized() {
+        let sent = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            is_of_this_origin(&HeaderMap::from_iter(pairs))
+        };
+        let host = ("host", "ca.example:8443");
+        assert!(sent(&[host]));
+        assert!(sent(&[host, ("origin", "https://ca.example:8443")]));
+        assert!(!sent(&[host, ("origin", "https://ca.example:8444")]));
+        assert!(!sent(&[host, ("origin", "null")]));
+        assert!(sent(&[host, ("sec-fetch-site", "same-origin")]));
+        assert!(
+            sent(&[host, ("sec-fetch-site", "none")]),
+            "typed by the user"
+        );
+        assert!(!sent(&[host, ("sec-fetch-site", "same-site")]));
+        assert!(!sent(&[host, ("sec-fetch-site", "cross-site")]));
+    }
 }

@@ -36,6 +36,7 @@ mod imports;
 pub mod listener;
 mod metrics;
 mod ocsp;
+mod origin;
 mod own_caller;
 mod pace;
 mod pagination;
@@ -63,7 +64,7 @@ use crate::ca::{CertificateAuthority, Code, CurrentAuthority, Error};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::Extensions;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use batch::Batches;
 use caller::Peer;
@@ -357,6 +358,7 @@ impl Edge {
             .route("/v1/audit/verification", get(audit::verify))
             .fallback(unrouted::unknown_address)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(from_fn(origin::refuse_other_sites))
             .layer(from_fn_with_state(self.clone(), refusals::audit))
             .with_state(self)
     }

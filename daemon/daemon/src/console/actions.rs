@@ -9,12 +9,13 @@ use super::refused::Refused;
 use super::table::query;
 use super::visit::Visit;
 use super::{Console, visit};
+use crate::api::client::is_of_this_origin;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -80,18 +81,6 @@ impl<T: DeserializeOwned> FromRequest<Console> for Sent<T> {
         let form = read(&body)?;
         Ok(Self { visit, form })
     }
-}
-
-/// Whether nothing says that another site has sent the form.
-fn is_of_this_origin(headers: &HeaderMap) -> bool {
-    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let site = headers.get("sec-fetch-site").map(text);
-    let origin = headers.get(ORIGIN).map(text);
-    let host = headers.get(HOST).map(text).unwrap_or_default();
-    let from = origin
-        .as_deref()
-        .map(|it| it.split_once("://").map(|it| it.1));
-    site.is_none_or(|it| it == "same-origin") && from.is_none_or(|it| it == Some(&host))
 }
 
 /// Reads a form: it is encoded as a query is.
@@ -269,24 +258,6 @@ mod tests {
             assert!(!tokens.is_of(token, caller), "{caller}");
         }
         assert!(!FormTokens::new().is_of(&token, "operator kim"));
-    }
-
-    #[test]
-    fn a_form_of_another_site_is_refused() {
-        let sent = |pairs: &[(&'static str, &'static str)]| {
-            let pairs = pairs
-                .iter()
-                .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            is_of_this_origin(&HeaderMap::from_iter(pairs))
-        };
-        let host = ("host", "ca.example:8443");
-        assert!(sent(&[host]));
-        assert!(sent(&[host, ("origin", "https://ca.example:8443")]));
-        assert!(!sent(&[host, ("origin", "https://ca.example:8444")]));
-        assert!(!sent(&[host, ("origin", "null")]));
-        assert!(sent(&[host, ("sec-fetch-site", "same-origin")]));
-        assert!(!sent(&[host, ("sec-fetch-site", "same-site")]));
-        assert!(!sent(&[host, ("sec-fetch-site", "cross-site")]));
     }
 
     proptest! {
