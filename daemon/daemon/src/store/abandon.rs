@@ -106,6 +106,24 @@ pub(super) fn open_leaves(tx: &Tx<'_>) -> Result<Vec<OpenLeaf>, StoreError> {
     )
 }
 
+/// Abandons the open intents of this issuer, whatever is being signed, and for whichever role.
+pub(super) fn abandon_by(
+    tx: &Tx<'_>,
+    issuer: GenerationId,
+    reason: &str,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    let open: Vec<IntentId> = tx.query_all(
+        "SELECT o.intent FROM open_intent o JOIN intent i ON i.id = o.intent WHERE i.issuer = ?1",
+        params![issuer],
+        |row| row.get(0),
+    )?;
+    for intent in open {
+        abandon(tx, intent, reason, at)?;
+    }
+    Ok(())
+}
+
 /// Abandons one intent within the caller's transaction, unless it has ended.
 pub(super) fn abandon(
     tx: &Tx<'_>,

@@ -138,7 +138,7 @@ pub(super) fn record_compromised(
     let open: Vec<IntentId> = tx.query_all(
         "SELECT o.intent FROM open_intent o JOIN intent i ON i.id = o.intent
          WHERE i.key_sha256 = (SELECT key_sha256 FROM intent WHERE id = ?1)
-           AND o.purpose = 'leaf'",
+           AND o.purpose IN ('leaf', 'subordinate')",
         params![intent],
         |row| row.get(0),
     )?;

@@ -275,7 +275,6 @@ fn abandon_open(
     hierarchy: &[Generation],
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let below = generation.map(|it| exclusion::below(it.id, hierarchy));
     match &new.subject {
         Excluded::Device(device) => {
             let reason = match new.end() {
@@ -293,10 +292,9 @@ fn abandon_open(
             Ok(())
         }
         Excluded::Generation(..) => {
-            for open in abandon::open_leaves(tx)? {
-                if below.as_ref().is_some_and(|it| it.contains(&open.issuer)) {
-                    abandon::abandon(tx, open.intent, "its issuer was excluded", at)?;
-                }
+            let below = generation.map(|it| exclusion::below(it.id, hierarchy));
+            for issuer in below.into_iter().flatten() {
+                abandon::abandon_by(tx, issuer, "its issuer was excluded", at)?;
             }
             Ok(())
         }

@@ -171,3 +171,19 @@ fn an_authoritys_key_is_on_no_leaf() {
     let found = fixture.store.key_refusal(b"key of root, 1", "pump-9", true);
     assert_eq!(found.unwrap(), Some(KeyRefusal::Compromised));
 }
+
+/// The key of an authority elsewhere is reported while a renewal with it is being signed. Verifies:
+/// the renewal is not recorded.
+#[test]
+fn a_reported_key_of_an_authority_elsewhere_gets_no_certificate_in_work() {
+    let fixture = Fixture::new();
+    let subordinate = |serial| Intent {
+        purpose: Purpose::Subordinate,
+        role: None,
+        ..fixture.intent_for(KEY, "Gateway 7", serial).in_no_device()
+    };
+    fixture.obtains(subordinate(2));
+    let being_signed = fixture.asks(subordinate(3)).unwrap();
+    fixture.revokes(2, CaCompromise);
+    assert!(fixture.settle(&being_signed, OnIssued::Alone).is_err());
+}

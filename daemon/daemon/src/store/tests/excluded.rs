@@ -1,6 +1,7 @@
 //! Tests that an excluded device stays excluded, whatever else is lifted, added or retired.
 
 use super::*;
+use crate::enrollment::role::Role;
 use crate::ids::{BlockId, EnrollmentId, RollId};
 use crate::x509::revocation::RevocationReason::KeyCompromise;
 
@@ -148,6 +149,46 @@ fn a_block_abandons_open_intents_of_its_device() {
         profile: "device".into(),
     };
     assert!(fixture.settle(&under_way, on_issued).is_err());
+}
+
+/// Its issuer is blocked or compromised while a certificate is being signed. Verifies: it is not
+/// recorded, whatever it is for.
+#[test]
+fn an_exclusion_of_the_issuer_abandons_every_open_intent() {
+    for blocked in [true, false] {
+        let fixture = Fixture::new();
+        let others = [
+            (Purpose::Leaf, Some(Role::Device)),
+            (Purpose::Leaf, Some(Role::Station)),
+            (Purpose::Leaf, Some(Role::Operator)),
+            (Purpose::Leaf, Some(Role::Auditor)),
+            (Purpose::Leaf, Some(Role::Server)),
+            (Purpose::Leaf, None),
+            (Purpose::Subordinate, None),
+            (Purpose::Authority, None),
+            (Purpose::Possession, None),
+        ];
+        let being_signed = (2..).zip(others).map(|(serial, (purpose, role))| {
+            let intent = Intent {
+                purpose,
+                role,
+                is_device: role == Some(Role::Device),
+                ..fixture.intent(&format!("holder-{serial}"), serial)
+            };
+            block_on(fixture.store.record_intent(intent)).unwrap()
+        });
+        let being_signed: Vec<_> = being_signed.collect();
+        if blocked {
+            fixture.started(root_generation());
+        } else {
+            fixture.compromise_root().unwrap();
+        }
+        for (recorded, other) in being_signed.iter().zip(others) {
+            let released = fixture.settle(recorded, OnIssued::Alone);
+            assert!(released.is_err(), "{other:?}");
+        }
+        assert!(fixture.store.open_intents().unwrap().is_empty());
+    }
 }
 
 /// One slot was compromised; the good leaf beside it gets a successor, and may go when it has ended
