@@ -48,7 +48,7 @@ fn profile_of(env: &TestEnv, pem: &str) -> String {
 }
 
 /// A folder of requests by OpenSSL.
-struct Requests<'a>(&'a TestEnv);
+pub(crate) struct Requests<'a>(pub(crate) &'a TestEnv);
 
 impl Requests<'_> {
     fn openssl(&self, arguments: &str) {
@@ -59,7 +59,7 @@ impl Requests<'_> {
     }
 
     /// A request with a key of its own.
-    fn make(&self, name: &str, key: &str, more: &str) -> String {
+    pub(crate) fn make(&self, name: &str, key: &str, more: &str) -> String {
         self.openssl(&format!(
             "req -new -newkey {key} -nodes -keyout {name}.key -out {name}.csr {more}"
         ));
@@ -68,7 +68,7 @@ impl Requests<'_> {
     }
 }
 
-const P384: &str = "ec -pkeyopt ec_paramgen_curve:P-384";
+pub(crate) const P384: &str = "ec -pkeyopt ec_paramgen_curve:P-384";
 
 fn with_profiles() -> TestEnv {
     let env = TestEnv::new();

@@ -5,7 +5,7 @@
 
 use super::engine::dialect::{greatest, values_of_1};
 use super::engine::{Parameters, Row, Tx, params};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, subordinate};
 use crate::ids::GenerationId;
 use serde::Serialize;
 
@@ -33,6 +33,9 @@ pub struct DrainReport {
     pub devices_silent: u64,
     /// Leaves under the old certificate that end before it is retired.
     pub expiring_before_retirement: u64,
+    /// Certificates of authorities elsewhere under the old certificate that have neither expired
+    /// nor been revoked. The devices below them are not on record.
+    pub subordinates_under_the_old: u64,
 }
 
 /// Devices after `?3` with a leaf by one of these generations that has not expired.
@@ -198,6 +201,7 @@ impl Store {
                 devices_on_the_old: count(tx, &current, params![old, now])?,
                 devices_on_the_new: count(tx, &current, params![new, now])?,
                 expiring_before_retirement: count(tx, &expiring, params![old, now, retirement])?,
+                subordinates_under_the_old: count(tx, subordinate::VALID, params![old, now])?,
             })
         })
     }
@@ -229,11 +233,11 @@ pub(super) fn devices_to_clear(
     })
 }
 
-fn list(generations: &[GenerationId]) -> String {
+pub(super) fn list(generations: &[GenerationId]) -> String {
     serde_json::json!(generations).to_string()
 }
 
-fn count(tx: &Tx<'_>, sql: &str, parameters: Parameters<'_>) -> Result<u64, StoreError> {
+pub(super) fn count(tx: &Tx<'_>, sql: &str, parameters: Parameters<'_>) -> Result<u64, StoreError> {
     let counted: i64 = tx.query_one(sql, parameters, |row| row.get(0))?;
     Ok(counted.unsigned_abs())
 }

@@ -221,14 +221,16 @@ impl Store {
 }
 
 /// Returns the generations that have not expired, and by which devices may have leaves: each that
-/// serves, and each with a leaf or another generation below it.
+/// serves, and each with a leaf, another generation or an authority elsewhere below it.
 pub(super) fn signed(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<GenerationId>, StoreError> {
     let ids = tx.query_all(
         "SELECT g.id FROM generation g JOIN intent i ON i.id = g.certificate
          WHERE i.not_after >= ?1 AND (g.state = 'serving'
              OR EXISTS (SELECT 1 FROM generation it WHERE it.parent = g.id)
              OR EXISTS (SELECT 1 FROM intent l WHERE l.purpose = 'leaf' AND l.issuer = g.id
-                          AND l.not_after >= ?1 AND l.role = 'device'))",
+                          AND l.not_after >= ?1 AND l.role = 'device')
+             OR EXISTS (SELECT 1 FROM intent s WHERE s.purpose = 'subordinate'
+                          AND s.issuer = g.id AND s.not_after >= ?1))",
         params![now],
         |row| row.get(0),
     )?;

@@ -56,7 +56,10 @@ pub enum Reason {
         until: UnixSeconds,
     },
     /// Some devices were not observed with the new certificate.
-    #[error("{unproven} devices have not been seen on the new certificate")]
+    #[error(
+        "{unproven} devices have not been seen on the new certificate; a valid subordinate \
+         certificate by the old one counts as a device"
+    )]
     DevicesUnproven {
         /// The number of these devices.
         unproven: u64,

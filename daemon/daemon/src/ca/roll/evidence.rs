@@ -303,8 +303,7 @@ impl Rollovers {
         {
             return Ok(0);
         }
-        let below: Vec<GenerationId> = self.issuer.hierarchy().subtree(old).into_iter().collect();
-        Ok(self.store.devices_needing(&below, now)?)
+        self.needing(old, now)
     }
 
     fn above_admits(&self, roll: &RollRow) -> Result<bool, Error> {
@@ -338,15 +337,24 @@ impl Rollovers {
         if now > roll.old_not_after || !(self.rolling.retire_proven || overridden) {
             return Ok(expiry(roll, now));
         }
-        let below: Vec<GenerationId> = self.issuer.hierarchy().subtree(old).into_iter().collect();
+        let unproven = if overridden {
+            0
+        } else {
+            self.needing(old, now)?
+        };
         Ok(RetireEvidence::DevicesProven {
-            unproven: if overridden {
-                0
-            } else {
-                self.store.devices_needing(&below, now)?
-            },
+            unproven,
             early_retirement_allowed: true,
         })
+    }
+
+    /// Counts what may still need the old generation: devices, and authorities elsewhere. The
+    /// devices below such an authority are not on record, so its certificate counts as one that was
+    /// never seen on the new generation.
+    fn needing(&self, old: GenerationId, now: UnixSeconds) -> Result<u64, Error> {
+        let below: Vec<GenerationId> = self.issuer.hierarchy().subtree(old).into_iter().collect();
+        let devices = self.store.devices_needing(&below, now)?;
+        Ok(devices + self.store.count_subordinates(&below, now)?)
     }
 }
 

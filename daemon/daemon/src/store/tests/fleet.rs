@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::ids::{BlockId, EnrollmentId, GenerationId};
+use crate::x509::revocation::RevocationReason;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,47 @@ fn a_fleet_of_ten_thousand_is_counted() {
         .devices_to_reissue(&[fixture.root], unix(1_000), 1_000)
         .unwrap();
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
+}
+
+/// A retired generation has signed for an authority elsewhere, and for no device. Verifies: a block
+/// of a group finds it, and a rollover counts the certificate until it is revoked.
+#[test]
+fn a_generation_is_needed_by_an_authority_elsewhere() {
+    let fixture = Fixture::new();
+    let store = &fixture.store;
+    let retired = "UPDATE generation SET state = 'retired'";
+    let intent = Intent {
+        purpose: Purpose::Subordinate,
+        role: None,
+        is_device: false,
+        ..fixture.intent("Gateway 7", 2)
+    };
+    let recorded = block_on(store.record_intent(intent)).unwrap();
+    fixture.settle(&recorded, OnIssued::Alone).unwrap();
+    fixture.raw().execute(retired, []).unwrap();
+    let root = [fixture.root];
+    let signed = store.signed_generations(unix(1_000)).unwrap();
+    assert!(signed.contains(&fixture.root));
+    let counted = || {
+        let report = store.drain_report(&root, &[], unix(1_000), unix(9_000), unix(500));
+        let of_report = report.unwrap().subordinates_under_the_old;
+        assert_eq!(
+            of_report,
+            store.count_subordinates(&root, unix(1_000)).unwrap()
+        );
+        of_report
+    };
+    assert_eq!(counted(), 1);
+    let revocation = Revocation {
+        target: RevocationTarget::Serial(vec![2; 16]),
+        at: unix(1_500),
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    store
+        .revoke(revocation, RevocationReason::Superseded)
+        .unwrap();
+    assert_eq!(counted(), 0);
 }
 
 /// The block is one short transaction; each leaf goes on hold, with an entry in the journal, and
