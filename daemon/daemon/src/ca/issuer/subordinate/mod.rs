@@ -222,7 +222,8 @@ impl Issuer {
         if !self.settings.authorities.contains_key(authority) {
             return Err(unknown(authority));
         }
-        let generation = pollster::block_on(self.signing_generation(authority))?;
+        // Never the standby: its certificates have another issuer than the one that was named.
+        let generation = Arc::clone(self.hierarchy().signing(authority)?);
         let below = match shape.kind {
             Kind::Authority { path_length } => usize::from(path_length.unwrap_or(0)),
             Kind::Leaf => 0,
