@@ -242,11 +242,15 @@ fn a_request_that_does_not_fit_is_refused() {
         "{output:?}"
     );
     // Its subject has one key, and its key one subject.
-    requests.openssl("req -new -key partner.key -subj /CN=Partner-4 -out renamed.csr");
-    let renamed = env.path("renamed.csr");
-    let usual = ["--authority", "plant", "--profile", "partner"];
-    let output = sign(&env, renamed.to_str().unwrap(), &usual);
-    assert!(output.error.contains("key_in_use"), "{output:?}");
+    for other in ["/CN=Partner-4", "/O=Other/CN=partner-3"] {
+        requests.openssl(&format!(
+            "req -new -key partner.key -subj {other} -out renamed.csr"
+        ));
+        let renamed = env.path("renamed.csr");
+        let usual = ["--authority", "plant", "--profile", "partner"];
+        let output = sign(&env, renamed.to_str().unwrap(), &usual);
+        assert!(output.error.contains("key_in_use"), "{other}: {output:?}");
+    }
     // cACompromise is for authorities.
     let serial = env.json(&["device", "show", "press-1"])["serial"].clone();
     let command = [

@@ -16,7 +16,7 @@ use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, Error, lock};
 use crate::ids::GenerationNumber;
-use crate::store::{CertificateRow, Idempotency, OnIssued, Purpose};
+use crate::store::{CertificateRow, Idempotency, KeyRefusal, OnIssued, Purpose};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::authority_csr::AuthorityCsr;
 use crate::x509::certificate::Certificate;
@@ -189,11 +189,17 @@ impl Issuer {
             }
             let certificate = Certificate::parse(&row.der)
                 .map_err(|error| Error::stop(Code::StoreUnreadable, error.to_string()))?;
+            let has_its_key = certificate.spki_der() == csr.public_key().spki_der();
             if !csr.has_subject_of(&certificate) {
+                // The store compares common names alone.
+                if has_its_key {
+                    let refusal = KeyRefusal::OfAnother(row.subject);
+                    return Err(Error::invalid(refusal.code(), refusal.to_string()));
+                }
                 continue;
             }
             let serial = hex::encode_upper(&row.serial);
-            if certificate.spki_der() != csr.public_key().spki_der() {
+            if !has_its_key {
                 holder.beside.push(serial);
             } else if holder.renews.is_none() {
                 holder.renews = Some(serial);
