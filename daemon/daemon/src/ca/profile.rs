@@ -96,6 +96,14 @@ impl IssuanceProfile {
                 self.role
             ));
         }
+        if self.late_renewal.is_some() && self.certificate.longest_seconds().is_none() {
+            return Err(
+                "late_renewal needs validity: with a fixed end the next certificate would \
+                        end when the ended one did; remove late_renewal, or set validity in place \
+                        of not_after"
+                    .into(),
+            );
+        }
         match self.role {
             Role::Device | Role::Operator if self.self_renewal.is_some() => Err(format!(
                 "self_renewal is not for role {}: a device renews at any time, and an operator may \
@@ -185,6 +193,30 @@ mod tests {
         for purpose in [Purpose::Authority, Purpose::Subordinate] {
             assert!(refuse_shape(purpose, &authority).is_ok());
             assert!(refuse_shape(purpose, &leaf).is_err());
+        }
+    }
+
+    #[test]
+    fn a_fixed_end_leaves_nothing_to_renew_late() {
+        let shape = "kind = \"leaf\"\nkey_usage = [\"digital_signature\"]\n\
+                     extended_key_usage = [\"client_auth\"]";
+        let ends = |late: &str, end: &str| {
+            let text = format!(
+                "name = \"x\"\nauthority = \"line-1\"\nrole = \"device\"\n{late}\n\
+                 [certificate]\n{end}\nkey_types = [\"p256\"]\n{shape}\n"
+            );
+            let profile: IssuanceProfile = toml::from_str(&text).map_err(|it| it.to_string())?;
+            profile.check()
+        };
+        let (late, fixed) = (
+            "late_renewal = \"90d\"",
+            "not_after = \"2040-01-01T00:00:00Z\"",
+        );
+        assert_eq!(ends("", fixed), Ok(()));
+        assert_eq!(ends(late, "validity = \"365d\""), Ok(()));
+        for end in [fixed, "not_after = \"99991231235959Z\""] {
+            let refusal = ends(late, end).unwrap_err();
+            assert!(refusal.contains("late_renewal needs validity"), "{refusal}");
         }
     }
 
