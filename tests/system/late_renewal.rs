@@ -128,7 +128,7 @@ fn a_pallet_renews_at_once() {
         .map(|number| env.enlist("stored", &format!("press-{number}")))
         .collect();
     env.passes(AFTER_THE_END);
-    plan.set(&[Fault::from("C_Sign", 1, Action::Delay(100))])
+    plan.set(&[Fault::from("C_Sign", 1, Action::Delay(900))])
         .unwrap();
     let all_at_once = Barrier::new(devices.len());
     std::thread::scope(|scope| {
@@ -137,6 +137,8 @@ fn a_pallet_renews_at_once() {
             scope.spawn(move || {
                 let caller = env.caller(device);
                 let request = Request::new("stored", &device.id);
+                // Connected before, so that the requests come together.
+                assert_eq!(caller.get("/ca/root.cer").status, 200);
                 all_at_once.wait();
                 let answer = caller.ask(&request);
                 assert_ne!(answer.body["code"], "too_many_requests_in_flight");
