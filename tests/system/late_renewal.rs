@@ -148,7 +148,8 @@ fn a_pallet_renews_at_once() {
 }
 
 /// A device with an enrollment of its own renews its ended leaf by the API. Verifies: the new leaf
-/// is staged beside the ended one and serves then, and DPS assigns the device with it.
+/// is staged beside the ended one and serves then, and DPS assigns the device with it. Until then
+/// the ended leaf is shown as accepted for that.
 #[test]
 fn the_slots_follow_a_late_renewal() {
     let env = env();
@@ -156,9 +157,17 @@ fn the_slots_follow_a_late_renewal() {
     let device = env.enlist("stored", "pump-7");
     env.wait_in_sync();
     env.passes(AFTER_THE_END);
+    let may_renew = || {
+        let shown = env.json(&["certificate", "show", &device.serial]);
+        shown["record"]["in_force"]
+            .to_string()
+            .contains("to renew it once")
+    };
+    assert!(may_renew());
     let renewed = env
         .caller(&device)
         .obtain(&Request::new("stored", "pump-7"));
+    assert!(!may_renew());
     env.wait_in_sync();
     is_assigned(&env.emulator, &renewed);
     let shown = env.json(&["enrollment", "show", "pump-7"]);

@@ -232,8 +232,11 @@ impl CertificateAuthority {
             return Ok(None);
         };
         let now = self.now();
-        if now < it.not_before || now > it.not_after {
+        if now < it.not_before {
             return Ok(None);
+        }
+        if now > it.not_after {
+            return self.late_renewal_place(it);
         }
         let way = match it.state {
             CertificateState::Valid => "",
@@ -254,6 +257,28 @@ impl CertificateAuthority {
             slot: None,
             observed_at: None,
             answer: format!("its holder is accepted as {} {subject}{way}", role.name()),
+        }))
+    }
+
+    /// The same for one that has ended: its holder may renew it as `ca::issuer::late_renewal` says.
+    fn late_renewal_place(&self, it: &ListedCertificate) -> Result<Option<InForce>, Error> {
+        let until = self.issuer().renews_late_until(&it.profile, it.not_after);
+        let Some(until) = until.filter(|_| it.state == CertificateState::Expired) else {
+            return Ok(None);
+        };
+        if self.hierarchy().revoked_above(it.issuer).is_some() || self.is_current(it)? != Some(true)
+        {
+            return Ok(None);
+        }
+        let subject = &it.subject;
+        Ok(Some(InForce {
+            place: "api".into(),
+            enrollment: None,
+            slot: None,
+            observed_at: None,
+            answer: format!(
+                "it has ended, and device {subject} is accepted until {until}, to renew it once"
+            ),
         }))
     }
 

@@ -193,7 +193,11 @@ impl Exclusions {
     ) -> Result<Vec<String>, Error> {
         let mut notices = Vec::new();
         let has_expired = row.not_after < self.issuer.now();
-        if has_expired {
+        let renews_late = self
+            .issuer
+            .renews_late_until(&row.profile, row.not_after)
+            .is_some();
+        if has_expired && !renews_late {
             notices.push(format!(
                 "it expired at {}, so nothing accepts it in any case",
                 row.not_after

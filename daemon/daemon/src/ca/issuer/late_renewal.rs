@@ -44,6 +44,18 @@ impl Issuer {
             .filter(|_| client.role == Role::Device)
     }
 
+    /// Returns until when a device's leaf of this profile may renew itself after its end; `None` if
+    /// it may not, or not any more.
+    pub(in crate::ca) fn renews_late_until(
+        &self,
+        profile: &str,
+        ended: UnixSeconds,
+    ) -> Option<UnixSeconds> {
+        let profile = self.profile(profile).ok()?;
+        let until = ended.saturating_add(profile.late_renewal_seconds()?);
+        (self.now() <= until).then_some(until)
+    }
+
     /// Step 4, for a caller with a grant: returns the serial number of the ended certificate that
     /// `csr` renews, or why it does not renew it now. `None` if it renews none.
     pub(super) fn check_granted(
