@@ -15,7 +15,7 @@ use crate::crl_number::CrlNumber;
 use crate::enrollment::id::RegistrationId;
 use crate::files;
 use crate::ids::GenerationNumber;
-use crate::store::{AuditEntry, FormerCertificate, Imported, ImportedLeaf};
+use crate::store::{AuditEntry, FormerCertificate, Imported, ImportedLeaf, KeptAuthority};
 use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_first};
 use crate::x509::certificate::Certificate;
 use crate::x509::former_crl::{FormerList, LIST_BYTES_MAX};
@@ -109,6 +109,9 @@ impl Ceremonies {
             let now = self.issuer.now();
             let store = self.issuer.store();
             let changed = store.import_certificates(generation.id, former, actor.clone(), now)?;
+            report
+                .remarks
+                .extend(changed.kept.iter().map(kept_in_words));
             report.changed.add(changed);
             crash_point("import-chunk");
             progress(format!("{recorded} of {total}"));
@@ -220,6 +223,22 @@ impl Ceremonies {
 fn refused(reason: &str) -> Error {
     let message = format!("nothing is imported: {reason}");
     Error::invalid(Code::ImportRefused, message)
+}
+
+/// A revocation alone excludes no authority: its devices stay admitted at the services.
+fn kept_in_words(it: &KeptAuthority) -> String {
+    let KeptAuthority {
+        authority,
+        number,
+        reason,
+    } = it;
+    format!(
+        "the certificate of generation {number} of authority {authority} is revoked there \
+         ({}) and stays in force here: `hallmark roll start --authority {authority} --generation \
+         {number} --reason compromise` excludes it with all that it signed for good, or `hallmark \
+         authority block {authority} --generation {number}` until you lift the block",
+        reason.name()
+    )
 }
 
 fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Error> {

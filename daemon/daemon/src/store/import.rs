@@ -13,7 +13,7 @@ use super::revocation::{Revocation, RevocationTarget};
 use super::{Store, StoreError, UnixSeconds, certified_key, crl, revocation_event};
 use crate::crl_number::CrlNumber;
 use crate::enrollment::role::Role;
-use crate::ids::{GenerationId, IntentId};
+use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::revocation::RevocationReason;
 use serde::Serialize;
 use serde_json::json;
@@ -39,8 +39,16 @@ pub struct ImportedLeaf {
     pub device: Option<(String, String)>,
 }
 
+/// A generation whose certificate the old place had revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAuthority {
+    pub authority: String,
+    pub number: GenerationNumber,
+    pub reason: RevocationReason,
+}
+
 /// The changes that an import has made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// Certificates that were recorded.
     pub certificates: u64,
@@ -54,6 +62,9 @@ pub struct Imported {
     pub known: u64,
     /// Certificates whose serial number is that of another one on record: they are left out.
     pub conflicts: u64,
+    /// Authorities here that stay as they are: what excludes one is more than its revocation.
+    #[serde(skip)]
+    pub kept: Vec<KeptAuthority>,
 }
 
 impl Imported {
@@ -65,6 +76,7 @@ impl Imported {
         self.revocations += other.revocations;
         self.known += other.known;
         self.conflicts += other.conflicts;
+        self.kept.extend(other.kept);
     }
 }
 
@@ -145,6 +157,10 @@ fn import(
             .is_some_and(|leaf| sha256(&leaf.certificate.der).as_slice() != digest);
         done.conflicts += u64::from(is_another);
         done.known += u64::from(!is_another);
+        if let Some(kept) = authority(tx, intent, it)? {
+            done.kept.extend(kept);
+            return Ok(());
+        }
         let before = done.revocations;
         revoke(tx, intent, it.revoked, at, done)?;
         if done.revocations > before {
@@ -156,6 +172,31 @@ fn import(
         Some(leaf) => insert_certificate(tx, generation, it, leaf, (actor, at), done),
         None => insert_serial(tx, generation, it, (actor, at), done),
     }
+}
+
+/// Returns `Some` for the certificate of a generation, with the generation if its revocation is
+/// imported and it is not revoked for good.
+fn authority(
+    tx: &Tx<'_>,
+    certificate: IntentId,
+    it: &FormerCertificate,
+) -> Result<Option<Option<KeptAuthority>>, StoreError> {
+    let found: Option<(String, GenerationNumber, Option<RevocationReason>)> = tx.query_optional(
+        "SELECT g.authority, g.number, c.revocation_reason
+         FROM generation g JOIN certificate c ON c.intent = g.certificate
+         WHERE g.certificate = ?1",
+        params![certificate],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    Ok(found.map(|(authority, number, present)| {
+        let (_, reason) = it.revoked?;
+        let is_final = present.is_some_and(RevocationReason::is_final);
+        (!is_final).then_some(KeptAuthority {
+            authority,
+            number,
+            reason,
+        })
+    }))
 }
 
 /// Records who imported the revocation of a certificate that is on record.

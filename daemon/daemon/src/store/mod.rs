@@ -150,7 +150,7 @@ pub use hub_job::{HubCall, HubJobRow};
 pub use hub_observation::HubObservation;
 pub use hub_progress::HubProgress;
 pub use hub_task::{HubAction, HubCause, HubTaskRow, NEEDED_NO_MORE, NewHubTask};
-pub use import::{FormerCertificate, Imported, ImportedLeaf};
+pub use import::{FormerCertificate, Imported, ImportedLeaf, KeptAuthority};
 pub use individual::IndividualsBelow;
 pub use intent::{
     Idempotency, Intent, IntentError, Moves, PriorRequest, Purpose, Recorded, Requester,

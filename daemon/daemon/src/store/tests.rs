@@ -19,6 +19,7 @@ mod fixture;
 mod fleet;
 mod grants;
 mod hold;
+mod imports;
 mod indexes;
 mod intent;
 mod issued;
