@@ -118,13 +118,15 @@ fn change(
     revoked: Option<(UnixSeconds, RevocationReason)>,
 ) -> Result<(FormerSerial, bool), StoreError> {
     tx.execute(
-        "UPDATE former_certificate SET revoked_at = ?3, revocation_reason = ?4
+        "UPDATE former_certificate SET revoked_at = ?3, revocation_reason = ?4,
+             released_at = iif(?3 IS NULL, ?5, released_at)
          WHERE generation = ?1 AND serial = ?2",
         params![
             change.generation,
             change.serial,
             revoked.map(|(since, _)| since),
             revoked.map(|(_, reason)| reason.code()),
+            change.at,
         ],
     )?;
     // Serial numbers have no trigger that counts them.

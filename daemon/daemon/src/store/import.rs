@@ -244,7 +244,8 @@ fn append_revoked(
     )
 }
 
-/// A revocation of the key also excludes the key.
+/// A final reason also makes a hold final, from the date of the hold. A hold that was lifted here
+/// since stays lifted. A revocation of the key also excludes the key.
 fn revoke(
     tx: &Tx<'_>,
     intent: IntentId,
@@ -256,9 +257,18 @@ fn revoke(
         return Ok(());
     };
     let changed = tx.execute(
-        "UPDATE certificate SET revoked_at = ?2, revocation_reason = ?3
-         WHERE intent = ?1 AND revoked_at IS NULL",
-        params![intent, since, reason.code()],
+        "UPDATE certificate SET revoked_at = coalesce(revoked_at, ?2), revocation_reason = ?3
+         WHERE intent = ?1 AND iif(?4, revoked_at IS NULL OR revocation_reason = ?5,
+             revoked_at IS NULL AND NOT EXISTS (
+                 SELECT 1 FROM revocation_event
+                 WHERE certificate = ?1 AND reason IS NULL AND at >= ?2))",
+        params![
+            intent,
+            since,
+            reason.code(),
+            reason.is_final(),
+            RevocationReason::CertificateHold.code(),
+        ],
     )?;
     done.revocations += changed as u64;
     if reason.is_of_the_key() {
@@ -304,17 +314,25 @@ fn insert_certificate(
         ],
     )?;
     // A serial number that was known alone may have been revoked.
-    let before: Option<(Option<UnixSeconds>, Option<RevocationReason>)> = tx.query_optional(
-        "DELETE FROM former_certificate WHERE generation = ?1 AND serial = ?2
-         RETURNING revoked_at, revocation_reason",
+    let before = former_state(tx, generation, &it.serial)?.unwrap_or_default();
+    tx.execute(
+        "DELETE FROM former_certificate WHERE generation = ?1 AND serial = ?2",
         params![generation, it.serial],
-        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let before = before.and_then(|(since, reason)| since.zip(reason));
     let signature = Signature::of(&certificate.der, &certificate.tbs)?;
     signature.record(tx, intent, certificate.not_before)?;
     done.certificates += 1;
-    let revoked = before.or(it.revoked);
+    if before.released_at.is_some() {
+        // The row that says so is gone; the next import asks for the event.
+        let lifted = Revocation {
+            target: RevocationTarget::Certificate { intent },
+            at,
+            actor: actor.to_owned(),
+            cause: IMPORT.to_owned(),
+        };
+        revocation_event::record(tx, intent, &lifted, None)?;
+    }
+    let revoked = before.after(it.revoked);
     audit::append(
         tx,
         &AuditEntry {
@@ -363,6 +381,56 @@ fn record_device(
     Ok(())
 }
 
+/// The record of a serial number alone.
+#[derive(Default)]
+struct FormerState {
+    revoked: Option<(UnixSeconds, RevocationReason)>,
+    /// When its last hold was lifted.
+    released_at: Option<UnixSeconds>,
+    subject: Option<String>,
+}
+
+impl FormerState {
+    /// Returns its revocation after an import, by the rules of [`revoke`].
+    fn after(
+        &self,
+        imported: Option<(UnixSeconds, RevocationReason)>,
+    ) -> Option<(UnixSeconds, RevocationReason)> {
+        match (self.revoked, imported) {
+            (Some((since, hold)), Some((_, reason))) if !hold.is_final() && reason.is_final() => {
+                Some((since, reason))
+            }
+            (Some(before), _) => Some(before),
+            (None, Some((since, reason)))
+                if !reason.is_final() && self.released_at.is_some_and(|it| it >= since) =>
+            {
+                None
+            }
+            (None, imported) => imported,
+        }
+    }
+}
+
+fn former_state(
+    tx: &Tx<'_>,
+    generation: GenerationId,
+    serial: &[u8],
+) -> Result<Option<FormerState>, StoreError> {
+    tx.query_optional(
+        "SELECT revoked_at, revocation_reason, released_at, subject FROM former_certificate
+         WHERE generation = ?1 AND serial = ?2",
+        params![generation, serial],
+        |row| {
+            let since: Option<UnixSeconds> = row.get(0)?;
+            Ok(FormerState {
+                revoked: since.zip(row.get(1)?),
+                released_at: row.get(2)?,
+                subject: row.get(3)?,
+            })
+        },
+    )
+}
+
 fn insert_serial(
     tx: &Tx<'_>,
     generation: GenerationId,
@@ -370,13 +438,11 @@ fn insert_serial(
     by: (&str, UnixSeconds),
     done: &mut Imported,
 ) -> Result<(), StoreError> {
-    let (since, reason) = it.revoked.unzip();
-    let before: Option<(Option<UnixSeconds>, Option<String>)> = tx.query_optional(
-        "SELECT revoked_at, subject FROM former_certificate WHERE generation = ?1 AND serial = ?2",
-        params![generation, it.serial],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let (before_since, name) = before.clone().unwrap_or_default();
+    let before = former_state(tx, generation, &it.serial)?;
+    let is_known = before.is_some();
+    let before = before.unwrap_or_default();
+    let revoked = before.after(it.revoked);
+    let (since, reason) = revoked.unzip();
     tx.execute(
         "INSERT INTO former_certificate
              (generation, serial, subject, not_after, revoked_at, revocation_reason)
@@ -384,9 +450,8 @@ fn insert_serial(
          ON CONFLICT (generation, serial) DO UPDATE
          SET subject = coalesce(subject, excluded.subject),
              not_after = coalesce(not_after, excluded.not_after),
-             revocation_reason = iif(revoked_at IS NULL, excluded.revocation_reason,
-                                     revocation_reason),
-             revoked_at = coalesce(revoked_at, excluded.revoked_at)",
+             revocation_reason = excluded.revocation_reason,
+             revoked_at = excluded.revoked_at",
         params![
             generation,
             it.serial,
@@ -396,22 +461,14 @@ fn insert_serial(
             reason.map(RevocationReason::code),
         ],
     )?;
-    let is_revoked_now = since.is_some() && before_since.is_none();
-    done.revocations += u64::from(is_revoked_now);
-    match before {
-        Some(_) if is_revoked_now => {
-            done.known += 1;
-            let digits = hex::encode_upper(&it.serial);
-            let subject = name.or(it.subject.clone()).unwrap_or(digits);
-            append_revoked(tx, subject, it, by)
-        }
-        Some(_) => {
-            done.known += 1;
-            Ok(())
-        }
-        None => {
-            done.serials += 1;
-            Ok(())
-        }
+    let has_changed = revoked != before.revoked;
+    done.revocations += u64::from(has_changed);
+    done.known += u64::from(is_known);
+    done.serials += u64::from(!is_known);
+    if !is_known || !has_changed {
+        return Ok(());
     }
+    let digits = hex::encode_upper(&it.serial);
+    let subject = before.subject.or(it.subject.clone()).unwrap_or(digits);
+    append_revoked(tx, subject, it, by)
 }

@@ -352,6 +352,8 @@ CREATE TABLE former_certificate (
     revocation_reason INTEGER CONSTRAINT former_certificate_reason_valid CHECK (
         revocation_reason BETWEEN 0 AND 10 AND revocation_reason <> 7 AND revocation_reason <> 8
     ),
+    -- When its last hold was lifted: the repeat of an import brings no older hold back.
+    released_at       INTEGER,
     PRIMARY KEY (generation, serial),
     CONSTRAINT former_certificate_reason_has_date
         CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))

@@ -1,9 +1,9 @@
 //! Tests what an import may change of what is on record.
 
 use super::*;
-use crate::ids::GenerationNumber;
+use crate::ids::{GenerationId, GenerationNumber};
 use crate::x509::ocsp::CertificateStatus;
-use crate::x509::revocation::RevocationReason::{self, Superseded};
+use crate::x509::revocation::RevocationReason::{self, CertificateHold, KeyCompromise, Superseded};
 
 /// A serial number of an index or a list.
 fn line(serial: u8, revoked: Option<(i64, RevocationReason)>) -> FormerCertificate {
@@ -13,6 +13,28 @@ fn line(serial: u8, revoked: Option<(i64, RevocationReason)>) -> FormerCertifica
         not_after: Some(unix(9_000)),
         revoked: revoked.map(|(since, reason)| (unix(since), reason)),
         leaf: None,
+    }
+}
+
+/// The same with its file.
+fn file(serial: u8, revoked: Option<(i64, RevocationReason)>) -> FormerCertificate {
+    let tbs = vec![serial; 40];
+    let certificate = MadeElsewhere {
+        der: join(&tbs, b"signature"),
+        tbs: tbs.into(),
+        serial: vec![serial; 16],
+        public_key: vec![serial; 50].into(),
+        subject: "press-9".into(),
+        not_before: unix(500),
+        not_after: unix(9_000),
+    };
+    FormerCertificate {
+        leaf: Some(ImportedLeaf {
+            certificate,
+            is_leaf: true,
+            device: None,
+        }),
+        ..line(serial, revoked)
     }
 }
 
@@ -38,6 +60,13 @@ impl Fixture {
     fn reason(&self, serial: u8) -> Option<RevocationReason> {
         self.status_of(serial).map(|(_, reason)| reason)
     }
+
+    fn entries(&self, action: &str) -> i64 {
+        let sql = "SELECT count(*) FROM audit WHERE action = ?1";
+        self.raw()
+            .query_row(sql, [action], |row| row.get(0))
+            .unwrap()
+    }
 }
 
 /// An authority is excluded by a compromise or a block: its revocation alone would leave the
@@ -56,4 +85,86 @@ fn an_import_leaves_the_certificate_of_an_authority() {
     assert_eq!(done.kept, [kept]);
     let good = fixture.import(line(1, None));
     assert_eq!(good.kept, []);
+}
+
+fn operator(serial: u8, at: i64) -> Revocation {
+    Revocation {
+        target: RevocationTarget::Serial(vec![serial; 16]),
+        at: unix(at),
+        actor: "operator".into(),
+        cause: "a test".into(),
+    }
+}
+
+fn former(serial: u8, at: i64, root: GenerationId) -> FormerRevocation {
+    FormerRevocation {
+        generation: root,
+        serial: vec![serial; 16],
+        reason: CertificateHold,
+        at: unix(at),
+        actor: "operator".into(),
+        cause: "a test".into(),
+    }
+}
+
+/// A hold takes the final reason of a later list, and keeps its date: of a certificate, of a
+/// serial number alone, and of one whose file comes with that list.
+#[test]
+fn an_imported_reason_makes_a_hold_final() {
+    let fixture = Fixture::new();
+    fixture.issue("press-7", 2);
+    fixture.import(line(2, Some((900, CertificateHold))));
+    fixture.import(line(9, Some((900, CertificateHold))));
+    fixture.import(line(10, Some((900, CertificateHold))));
+    let leaf = |serial| file(serial, Some((950, KeyCompromise)));
+    for it in [
+        line(2, Some((950, KeyCompromise))),
+        line(9, Some((950, KeyCompromise))),
+        leaf(10),
+    ] {
+        let serial = it.serial[0];
+        let counted = fixture.store.revocations();
+        assert_eq!(fixture.import(it).revocations, 1, "{serial}");
+        assert!(fixture.store.revocations() > counted, "{serial}");
+        assert_eq!(
+            fixture.status_of(serial),
+            Some((unix(900), KeyCompromise)),
+            "{serial}"
+        );
+        let again = fixture.import(line(serial, Some((950, KeyCompromise))));
+        assert_eq!(again.revocations, 0, "{serial}");
+    }
+    let entries = fixture.entries("certificate.revoked");
+    assert_eq!(
+        entries, 4,
+        "two holds and two final reasons of what was on record"
+    );
+}
+
+/// The repeat of an import leaves what an operator has released, also when it brings the file. A
+/// later hold counts.
+#[test]
+fn a_released_hold_is_not_imported_again() {
+    let fixture = Fixture::new();
+    let held = Some((900, CertificateHold));
+    fixture.issue("press-7", 2);
+    fixture.import(line(2, held));
+    for serial in [9, 10] {
+        fixture.import(line(serial, held));
+    }
+    fixture.store.unrevoke(operator(2, 1_200)).unwrap();
+    for serial in [9, 10] {
+        let release = former(serial, 1_200, fixture.root);
+        assert!(fixture.store.release_former(release).unwrap().1);
+    }
+    for it in [line(2, held), line(9, held), file(10, held), file(10, held)] {
+        let serial = it.serial[0];
+        assert_eq!(fixture.import(it).revocations, 0, "{serial}");
+        assert_eq!(fixture.reason(serial), None, "{serial}");
+    }
+    for serial in [2, 9, 10] {
+        let later = line(serial, Some((1_600, CertificateHold)));
+        assert_eq!(fixture.import(later).revocations, 1, "{serial}");
+        assert_eq!(fixture.reason(serial), Some(CertificateHold), "{serial}");
+    }
 }
