@@ -153,7 +153,7 @@ fn an_address_that_nothing_is_at_says_what_to_do() {
         ("/v1/certificates/", "leave that slash out"),
         ("/healthz/", "leave that slash out"),
         ("/v1//status", "between two slashes is empty"),
-        ("/.well-known/est/device/serverkeygen", "no other operation"),
+        ("/.well-known/est/device/fullcmc", "no other operation"),
         ("/.well-known/est/", "leave that slash out"),
         ("/.well-known/est", "simpleenroll"),
         ("/v2/status", "docs/operations.md"),

@@ -28,7 +28,7 @@ fn what_to_do(path: &str) -> &'static str {
         return "there is nothing at this address, which ends with a slash; leave that slash out";
     }
     if path.starts_with("/.well-known/est") {
-        return "EST has cacerts, csrattrs, simpleenroll and simplereenroll here, at \
+        return "EST has cacerts, csrattrs, simpleenroll, simplereenroll and serverkeygen here, at \
                 /.well-known/est/OPERATION and /.well-known/est/PROFILE/OPERATION; it has no other \
                 operation";
     }
