@@ -5,6 +5,8 @@ use crate::est_client;
 use crate::load::Load;
 use crate::process::until;
 use crate::request::{Request, der};
+use crate::subordinate::sign;
+use crate::subordinate_request::{P384, Requests};
 use crate::test_env::{CEREMONY, TestEnv};
 use std::fs;
 use std::path::Path;
@@ -166,6 +168,47 @@ subject = { organization = \"Example Works\", common_name = \"Example Line 1, st
 path_length = 0
 validity = \"5y\"
 ";
+
+/// Verifies: the standby signs leaves alone; the certificate of an authority elsewhere waits until
+/// the token of the named authority is back.
+#[test]
+fn a_standby_certifies_no_authority_elsewhere() {
+    let env = TestEnv::new();
+    let spare = second_token(&env, "spare", "spare");
+    let configuration = env
+        .configuration()
+        .replace(
+            "name = \"plant\"\ntoken = \"factory\"",
+            "name = \"plant\"\ntoken = \"factory\"\nstandby = \"reserve\"\n\
+             [[authority]]\nname = \"reserve\"\ntoken = \"spare\"",
+        )
+        .replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
+    env.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(env.path("tokens-spare")).unwrap();
+    env.make_token_at("spare", "spare.conf");
+    let above_lines = RESERVE
+        .replace("issuer = \"plant\"", "issuer = \"root\"")
+        .replace("path_length = 0", "path_length = 1");
+    env.write("ceremony.toml", &format!("{CEREMONY}{above_lines}"));
+    let env = env.started();
+    let csr = Requests(&env).make("gateway", P384, "-subj /CN=Gateway-7");
+    let usual = ["--authority", "plant", "--profile", "intermediate"];
+    let asks = || sign(&env, &csr, &[&usual[..], &["--days", "365"]].concat());
+    fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
+    until("the token is out", || {
+        let is_out = asks().error.contains("token_unavailable");
+        is_out.then_some(())
+    });
+    let out = Instant::now();
+    while out.elapsed() < Duration::from_secs(4) {
+        let output = asks();
+        assert_eq!(output.code, Some(1), "{output:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    fs::rename(env.path("tokens.away"), env.path("tokens")).unwrap();
+    env.wait_ready();
+    assert_eq!(asks().code, Some(0));
+}
 
 /// Verifies: a token that is configured to hold the key and does not hold it is an alarm and a
 /// finding of `hallmarkd check`, and signs nothing, however long the first is unavailable.

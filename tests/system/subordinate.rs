@@ -1,15 +1,17 @@
 //! Tests certificates of authorities elsewhere: a factory and a gateway, two daemons with a chain
 //! over both.
 
-use crate::authority_roll::{comes_to, start};
+use crate::authority_roll::{begun, comes_to, retiring_when_proven, shown, start};
 use crate::configured::{device_profile, station_table};
 use crate::device::{is_assigned, register};
 use crate::process::{CommandOutput, until};
 use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request};
+use crate::subordinate_request::{P384, Requests};
 use crate::test_env::TestEnv;
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Duration;
 
 const GATEWAY: &str = r#"
 name = "gateway"
@@ -231,4 +233,33 @@ fn is_compromised(factory: &TestEnv, certificate: &Value) {
             "authority": "Gateway 7", "group": "works", "provisioning": "dps",
         })
     );
+}
+
+/// The plant has certified a gateway, whose devices are not on record here. Verifies: its rollover
+/// does not retire the certificate above the gateway's while that is valid.
+#[test]
+fn a_rollover_waits_for_authorities_elsewhere() {
+    let env = begun(retiring_when_proven());
+    env.add_group("plant", "plant");
+    env.wait_in_sync();
+    let csr = Requests(&env).make("gateway", P384, "-subj /O=Works/CN=Gateway-7");
+    let serial = signed(&env, &csr, &[])["serial"].clone();
+    let roll = start(&env, "plant", "expiry", &[]);
+    let draining = comes_to(&env, &roll, "draining");
+    assert_eq!(draining["report"]["subordinates_under_the_old"], 1);
+    until("it is all that the rollover waits for", || {
+        let waits = shown(&env, &roll)["waits_for"].to_string();
+        waits.contains("subordinate certificate").then_some(())
+    });
+    // Three rounds of proofs.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(shown(&env, &roll)["state"], "draining");
+    env.run(&[
+        "certificate",
+        "revoke",
+        text(&serial),
+        "--reason",
+        "superseded",
+    ]);
+    comes_to(&env, &roll, "done");
 }
