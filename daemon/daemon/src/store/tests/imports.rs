@@ -136,8 +136,8 @@ fn an_imported_reason_makes_a_hold_final() {
     }
     let entries = fixture.entries("certificate.revoked");
     assert_eq!(
-        entries, 4,
-        "two holds and two final reasons of what was on record"
+        entries, 3,
+        "a hold and two final reasons of what was on record"
     );
 }
 
