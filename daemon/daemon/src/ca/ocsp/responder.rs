@@ -127,7 +127,7 @@ impl Responders {
             };
             let (responder, due) = self.update_one(&making, row.cloned());
             next = Some(next.map_or(due, |it| it.min(due)));
-            present.extend(responder.map(|it| (generation.id, Arc::new(it))));
+            present.extend(responder.map(|it| (generation.id, it)));
         }
         let known: BTreeSet<_> = generations.iter().map(|it| it.id).collect();
         lock(&self.failures).retain(|id, _| known.contains(id));
@@ -140,10 +140,16 @@ impl Responders {
         &self,
         making: &Making<'_>,
         row: Option<ResponderRow>,
-    ) -> (Option<Responder>, UnixSeconds) {
+    ) -> (Option<Arc<Responder>>, UnixSeconds) {
         let now = making.issuer.now();
         let id = making.generation.id;
-        let before = row.as_ref().and_then(|it| making.read(it));
+        let before = match row.as_ref().map(|it| making.read(it)).transpose() {
+            Ok(before) => before.flatten().map(Arc::new),
+            Err(error) => {
+                let last = self.present.load().get(&id).cloned();
+                return (last, self.failed(making.generation, now, &error));
+            }
+        };
         if let Some(responder) = before.as_ref()
             && let renewal = renewal_of(&responder.certificate)
             && now < renewal
@@ -161,26 +167,32 @@ impl Responders {
             Ok(Some(responder)) => {
                 lock(&self.failures).remove(&id);
                 let renewal = renewal_of(&responder.certificate);
-                (Some(responder), renewal.max(now + FAILURE_PAUSE_SECONDS))
+                let responder = Some(Arc::new(responder));
+                (responder, renewal.max(now + FAILURE_PAUSE_SECONDS))
             }
             // The generation ends too soon: its last certificate serves to its end.
             Ok(None) => (before, making.generation.certificate.not_after()),
-            Err(error) => {
-                let attempts = failure.map_or(0, |it| it.attempts);
-                let pause = FAILURE_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
-                let retry_at = now + pause.min(FAILURE_PAUSE_SECONDS_MAX);
-                let failure = Failure {
-                    message: error.message.clone(),
-                    attempts: attempts + 1,
-                    retry_at,
-                };
-                lock(&self.failures).insert(id, failure);
-                let generation = making.generation.name();
-                tracing::warn!(generation, code = error.code.name(), %error,
-                    "certificate of the OCSP responder not made, retrying");
-                (before, retry_at)
-            }
+            Err(error) => (before, self.failed(making.generation, now, &error)),
         }
+    }
+
+    /// Notes a failure, and returns when the next attempt is due.
+    fn failed(&self, generation: &Generation, now: UnixSeconds, error: &Error) -> UnixSeconds {
+        let mut failures = lock(&self.failures);
+        let attempts = failures.get(&generation.id).map_or(0, |it| it.attempts);
+        let pause = FAILURE_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
+        let retry_at = now + pause.min(FAILURE_PAUSE_SECONDS_MAX);
+        let failure = Failure {
+            message: error.message.clone(),
+            attempts: attempts.saturating_add(1),
+            retry_at,
+        };
+        failures.insert(generation.id, failure);
+        drop(failures);
+        let generation = generation.name();
+        tracing::warn!(generation, code = error.code.name(), %error,
+            "certificate of the OCSP responder not made, retrying");
+        retry_at
     }
 }
 
@@ -198,9 +210,19 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Reads a responder that is complete. Its certificate must be by the generation and for the
-    /// key on record: a row alone makes no responder.
-    fn read(&self, row: &ResponderRow) -> Option<Responder> {
+    /// Reads a responder that is complete and not revoked. An unreadable database is an error: a
+    /// revoked certificate costs the responder its key.
+    fn read(&self, row: &ResponderRow) -> Result<Option<Responder>, Error> {
+        let Some(responder) = self.complete(row) else {
+            return Ok(None);
+        };
+        let is_revoked = self.is_revoked(&responder.certificate)?;
+        Ok((!is_revoked).then_some(responder))
+    }
+
+    /// Its certificate must be by the generation and for the key on record: a row alone makes no
+    /// responder.
+    fn complete(&self, row: &ResponderRow) -> Option<Responder> {
         let key = KeyReference {
             spki: row.spki.clone()?,
             label: row.key_label.clone(),
@@ -212,8 +234,7 @@ impl Making<'_> {
             .verify_issued_by(&self.generation.public_key)
             .ok()?;
         let public_key = certificate.public_key().ok()?;
-        let is_good = *public_key.spki_der() == key.spki && !self.is_revoked(&certificate);
-        is_good.then(|| Responder {
+        (*public_key.spki_der() == key.spki).then(|| Responder {
             token: row.token.clone(),
             key,
             public_key,
@@ -221,11 +242,11 @@ impl Making<'_> {
         })
     }
 
-    fn is_revoked(&self, certificate: &Certificate) -> bool {
+    fn is_revoked(&self, certificate: &Certificate) -> Result<bool, Error> {
         let store = self.issuer.store();
         let serial = certificate.serial().as_bytes();
-        let status = store.certificate_status(self.generation.id, serial);
-        !matches!(status, Ok(CertificateStatus::Good))
+        let status = store.certificate_status(self.generation.id, serial)?;
+        Ok(status != CertificateStatus::Good)
     }
 
     /// Makes the next certificate, and the key before the first one. `None` if the generation ends
@@ -246,7 +267,7 @@ impl Making<'_> {
             certificate: Some(certificate.der().clone()),
             ..row
         };
-        let made = self.read(&row).ok_or_else(|| without("certificate"))?;
+        let made = self.read(&row)?.ok_or_else(|| without("certificate"))?;
         let generation = self.generation.name();
         tracing::info!(generation, not_after = %made.certificate.not_after(),
             "certificate of the OCSP responder made");
@@ -262,7 +283,8 @@ impl Making<'_> {
                     .certificate
                     .as_ref()
                     .and_then(|it| Certificate::parse(it).ok());
-                if !last.is_some_and(|it| self.is_revoked(&it)) {
+                let is_revoked = last.map_or(Ok(false), |it| self.is_revoked(&it))?;
+                if !is_revoked {
                     return Ok(row);
                 }
                 store.replace_responder_key(self.generation.id, new_key_id()?)?
