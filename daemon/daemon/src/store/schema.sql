@@ -358,6 +358,8 @@ CREATE TABLE former_certificate (
     CONSTRAINT former_certificate_reason_has_date
         CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX former_certificate_subject
+ON former_certificate (subject COLLATE NOCASE, generation);
 
 -- Keys of certificates that were revoked because of their key (keyCompromise, cACompromise,
 -- aACompromise). No certificate is issued for such a key again, under any name.

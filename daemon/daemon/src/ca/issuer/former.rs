@@ -33,10 +33,7 @@ impl Issuer {
         let authority = wanted.authority.as_deref();
         let mut found = match (&wanted.serial, &wanted.subject) {
             (Some(serial), _) => self.store.former_serials(serial.as_bytes(), authority)?,
-            (None, Some(subject)) => {
-                self.store
-                    .former_subjects(subject, authority, wanted.limit)?
-            }
+            (None, Some(subject)) => self.store.former_subjects(subject, authority)?,
             (None, None) => return Ok(Vec::new()),
         };
         let now = self.now();

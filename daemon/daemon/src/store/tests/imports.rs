@@ -168,3 +168,23 @@ fn a_released_hold_is_not_imported_again() {
         assert_eq!(fixture.reason(serial), Some(CertificateHold), "{serial}");
     }
 }
+
+/// A list with a name has to judge all that have it: a station may have renewed itself often.
+#[test]
+fn all_serial_numbers_of_a_name_are_found() {
+    let fixture = Fixture::new();
+    for serial in 20..170 {
+        fixture.import(line(serial, None));
+    }
+    let find = |name, authority| {
+        fixture
+            .store
+            .former_subjects(name, authority)
+            .unwrap()
+            .len()
+    };
+    assert_eq!(find("PRESS-9", None), 150);
+    assert_eq!(find("press-9", Some("root")), 150);
+    assert_eq!(find("press-9", Some("other")), 0);
+    assert_eq!(find("press-8", None), 0);
+}
