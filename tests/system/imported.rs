@@ -352,10 +352,12 @@ fn is_found_by_its_serial(env: &TestEnv) {
     assert!(refused.error.contains("without its file"), "{refused:?}");
     for criteria in [
         &["press-20", "--profile", "device"][..],
-        &["--device", "press-20"],
         &["--serial", "0A", "--state", "valid"],
-        &["--serial", "0B"],
     ] {
+        let none = env.json(&[&["certificate", "list"], criteria].concat());
+        assert_eq!(none, json!([]), "{criteria:?}: it exists");
+    }
+    for criteria in [&["--device", "press-20"][..], &["--serial", "0B"]] {
         let refused = env.hallmark(&[&["certificate", "list"], criteria].concat());
         assert!(
             refused.error.contains("certificate_unknown"),

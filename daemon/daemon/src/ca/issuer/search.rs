@@ -71,7 +71,7 @@ impl Issuer {
             _ => Vec::new(),
         };
         if page.rows.is_empty() && former.is_empty() && page.next.is_none() {
-            refuse_unknown_name(wanted)?;
+            self.refuse_unknown_name(permission, wanted)?;
         }
         let hierarchy = self.hierarchy();
         let shows_caller = permission.own().is_none();
@@ -89,6 +89,38 @@ impl Issuer {
             former,
             next: page.next,
         })
+    }
+
+    /// Refuses the first page of a list that a wrong name or number has left empty. A name that has
+    /// certificates is not refused, although none fits the other criteria.
+    fn refuse_unknown_name(
+        &self,
+        permission: &Authorized<Fetch>,
+        wanted: &Wanted,
+    ) -> Result<(), Error> {
+        if wanted.before.is_some() {
+            return Ok(());
+        }
+        for (name, what) in names(wanted) {
+            if !self.exists(permission, &name)? {
+                let message = format!(
+                    "this daemon has issued no certificate {what}; `hallmark certificate list` \
+                     has all, and `hallmark device list` the devices"
+                );
+                return Err(Error::missing(Code::CertificateUnknown, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, permission: &Authorized<Fetch>, wanted: &Wanted) -> Result<bool, Error> {
+        let filter = self.filter(permission, wanted)?;
+        let page = self.store.search_certificates(&filter)?;
+        let mut rows = page.rows.iter();
+        if page.next.is_some() || rows.any(|it| permission.covers(&it.subject, it.role)) {
+            return Ok(true);
+        }
+        Ok(permission.own().is_none() && !self.former_that_fit(wanted)?.is_empty())
     }
 
     fn filter(
@@ -183,21 +215,35 @@ fn refuse_contradiction(wanted: &Wanted) -> Result<(), Error> {
     Err(Error::invalid(Code::QueryInvalid, message))
 }
 
-/// Refuses the first page of a list that a wrong name or number has left empty.
-fn refuse_unknown_name(wanted: &Wanted) -> Result<(), Error> {
-    let what = match (&wanted.device, &wanted.subject) {
-        _ if wanted.before.is_some() => return Ok(()),
-        (Some(id), _) => format!("for a device {id:?}"),
-        (None, Some(name)) => format!("with the common name {name:?}"),
-        (None, None) => match (&wanted.serial, &wanted.sha256) {
-            (Some(serial), _) => format!("with serial number {serial}"),
-            (None, Some(sha256)) => format!("with SHA-256 {}", hex::encode_upper(sha256)),
-            (None, None) => return Ok(()),
-        },
+/// Returns the name and each number of a list as criteria of their own, and in words.
+fn names(wanted: &Wanted) -> Vec<(Wanted, String)> {
+    let alone = || Wanted {
+        limit: wanted.limit,
+        ..Wanted::default()
     };
-    let message = format!(
-        "this daemon has issued no certificate {what} that fits the other criteria; `hallmark \
-         certificate list` has all, and `hallmark device list` the devices"
-    );
-    Err(Error::missing(Code::CertificateUnknown, message))
+    let mut names = Vec::new();
+    match (wanted.device.clone(), wanted.subject.clone()) {
+        (Some(id), _) => {
+            let what = format!("for a device {id:?}");
+            let device = Some(id);
+            names.push((Wanted { device, ..alone() }, what));
+        }
+        (None, Some(name)) => {
+            let what = format!("with the common name {name:?}");
+            let subject = Some(name);
+            names.push((Wanted { subject, ..alone() }, what));
+        }
+        (None, None) => {}
+    }
+    if let Some(serial) = wanted.serial.clone() {
+        let what = format!("with serial number {serial}");
+        let serial = Some(serial);
+        names.push((Wanted { serial, ..alone() }, what));
+    }
+    if let Some(sha256) = wanted.sha256 {
+        let what = format!("with SHA-256 {}", hex::encode_upper(sha256));
+        let sha256 = Some(sha256);
+        names.push((Wanted { sha256, ..alone() }, what));
+    }
+    names
 }
