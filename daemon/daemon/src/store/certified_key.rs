@@ -124,13 +124,13 @@ pub(super) const FINDINGS: &str =
       LIMIT 1)";
 
 /// Records the key of a certificate that is revoked because of its key. Abandons open intents for
-/// the same key, whose checks passed before the report.
+/// the same key, whose checks passed before the report. Returns true if the key was not recorded.
 pub(super) fn record_compromised(
     tx: &Tx<'_>,
     intent: IntentId,
     at: UnixSeconds,
-) -> Result<(), StoreError> {
-    tx.execute(
+) -> Result<bool, StoreError> {
+    let recorded = tx.execute(
         "INSERT INTO compromised_key (key_sha256, intent, reported_at)
          SELECT key_sha256, id, ?2 FROM intent WHERE id = ?1 ON CONFLICT DO NOTHING",
         params![intent, at],
@@ -146,5 +146,5 @@ pub(super) fn record_compromised(
         let reason = "its key was reported as compromised";
         abandon::abandon(tx, intent, reason, at)?;
     }
-    Ok(())
+    Ok(recorded > 0)
 }

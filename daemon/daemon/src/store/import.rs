@@ -162,9 +162,13 @@ fn import(
             return Ok(());
         }
         let before = done.revocations;
-        revoke(tx, intent, it.revoked, at, done)?;
+        let is_key_reported = revoke(tx, intent, it.revoked, at, done)?;
         if done.revocations > before {
             record_event(tx, intent, it, (actor, at))?;
+        } else if is_key_reported {
+            let subject = "SELECT subject FROM intent WHERE id = ?1";
+            let subject = tx.query_one(subject, params![intent], |row| row.get(0))?;
+            append_revoked(tx, subject, it, (actor, at))?;
         }
         return Ok(());
     }
@@ -252,9 +256,9 @@ fn revoke(
     revoked: Option<(UnixSeconds, RevocationReason)>,
     at: UnixSeconds,
     done: &mut Imported,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let Some((since, reason)) = revoked else {
-        return Ok(());
+        return Ok(false);
     };
     let changed = tx.execute(
         "UPDATE certificate SET revoked_at = coalesce(revoked_at, ?2), revocation_reason = ?3
@@ -272,9 +276,9 @@ fn revoke(
     )?;
     done.revocations += changed as u64;
     if reason.is_of_the_key() {
-        certified_key::record_compromised(tx, intent, at)?;
+        return certified_key::record_compromised(tx, intent, at);
     }
-    Ok(())
+    Ok(false)
 }
 
 fn insert_certificate(

@@ -169,6 +169,23 @@ fn a_released_hold_is_not_imported_again() {
     }
 }
 
+/// A certificate that is revoked for another reason stays so; that its key is barred is in the
+/// journal, once.
+#[test]
+fn an_imported_report_of_a_key_is_in_the_journal() {
+    let fixture = Fixture::new();
+    fixture.issue("press-7", 2);
+    fixture
+        .store
+        .revoke(operator(2, 1_200), Superseded)
+        .unwrap();
+    for _ in 0..2 {
+        fixture.import(line(2, Some((1_100, KeyCompromise))));
+        assert_eq!(fixture.reason(2), Some(Superseded));
+        assert_eq!(fixture.entries("certificate.revoked"), 2);
+    }
+}
+
 /// A list with a name has to judge all that have it: a station may have renewed itself often.
 #[test]
 fn all_serial_numbers_of_a_name_are_found() {
