@@ -141,7 +141,7 @@ fn has_strict_headers(shown: &Shown) {
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
          connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     );
-    assert_eq!(shown.header("referrer-policy"), "no-referrer");
+    assert_eq!(shown.header("referrer-policy"), "same-origin");
     assert_eq!(shown.header("x-content-type-options"), "nosniff");
     assert_eq!(shown.header("cache-control"), "no-store");
 }

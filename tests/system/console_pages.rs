@@ -205,7 +205,10 @@ fn operators_act_by_forms_that_no_other_site_can_send() {
     assert_eq!(env.count(blocks), 0);
 
     let form = format!("{block}{token}");
-    let blocked = send(&env, "/console/blocks", &form, &[]);
+    // The headers of a browser.
+    let own = ["--header", "origin: http://localhost"];
+    let own = [&own[..], &["--header", "sec-fetch-site: same-origin"]].concat();
+    let blocked = send(&env, "/console/blocks", &form, &own);
     assert_eq!(blocked.status, 303, "{blocked:?}");
     assert_eq!(env.count(blocks), 1);
     let receipt = local(&env, "/console/blocks/device/press-1").body;

@@ -11,12 +11,16 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
                       img-src 'self' data:; connect-src 'self'; form-action 'self'; \
                       base-uri 'none'; frame-ancestors 'none'";
 
+/// With `no-referrer` a browser sends a form with `Origin: null` (Fetch, "append a request Origin
+/// header"), which is refused as another site's.
+const REFERRER: &str = "same-origin";
+
 /// A page shows the state of one moment to one caller, so no cache keeps it.
 pub(super) async fn for_pages(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let set = [
         (CONTENT_SECURITY_POLICY, POLICY),
-        (REFERRER_POLICY, "no-referrer"),
+        (REFERRER_POLICY, REFERRER),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CACHE_CONTROL, "no-store"),
     ];
