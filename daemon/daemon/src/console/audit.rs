@@ -32,6 +32,15 @@ impl Filter {
     }
 }
 
+/// Actions after which something is accepted no more.
+const EXCLUDES: [&str; 5] = [
+    "block.started",
+    "certificate.held",
+    "certificate.revoked",
+    "credential.revoked",
+    "roll.excluded",
+];
+
 /// An entry of the journal.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Entry {
@@ -56,8 +65,7 @@ impl Entry {
         if action.ends_with(".refused") {
             return "attention";
         }
-        let excludes = ["revoked", "blocked", "compromise", "excluded", "held"];
-        if excludes.iter().any(|it| action.contains(it)) {
+        if EXCLUDES.contains(&action) {
             return "critical";
         }
         ""

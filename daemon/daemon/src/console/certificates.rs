@@ -45,20 +45,21 @@ impl Filter {
     }
 }
 
-/// A certificate in the list, or an intent without one.
+/// A certificate in the list, or an intent without one. Of a certificate from before an adoption
+/// the serial number may be all that is known.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Row {
-    number: i64,
+    number: Option<i64>,
     pub(super) serial: String,
     pub(super) thumbprint: Option<String>,
-    subject: String,
+    subject: Option<String>,
     role: Option<String>,
-    profile: String,
+    profile: Option<String>,
     authority: Option<String>,
     generation: Option<i64>,
     pub(super) state: String,
-    not_before: String,
-    pub(super) not_after: String,
+    not_before: Option<String>,
+    pub(super) not_after: Option<String>,
     issued_at: Option<String>,
     revoked_at: Option<String>,
     revocation_reason: Option<String>,
@@ -79,7 +80,7 @@ impl Row {
 
     /// When it ends.
     pub(super) fn ends(&self) -> Option<At> {
-        At::read(&self.not_after)
+        At::read(self.not_after.as_deref()?)
     }
 
     /// When it was issued.
@@ -89,7 +90,7 @@ impl Row {
 
     /// From when it is valid.
     pub(super) fn begins(&self) -> Option<At> {
-        At::read(&self.not_before)
+        At::read(self.not_before.as_deref()?)
     }
 
     /// The issuer with its generation.
@@ -102,21 +103,19 @@ impl Row {
 
     fn csv(&self) -> String {
         let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
-        let generation = self
-            .generation
-            .map_or_else(String::new, |it| it.to_string());
+        let number = |value: Option<i64>| value.map_or_else(String::new, |it| it.to_string());
         csv_line(&[
-            &self.number.to_string(),
-            &self.subject,
+            &number(self.number),
+            &text(&self.subject),
             &text(&self.role),
-            &self.profile,
+            &text(&self.profile),
             &self.serial,
             &text(&self.thumbprint),
             &text(&self.authority),
-            &generation,
+            &number(self.generation),
             &self.state,
-            &self.not_before,
-            &self.not_after,
+            &text(&self.not_before),
+            &text(&self.not_after),
             &text(&self.issued_at),
             &text(&self.revoked_at),
             &text(&self.revocation_reason),
@@ -232,7 +231,8 @@ pub(super) async fn csv(visit: Visit, Query(filter): Query<Filter>) -> Result<Re
         head: CSV_HEAD,
         path: format!("/v1/certificates?{}", filter.query()),
         line: Row::csv,
-        after: |row| row.number.to_string(),
+        // Rows without a number are on the last page.
+        after: |row| row.number.unwrap_or_default().to_string(),
     };
     file.write(visit).await
 }
@@ -240,17 +240,19 @@ pub(super) async fn csv(visit: Visit, Query(filter): Query<Filter>) -> Result<Re
 /// A certificate, and what is on record of it.
 #[derive(Deserialize)]
 pub(super) struct Found {
-    subject: String,
-    profile: String,
+    subject: Option<String>,
+    profile: Option<String>,
     role: Option<String>,
     serial: String,
-    thumbprint: String,
+    thumbprint: Option<String>,
     authority: Option<String>,
     generation: Option<i64>,
-    not_before: At,
-    not_after: At,
-    certificate: String,
+    not_before: Option<At>,
+    not_after: Option<At>,
+    certificate: Option<String>,
     pub(super) record: Option<Explanation>,
+    #[serde(default)]
+    notices: Vec<String>,
 }
 
 /// The record of a certificate besides its bytes.
@@ -293,7 +295,7 @@ impl Found {
     /// Whether it is a device's.
     pub(super) fn device(&self) -> Option<&str> {
         let is_device = self.role.as_deref() == Some("device");
-        is_device.then_some(self.subject.as_str())
+        self.subject.as_deref().filter(|_| is_device)
     }
 }
 

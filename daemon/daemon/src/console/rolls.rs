@@ -88,10 +88,7 @@ impl Report {
     /// How many of a hundred devices have a new leaf.
     fn percent(&self) -> i64 {
         let all = self.devices_on_the_old + self.devices_on_the_new;
-        if all == 0 {
-            return 100;
-        }
-        self.devices_on_the_new * 100 / all
+        self.devices_on_the_new * 100 / all.max(1)
     }
 }
 
