@@ -304,6 +304,8 @@ fn a_certificate_names_the_partition_that_has_it() {
             (!names_one && relying.judge(&late, &root).is_err()).then_some(())
         },
     );
+    let delta = format!("/crl/{}.delta.crl", name(&late));
+    assert_eq!(relying.get(&delta).status(), 404, "no list names it");
     env.run(&["audit", "verify"]);
 }
 

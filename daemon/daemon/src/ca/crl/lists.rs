@@ -48,10 +48,12 @@ impl RevocationLists {
         lists.get(&(of.generation, of.part, false)).cloned()
     }
 
-    /// Returns the newest delta list of a part, if it has all that the complete list has: after a
-    /// restore, and when a complete list came first with a change, an older one lacks something.
+    /// Returns the newest delta list of a part, if the complete list names its address, and if it
+    /// has all that the complete list has: after a restore, and when a complete list came first
+    /// with a change, an older one lacks something.
     pub(super) fn delta(&self, of: CrlPart) -> Option<Arc<CrlRow>> {
-        let complete = self.newest(of).filter(|it| !it.withheld)?;
+        let complete = self.newest(of);
+        let complete = complete.filter(|it| !it.withheld && it.names_delta)?;
         let lists = self.current.load();
         let delta = lists.get(&(of.generation, of.part, true))?;
         (delta.revocations >= complete.revocations).then(|| Arc::clone(delta))
