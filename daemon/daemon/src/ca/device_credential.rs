@@ -170,7 +170,8 @@ impl Issuer {
         let known = |id: RegistrationId| self.store().device_credential(id.as_str());
         let row = RegistrationId::parse(id).ok().map(known);
         let row = row.transpose()?.flatten();
-        // Compared in any case, so that the time says nothing either.
+        // Compared in any case; that a wrong secret is counted takes longer all the same
+        // (docs/threats.md).
         let salt = row.as_ref().map_or([0; 16], |it| it.salt);
         let expected = row.as_ref().map_or([0; 32], |it| it.secret_sha256);
         let found = salted(&salt, &presented.secret);
@@ -178,7 +179,11 @@ impl Issuer {
         match row {
             Some(row) if is_right => self.judged(row),
             row => {
-                if let Some(row) = row {
+                // Nothing is left to lock: a stranger makes no write by it.
+                let countable = |it: &DeviceCredentialRow| {
+                    it.failures < FAILURES_MAX && it.revoked_at.is_none()
+                };
+                if let Some(row) = row.filter(countable) {
                     self.store()
                         .count_wrong_secret(row.id, self.locked_entry(&row))?;
                 }

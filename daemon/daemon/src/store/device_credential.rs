@@ -46,7 +46,8 @@ pub struct DeviceCredentialRow {
 const SELECT: &str = "SELECT c.id, c.registration_id, c.profile, c.salt, c.secret_sha256, \
      c.made_by, c.made_at, c.expires_at, c.failures, c.revoked_at, \
      (SELECT i.recorded_at FROM grant_use g JOIN intent i ON i.id = g.intent \
-      WHERE g.kind = 'credential' AND g.name = CAST(c.id AS TEXT) AND i.ended IS NULL) \
+      WHERE g.kind = 'credential' AND g.name = CAST(c.id AS TEXT) AND i.ended IS NULL \
+        AND NOT EXISTS (SELECT 1 FROM open_intent o WHERE o.intent = i.id)) \
      FROM device_credential c";
 
 impl Store {
@@ -145,7 +146,8 @@ fn revoke(tx: &Tx<'_>, registration_id: &str, entry: &AuditEntry) -> Result<usiz
          WHERE registration_id = ?1 AND revoked_at IS NULL AND NOT EXISTS (
              SELECT 1 FROM grant_use g JOIN intent i ON i.id = g.intent
              WHERE g.kind = 'credential' AND g.name = CAST(device_credential.id AS TEXT)
-               AND i.ended IS NULL)",
+               AND i.ended IS NULL
+               AND NOT EXISTS (SELECT 1 FROM open_intent o WHERE o.intent = i.id))",
         params![registration_id, entry.at, entry.actor],
     )
 }
