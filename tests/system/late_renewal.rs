@@ -141,10 +141,13 @@ fn a_pallet_renews_at_once() {
                 assert_eq!(caller.get("/ca/root.cer").status, 200);
                 all_at_once.wait();
                 let answer = caller.ask(&request);
-                assert_ne!(answer.body["code"], "too_many_requests_in_flight");
+                let is_of_a_slow_token = answer.body["code"] == "token_deadline";
+                assert!(answer.status == 201 || is_of_a_slow_token, "{answer:?}");
             });
         }
     });
+    let renewed = devices.iter().filter(|it| issued_late(&env, &it.id) == 1);
+    assert!(renewed.count() > 0, "the token signs one after the other");
 }
 
 /// A device with an enrollment of its own renews its ended leaf by the API. Verifies: the new leaf

@@ -69,6 +69,7 @@ impl Requests<'_> {
 }
 
 pub(crate) const P384: &str = "ec -pkeyopt ec_paramgen_curve:P-384";
+const P256: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
 
 fn with_profiles() -> TestEnv {
     let env = TestEnv::new();
@@ -202,7 +203,7 @@ fn a_request_that_does_not_fit_is_refused() {
     let asks_more = "-subj /O=Partner/CN=Partner-3 -addext extendedKeyUsage=clientAuth \
                      -addext 1.2.3.4=ASN1:NULL -addext subjectAltName=DNS:partner.example \
                      -addext basicConstraints=critical,CA:TRUE,pathlen:0";
-    let partner = requests.make("partner", P384, asks_more);
+    let partner = requests.make("partner", P256, asks_more);
     let output = sign(
         &env,
         &partner,
@@ -237,10 +238,7 @@ fn a_request_that_does_not_fit_is_refused() {
         &partner,
     ];
     let output = env.hallmark(&leaf);
-    assert!(
-        output.error.contains("key_in_use") || output.error.contains("key_type"),
-        "{output:?}"
-    );
+    assert!(output.error.contains("key_in_use"), "{output:?}");
     // Its subject has one key, and its key one subject.
     for other in ["/CN=Partner-4", "/O=Other/CN=partner-3"] {
         requests.openssl(&format!(
