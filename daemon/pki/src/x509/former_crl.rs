@@ -40,7 +40,7 @@ pub enum FormerListRefusal {
     #[error("this authority's key has not signed it")]
     OtherKey,
     /// A delta list, or one for some certificates only.
-    #[error("it is a delta list or a part of a list; give the last full one")]
+    #[error("it is a delta list or a part of a list; give the last complete one")]
     NotFull,
 }
 
