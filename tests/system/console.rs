@@ -65,6 +65,13 @@ pub(crate) fn local(env: &TestEnv, path: &str) -> Shown {
     curl(&["--unix-socket", &socket, &format!("http://localhost{path}")])
 }
 
+/// Verifies that the local user gets a page with these words.
+pub(crate) fn shows(env: &TestEnv, path: &str, words: &str) {
+    let shown = local(env, path);
+    assert_eq!(shown.status, 200, "{path}: {shown:?}");
+    assert!(shown.body.contains(words), "{path}: {shown:?}");
+}
+
 /// A page over HTTPS, with a client certificate or without one.
 pub(crate) fn remote(env: &TestEnv, holder: Option<&Holder>, path: &str) -> Shown {
     let root = env.write("console-root.pem", &env.authority("root"));
