@@ -1,6 +1,8 @@
 -- The store, version 1. Times are Unix seconds. What must never be false is a constraint here. Each
 -- trigger that refuses a change reports its own name, and each UNIQUE and CHECK constraint has a
 -- name: `store::engine::failure` returns it.
+-- AUTOINCREMENT is where rows are deleted: without it SQLite gives the greatest id again, and work
+-- that still holds the id of a deleted row would change another.
 
 -- A generation of an authority: one key and one certificate. `spki` is null between the decision to
 -- make a key and the token's answer; `certificate` is null until the certificate is recorded. The
@@ -403,7 +405,7 @@ END;
 -- number is used once; the newest signed list is the current one. `revocations` is how far
 -- `generation.revocations` had counted when the entries were read.
 CREATE TABLE crl (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
     generation  INTEGER NOT NULL REFERENCES generation (id),
     -- Which partition it is of, counted from 1; the only list of a generation without partitions
     -- is 1.
@@ -477,7 +479,7 @@ END;
 -- Each change of a certificate's revocation: `reason` is the new one, null if a hold was lifted.
 -- `revocations` is `generation.revocations` of its issuer after the change.
 CREATE TABLE revocation_event (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
     certificate INTEGER NOT NULL REFERENCES certificate (intent),
     at          INTEGER NOT NULL,
     actor       TEXT    NOT NULL,
@@ -541,7 +543,7 @@ CREATE INDEX device_ending ON device (profile, not_after, certificate);
 -- * `restored`: 1 from a restore until the service was observed with what is desired, or an operator
 --   has retried it by its name: until then what differs may be from the lost period.
 CREATE TABLE enrollment (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
     provisioning TEXT    NOT NULL,
     kind         TEXT    NOT NULL
                  CONSTRAINT enrollment_kind_valid CHECK (kind IN ('individual', 'group')),
@@ -626,7 +628,7 @@ CREATE TABLE restore (
 -- An enrollment that a scan has found at a service, that has no row in `enrollment`, and that may
 -- hold certificates of this daemon. `record` is as the service showed it.
 CREATE TABLE unknown_enrollment (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
     provisioning TEXT    NOT NULL,
     kind         TEXT    NOT NULL
                  CONSTRAINT unknown_enrollment_kind_valid CHECK (kind IN ('individual', 'group')),
@@ -659,7 +661,7 @@ CREATE TABLE placeholder (
 -- the causes, so that work done for an older cause does not clear a newer one. `urgent` marks are
 -- for exclusions and come first.
 CREATE TABLE mark (
-    id             INTEGER PRIMARY KEY,
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
     provisioning   TEXT    NOT NULL,
     enrollment     INTEGER CONSTRAINT mark_enrollment UNIQUE
                    REFERENCES enrollment (id) ON DELETE CASCADE,
@@ -683,7 +685,7 @@ CREATE INDEX mark_due ON mark (parked, due_at);
 -- `detail` holds options and evidence, in a form that depends on the kind of subject; `parent` is
 -- the roll that has started this one. One open roll per subject.
 CREATE TABLE roll (
-    id              INTEGER PRIMARY KEY,
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
     reason          TEXT    NOT NULL
                     CONSTRAINT roll_reason_valid CHECK (reason IN ('expiry', 'compromise')),
     enrollment      INTEGER REFERENCES enrollment (id) ON DELETE CASCADE,
@@ -727,7 +729,7 @@ CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 -- A job at a hub that calls a method of many devices. It is recorded before the hub gets it, so
 -- that after a lost answer it is found by its name. Its calls are tasks with their own results.
 CREATE TABLE hub_job (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
     name         TEXT    NOT NULL CONSTRAINT hub_job_name UNIQUE,
     provisioning TEXT    NOT NULL,
     made_at      INTEGER NOT NULL,
@@ -750,7 +752,7 @@ CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL
 -- `outcome` is the end of a deletion; `elsewhere` means that the registration record names the
 -- identity `hub_device` in `hub`, which is not configured.
 CREATE TABLE hub_task (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
     provisioning TEXT    NOT NULL,
     device       TEXT    NOT NULL COLLATE NOCASE,
     action       TEXT    NOT NULL

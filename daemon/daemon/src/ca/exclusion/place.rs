@@ -226,7 +226,10 @@ impl Place {
             };
             return Self::service(service, PlaceCode::EnrollmentDrifted, parameters, answer);
         }
-        let observed = row.observed_at.map(|it| it.to_string()).unwrap_or_default();
+        let Some(observed) = row.observed_at.map(|it| it.to_string()) else {
+            let answer = format!("{kind} enrollment {name} was not observed yet");
+            return Self::service(service, PlaceCode::EnrollmentPending, parameters, answer);
+        };
         parameters["observed_at"] = json!(observed);
         if row.enabled {
             let answer = format!(

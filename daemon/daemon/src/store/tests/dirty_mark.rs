@@ -27,6 +27,59 @@ fn a_mark_is_cleared_only_by_work_for_its_last_cause() {
     );
 }
 
+/// A scan and a turn complete the same mark, and between them another enrollment is marked.
+/// Verifies: that mark stays. If it had the id of the completed one, the turn would clear it, and
+/// an exclusion would never reach the service.
+#[test]
+fn a_mark_that_was_completed_twice_clears_no_other() {
+    let fixture = Fixture::new();
+    fixture.enroll("pump-7");
+    fixture.issue("pump-7", 2);
+    let due = || {
+        let marks = fixture.store.due_marks("dps", unix(2_000), 10, true);
+        marks.unwrap().remove(0)
+    };
+    let complete = |mark| {
+        let observation = Observation::InPlace {
+            history: Box::default(),
+            record: json!({}),
+        };
+        let store = &fixture.store;
+        store.complete_mark(mark, observation, unix(2_000)).unwrap()
+    };
+    let seen = due();
+    assert!(complete(&seen));
+    let other = fixture.enroll("pump-8");
+    fixture.issue("pump-8", 3);
+    assert!(!complete(&seen));
+    assert_eq!(due().subject, MarkSubject::Enrollment(other.id));
+}
+
+/// Verifies: no table gives the id of a deleted row to another row, because work that is under way
+/// holds ids across transactions.
+#[test]
+fn no_id_is_given_twice() {
+    let fixture = Fixture::new();
+    let raw = fixture.raw();
+    let sql = "SELECT name FROM sqlite_schema t WHERE type = 'table'
+                   AND sql LIKE '% id %INTEGER PRIMARY KEY,%'
+                   AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE tbl_name = t.name
+                       AND type = 'trigger' AND sql LIKE '%BEFORE DELETE ON%')
+               ORDER BY name";
+    let mut statement = raw.prepare(sql).unwrap();
+    let names = statement.query_map([], |row| row.get::<_, String>(0));
+    let names: Vec<String> = names.unwrap().collect::<Result<_, _>>().unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
+    let files = std::fs::read_dir(folder).unwrap();
+    let files = files.filter_map(|it| std::fs::read_to_string(it.unwrap().path()).ok());
+    let statements: String = files.collect();
+    assert!(statements.contains("DELETE FROM mark "));
+    for table in names {
+        let deletion = format!("DELETE FROM {table} ");
+        assert!(!statements.contains(&deletion), "{table}");
+    }
+}
+
 /// The service assigns a device, and another program deletes the enrollment and so its registration
 /// record. Verifies: the place that was observed stays on record.
 #[test]
