@@ -38,7 +38,7 @@ use hallmark_protocol::TokenError;
 use hallmark_protocol::configuration::{Interface, TokenConfiguration, TokenSettings};
 use hallmark_protocol::frame_writer::FrameWriter;
 use hallmark_protocol::message::{DEADLINE_MAX, Message, Response, TokenRequest};
-use hallmark_protocol::operation::Answer;
+use hallmark_protocol::operation::{Answer, Operation};
 use login::TokenLogin;
 use queue::{Expires, Queue};
 use recovery::Recovery;
@@ -115,6 +115,11 @@ impl Job {
 
     fn is_expired(&self) -> bool {
         Instant::now() >= self.deadline
+    }
+
+    /// Returns true if it takes no longer than others for the same key.
+    fn is_signature(&self) -> bool {
+        matches!(self.request.operation, Operation::Sign { .. })
     }
 }
 

@@ -93,9 +93,11 @@ impl<T: Expires> Queue<T> {
         Vec::from_iter::<VecDeque<T>>(expired)
     }
 
-    /// Returns the next item without waiting.
-    pub(super) fn pop_now(&self) -> Option<T> {
-        self.lock().items.pop_front()
+    /// Returns the next item without waiting, if there are `count` or more and it `fits`.
+    pub(super) fn pop_of(&self, count: usize, fits: impl FnOnce(&T) -> bool) -> Option<T> {
+        let mut state = self.lock();
+        let is_there = state.items.len() >= count && state.items.front().is_some_and(fits);
+        is_there.then(|| state.items.pop_front()).flatten()
     }
 
     /// Ends every [`pop`](Queue::pop) at once, and returns the remaining items.
@@ -141,6 +143,16 @@ mod tests {
         assert_eq!(numbers(queue.pop()), [1]);
         let items = (4..=5).map(|number| item(number, 1));
         assert_eq!(numbers(queue.push_all(items.collect())), [5]);
+    }
+
+    #[test]
+    fn an_item_that_does_not_fit_stays_the_first() {
+        let queue = Queue::new(9);
+        queue.push_all((1..=3).map(|number| item(number, 1)).collect());
+        assert!(queue.pop_of(4, |_| true).is_none());
+        assert!(queue.pop_of(3, |it| it.0 == 2).is_none());
+        assert_eq!(numbers(queue.pop_of(3, |it| it.0 == 1)), [1]);
+        assert_eq!(numbers(queue.pop()), [2]);
     }
 
     #[test]

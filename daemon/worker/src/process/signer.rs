@@ -7,9 +7,11 @@ use hallmark_protocol::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an answer may wait for the next one, to be sent in one system call. It waits only while
-/// jobs are queued; the answers of a slow token are sent at once.
-const GATHER: Duration = Duration::from_micros(250);
+/// The most answers that are sent together. The daemon goes on with them together: its store
+/// records them in one commit.
+const GATHERED_MAX: usize = 5;
+/// How long the first of them may wait for the others: a token that is slower sends each at once.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// One signer; `number` is its slot in the session pool.
 pub(super) struct SignerThread {
@@ -24,9 +26,11 @@ impl SignerThread {
     pub(super) fn run(self) {
         let mut gathered: Option<Gathered> = None;
         loop {
-            // A signer that holds answers must not wait: another one may take the last job.
+            // A signer that holds answers must not wait: another one may take the last job. It
+            // holds no more than are queued, so that the token is not idle when the next requests
+            // are those of the answers; and none while it makes a key.
             let job = match &gathered {
-                Some(_) => self.queue.pop_now(),
+                Some(held) => self.queue.pop_of(held.count, Job::is_signature),
                 None => match self.queue.pop() {
                     Some(job) => Some(job),
                     None => return,
@@ -54,12 +58,14 @@ impl SignerThread {
         {
             gathered = send(gathered);
         }
-        let since = gathered.map_or(begun, |gathered| gathered.since);
+        let (since, before) = gathered.map_or((begun, 0), |it| (it.since, it.count));
+        let count = before + 1;
         let gathered = Some(Gathered {
             writer: job.writer,
             since,
+            count,
         });
-        if since.elapsed() >= GATHER {
+        if count >= GATHERED_MAX || since.elapsed() >= GATHER {
             send(gathered)
         } else {
             gathered
@@ -72,6 +78,7 @@ struct Gathered {
     writer: Arc<FrameWriter>,
     /// When the first of them was begun.
     since: Instant,
+    count: usize,
 }
 
 impl Gathered {
