@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{Api, Edge};
 use crate::ca::authorize::Issue;
 use crate::ca::est::EstRequest;
-use crate::ca::issuer::issue::IssueRequest;
+use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::UnprovenCsr;
@@ -102,7 +102,10 @@ async fn generate(
     label: Label,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let (mut asked, csr) = asks.receive(label, request, false).await?;
+    let received = asks.receive(label, request, false).await?;
+    let mut asked = asks.read_est(&received).await?;
+    let csr = UnprovenCsr::read(&received.csr)
+        .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
     asked.idempotency_key = None;
     let about = |problem: Problem| problem.about(&asked.registration_id, &asked.profile);
     if csr.wants_encrypted_key() {
@@ -129,39 +132,55 @@ impl Asks<Issue> {
         request: Request<Body>,
         renews: bool,
     ) -> Result<Response, Problem> {
-        let (asked, _) = self.receive(label, request, renews).await?;
-        let issued = self.issue(&asked).await?;
+        let request = self.receive(label, request, renews).await?;
+        let issued = self.issue_for_est(&request).await?;
         let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
         Ok(answer(&self.api.ca, ISSUED, message))
     }
 
-    /// Reads a request as that of the issuance cycle, and its CSR.
+    /// The cycle by the idempotency key of a first request, which needs no look into the store.
+    /// Where the store then has another key, it runs once more by that.
+    async fn issue_for_est(&self, request: &EstRequest) -> Result<Issued, Problem> {
+        let first = self.api.ca.est().first_request(&self.permission, request);
+        let first = first.map_err(|error| about(error.into(), request))?;
+        let Some(first) = first else {
+            return self.issue(&self.read_est(request).await?).await;
+        };
+        let issued = self.issue(&first).await;
+        if issued.as_ref().is_ok_and(|it| !it.is_repeat) {
+            return issued;
+        }
+        let read = self.read_est(request).await?;
+        if read.idempotency_key == first.idempotency_key {
+            return issued;
+        }
+        self.issue(&read).await
+    }
+
+    /// Reads a request.
     async fn receive(
         &self,
         label: Label,
         request: Request<Body>,
         renews: bool,
-    ) -> Result<(IssueRequest, UnprovenCsr), Problem> {
+    ) -> Result<EstRequest, Problem> {
         let (head, body) = request.into_parts();
         let csr = read_typed(&head.headers, REQUEST, body).await?;
-        let asked = EstRequest {
+        Ok(EstRequest {
             label: named(&label).map(str::to_owned),
             csr: csr.into(),
             presented: self.peer.presented(),
             renews,
-        };
-        let request = self.read_est(asked.clone()).await;
-        let request = request.map_err(|problem| about(problem, &asked))?;
-        let csr = UnprovenCsr::read(&asked.csr);
-        let csr = csr.map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
-        Ok((request, csr))
+        })
     }
 
     /// Turns an EST request into one of the issuance cycle.
-    async fn read_est(&self, request: EstRequest) -> Result<IssueRequest, Problem> {
+    async fn read_est(&self, request: &EstRequest) -> Result<IssueRequest, Problem> {
         let permission = self.permission.clone();
-        let read = move |ca: &CertificateAuthority| ca.est().read_request(&permission, &request);
-        self.api.application(read).await
+        let asked = request.clone();
+        let read = move |ca: &CertificateAuthority| ca.est().read_request(&permission, &asked);
+        let read = self.api.application(read).await;
+        read.map_err(|problem| about(problem, request))
     }
 }
 

@@ -57,6 +57,15 @@ struct Place {
     newest: GenerationId,
 }
 
+/// A permitted request without an idempotency key.
+struct ReadRequest {
+    /// By what a repeat is recognised.
+    digest: [u8; 32],
+    profile: String,
+    name: String,
+    csr: Vec<u8>,
+}
+
 /// Answers EST requests by the issuance cycle.
 pub struct Est {
     issuer: Arc<Issuer>,
@@ -77,6 +86,32 @@ impl Est {
         permission: &Authorized<Issue>,
         request: &EstRequest,
     ) -> Result<IssueRequest, Error> {
+        let (profile, read) = self.read(permission, request)?;
+        let key = self.idempotency_key(permission.caller(), profile, &read.digest)?;
+        Ok(read.with_key(key))
+    }
+
+    /// The request to the issuance cycle if it comes for the first time, as most do: nothing is
+    /// read from the store. `None` for a request that needs the store all the same. If the cycle
+    /// repeats an answer or refuses, [`read_request`](Self::read_request) must confirm the key.
+    pub fn first_request(
+        &self,
+        permission: &Authorized<Issue>,
+        request: &EstRequest,
+    ) -> Result<Option<IssueRequest>, Error> {
+        if request.renews {
+            return Ok(None);
+        }
+        let (_, read) = self.read(permission, request)?;
+        let key = idempotency_key(1, &read.digest);
+        Ok(Some(read.with_key(key)))
+    }
+
+    fn read(
+        &self,
+        permission: &Authorized<Issue>,
+        request: &EstRequest,
+    ) -> Result<(&IssuanceProfile, ReadRequest), Error> {
         let caller = permission.caller();
         if let Some(label) = &request.label {
             self.issuer.profile(label)?;
@@ -98,15 +133,14 @@ impl Est {
             refuse_other_names(&requested.names, profile, &renewed, &values)?;
         }
         let presented = request.presented.unwrap_or_default();
-        let repeated = request_digest([&presented[..], profile.name.as_bytes(), &requested.der]);
-        Ok(IssueRequest {
-            idempotency_key: Some(self.idempotency_key(caller, profile, &repeated)?),
+        let digest = request_digest([&presented[..], profile.name.as_bytes(), &requested.der]);
+        let read = ReadRequest {
+            digest,
             profile: profile.name.clone(),
-            registration_id: name,
+            name,
             csr: requested.der.into(),
-            generated: None,
-            moves: false,
-        })
+        };
+        Ok((profile, read))
     }
 
     /// The profile that the address names; where it names none, a renewal is by the profile that
@@ -264,9 +298,8 @@ impl Est {
     ) -> Result<String, Error> {
         let is_granted = caller.grant().is_some();
         let caller = caller.to_string();
-        let request = hex::encode(request);
         for number in 1..=CERTIFICATES_PER_CSR_MAX {
-            let key = format!("est-{number}-{request}");
+            let key = idempotency_key(number, request);
             match self.issuer.store().answered_request(&caller, &key)? {
                 Some(PriorRequest::Issued(row))
                     if !self.is_still_the_answer(&row, profile, is_granted)? => {}
@@ -314,6 +347,23 @@ impl Est {
         let device = self.issuer.store().device(&row.subject)?;
         Ok(device.is_none_or(|it| *it.certificate.as_bytes() == row.sha256))
     }
+}
+
+impl ReadRequest {
+    fn with_key(self, idempotency_key: String) -> IssueRequest {
+        IssueRequest {
+            idempotency_key: Some(idempotency_key),
+            profile: self.profile,
+            registration_id: self.name,
+            csr: self.csr,
+            generated: None,
+            moves: false,
+        }
+    }
+}
+
+fn idempotency_key(number: u32, request: &[u8; 32]) -> String {
+    format!("est-{number}-{}", hex::encode(request))
 }
 
 fn refuse_other_names(

@@ -64,6 +64,8 @@ pub struct Issued {
     pub pending: Vec<String>,
     /// The names in the request that the profile does not certify, as text.
     pub dropped_names: Vec<String>,
+    /// It is the answer to an earlier request.
+    pub is_repeat: bool,
 }
 
 impl Issued {
@@ -280,6 +282,7 @@ impl Issuer {
             certificate,
             pending: effects.provisioning,
             dropped_names,
+            is_repeat: false,
         })
     }
 

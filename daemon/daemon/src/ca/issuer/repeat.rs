@@ -84,6 +84,7 @@ impl Issuer {
             dropped_names: names.map_or_else(Vec::new, |it| it.left_out_of(&parsed)),
             certificate: parsed,
             pending: Vec::new(),
+            is_repeat: true,
         })
     }
 }
