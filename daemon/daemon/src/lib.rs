@@ -11,6 +11,7 @@
 //! | [`ca`] | decides on issuance, revocation, rollovers, blocks, lists and ceremonies |
 //! | [`store`] | keeps intents, certificates, enrollments and the audit journal in SQLite |
 //! | [`token`] | runs token workers, and signs through them |
+//! | `request_task` | runs requests for certificates, on the threads of `store` and `token`, too |
 //! | [`provisioning`] | calls DPS, Azure Resource Manager and IoT Hub |
 //!
 //! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
@@ -30,6 +31,7 @@ pub mod commands;
 pub mod config;
 pub mod console;
 pub mod provisioning;
+mod request_task;
 pub mod service;
 pub mod store;
 pub mod token;

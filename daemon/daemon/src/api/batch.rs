@@ -15,17 +15,19 @@ use super::server::STOP_RETRY_AFTER_SECONDS;
 use crate::ca::authorize::Issue;
 use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::{Code, Error};
+use crate::request_task;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 /// The most items of one batch.
 const BATCH_ITEMS_MAX: usize = 256;
@@ -199,15 +201,17 @@ impl Asks<Issue> {
             outcomes.push(Err(refused.err().unwrap_or_else(unfinished)));
         }
         let mut waiting = waiting.into_iter();
-        let mut in_work = JoinSet::new();
+        let mut in_work = FuturesUnordered::new();
         let mut window = WINDOW_BEGIN;
         loop {
             let room = window.saturating_sub(in_work.len());
             for (index, request) in waiting.by_ref().take(room) {
                 let asks = Arc::clone(&asks);
-                in_work.spawn(async move { (index, asks.issue_item(&request).await) });
+                in_work.push(request_task::spawn(async move {
+                    (index, asks.issue_item(&request).await)
+                }));
             }
-            let Some(ended) = in_work.join_next().await else {
+            let Some(ended) = in_work.next().await else {
                 return outcomes;
             };
             let Ok((index, (outcome, time))) = ended else {

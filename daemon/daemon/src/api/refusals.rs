@@ -11,6 +11,7 @@ use super::problem::{About, Problem, Refusal, Refusals};
 use super::{Api, Edge};
 use crate::ca::issuer::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
 use crate::ca::{Advice, Code, Error};
+use crate::request_task;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -24,15 +25,21 @@ use std::net::IpAddr;
 pub(super) async fn audit(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let summary = RequestSummary::of(&request);
     request.extensions_mut().insert(summary.applicant.clone());
-    let handled = tokio::spawn(async move {
+    let is_cycle = summary.asks_for_certificate();
+    let handle = async move {
         let mut response = next.run(request).await;
         if let Some(Refusals(refusals)) = response.extensions_mut().remove() {
             // All at once: the entries share a commit.
             join_all(refusals.into_iter().map(|it| summary.audit(&edge, it))).await;
         }
         response
-    });
-    handled.await.unwrap_or_else(|_| {
+    };
+    let handled = if is_cycle {
+        request_task::start(handle).await.ok()
+    } else {
+        tokio::spawn(handle).await.ok()
+    };
+    handled.unwrap_or_else(|| {
         let error = Error::stop(Code::Internal, "the request failed; the log says why");
         Problem::from(error).into_response()
     })

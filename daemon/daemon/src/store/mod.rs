@@ -299,6 +299,7 @@ impl Store {
         &self,
         operation: impl FnMut(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        crate::request_task::may_block();
         pollster::block_on(self.writer.run(operation))
     }
 }

@@ -13,6 +13,7 @@ use super::StoreError;
 use super::engine::Tx;
 use super::health::WriteHealth;
 use super::probe::{Probing, needs_another_connection, probe};
+use crate::request_task;
 use futures_channel::oneshot;
 use rusqlite::hooks::Action;
 use rusqlite::{Connection, TransactionBehavior};
@@ -192,9 +193,11 @@ impl WriterThread {
                 Some(error)
             }
         };
-        for job in group {
-            job.answer(lost.clone());
-        }
+        request_task::answering(|| {
+            for job in group {
+                job.answer(lost.clone());
+            }
+        });
     }
 
     /// Commits a group. Returns the reason if an operation could not write.

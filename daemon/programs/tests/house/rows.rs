@@ -71,9 +71,15 @@ const ROWS: &[Row] = &[
         may_use: &[],
         libraries: &[],
     },
+    // Adapters tell it that they answer; it knows none of them.
+    Row {
+        prefix: "request_task",
+        may_use: &[],
+        libraries: &["async_task", "futures_util", "tokio"],
+    },
     Row {
         prefix: "store",
-        may_use: &[],
+        may_use: &["request_task"],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
     // Daemon and worker share it, so it knows neither.
@@ -99,7 +105,7 @@ const ROWS: &[Row] = &[
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Row {
         prefix: "token",
-        may_use: &["store::Recorded"],
+        may_use: &["request_task", "store::Recorded"],
         // Many wait for one test signature (`client::trust`), on whatever executor.
         libraries: &["hallmark_protocol", "futures_util"],
     },
@@ -174,7 +180,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         prefix: "api",
-        may_use: &["ca", "store"],
+        may_use: &["ca", "request_task", "store"],
         libraries: &[
             "axum",
             "tokio",

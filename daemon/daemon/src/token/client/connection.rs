@@ -7,6 +7,7 @@
 //! time counts as hung, too.
 
 use super::in_flight::{Expiry, HEALTH_DEADLINE, InFlight, Lateness, Outcome, Pending};
+use crate::request_task;
 use crate::token::frame_writer::FrameWriter;
 use crate::token::health::WorkerHealth;
 use crate::token::key_proof::TEST_KEY_LABEL;
@@ -65,6 +66,14 @@ pub(super) struct Connection {
     pending: Mutex<Pending>,
     /// The keys that were named to the worker; the place is the number.
     keys: Mutex<Vec<Arc<KeyReference>>>,
+}
+
+/// A request that will be sent.
+struct Registered {
+    id: u64,
+    answer: oneshot::Receiver<Outcome>,
+    /// Whether other requests are in flight.
+    others: bool,
 }
 
 /// Called by the threads of a connection.
@@ -215,9 +224,16 @@ impl Connection {
         allowed: Duration,
         message: impl FnOnce(u64, u32) -> ToWorker,
     ) -> Result<oneshot::Receiver<Outcome>, TokenError> {
-        let (id, answer) = self.register(operation, allowed)?;
+        let Registered { id, answer, others } = self.register(operation, allowed)?;
         let deadline_ms = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = self.writer.append(&message(id, deadline_ms)) {
+        let message = message(id, deadline_ms);
+        // The sending thread gathers the requests of many callers; a lone one need not wait for it.
+        let appended = if others {
+            self.writer.append(&message)
+        } else {
+            self.writer.append_and_send(&message)
+        };
+        if let Err(error) = appended {
             self.pending().requests.remove(&id);
             return Err(self.refused(operation, &error));
         }
@@ -236,7 +252,7 @@ impl Connection {
         &self,
         operation: &'static str,
         allowed: Duration,
-    ) -> Result<(u64, oneshot::Receiver<Outcome>), TokenError> {
+    ) -> Result<Registered, TokenError> {
         let mut pending = self.pending();
         if let Some(error) = &pending.ended {
             return Err(error.clone());
@@ -245,6 +261,7 @@ impl Connection {
             let reason = format!("{IN_FLIGHT_MAX} requests are in flight");
             return Err(TokenError::unavailable(&self.token, reason));
         }
+        let others = !pending.requests.is_empty();
         pending.last_id += 1;
         let id = pending.last_id;
         let deadline = Instant::now() + allowed;
@@ -257,7 +274,7 @@ impl Connection {
         };
         pending.requests.insert(id, in_flight);
         pending.next_expiry = pending.next_expiry.min(deadline);
-        Ok((id, answer))
+        Ok(Registered { id, answer, others })
     }
 
     /// Sends requests, and lets those expire that are not answered, until the connection ends.
@@ -338,9 +355,11 @@ impl Connection {
             })
             .collect();
         drop(pending);
-        for (reply, result) in replies {
-            let _ = reply.send(result);
-        }
+        request_task::answering(|| {
+            for (reply, result) in replies {
+                let _ = reply.send(result);
+            }
+        });
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::operation::{Answer, Operation, Token};
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
+use crate::request_task;
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
 use crate::x509::lint::ocsp::LintedAnswer;
@@ -352,6 +353,7 @@ impl TokenClient {
     fn call(&self, operation: Operation, deadline: Duration) -> Result<Answer, TokenError> {
         let connection = self.manager.connection()?;
         let called = connection.call(operation, deadline.min(DEADLINE_MAX));
+        request_task::may_block();
         Ok(pollster::block_on(called)?)
     }
 
