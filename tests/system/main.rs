@@ -91,6 +91,7 @@
 //! | `roll_faults` | rollovers of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
 //! | `runbook`, `runbook_text` | the runbooks of `docs/operations.md`, line by line |
+//! | `guide` | the pages of `docs/guide`, as a reader runs them |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
 //! | `adopted_keys` | adopted authorities with RSA and Ed25519 keys, through a rollover |
 //! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
@@ -178,6 +179,7 @@ mod fleet;
 mod footprint;
 mod gateway;
 mod generated_keys;
+mod guide;
 mod half_made;
 mod held;
 mod hostile;
