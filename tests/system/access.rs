@@ -29,10 +29,10 @@ const PROMISED: usize = 10_000_000;
 const MALFORMED: &str = "}{\u{0}";
 
 /// A method and the template of a path.
-type Route = (String, String);
+pub(crate) type Route = (String, String);
 
 /// All routes with callers, read from the source.
-fn routes() -> Vec<Route> {
+pub(crate) fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     for said in ROUTES.split(".route(").skip(1) {
         let path = said.split('"').nth(1).unwrap();

@@ -121,6 +121,7 @@
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `console` | the web pages: who may read them, what they show, how a browser gets them |
 //! | `console_pages` | what each page shows, and forms, which no other site can send |
+//! | `openapi` | the document of the API has every route, and every answer is as it says |
 //! | `cli` | exit codes, JSON, a ceremony that is repeated |
 //! | `check` | `hallmarkd check`: what it reports before the daemon is started |
 #![allow(
@@ -203,6 +204,7 @@ mod ocsp;
 mod old_authority;
 mod one_time_credential;
 mod open_places;
+mod openapi;
 mod operations_authority;
 mod operator;
 mod overview;

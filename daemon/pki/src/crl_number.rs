@@ -1,8 +1,10 @@
 //! Defines the CRL number of RFC 5280, section 5.2.3: it rises with each list of a generation.
 
 use num_bigint::BigUint;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -134,6 +136,17 @@ impl FromStr for CrlNumber {
 }
 
 /// An integer where every reader of JSON has it exactly as 64 bits, decimal digits above.
+/// An integer, or its decimal digits where JSON numbers are too short.
+impl JsonSchema for CrlNumber {
+    fn schema_name() -> Cow<'static, str> {
+        "CrlNumber".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"] })
+    }
+}
+
 impl Serialize for CrlNumber {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.to_i64() {

@@ -32,6 +32,18 @@ macro_rules! codes {
             }
         }
 
+        impl schemars::JsonSchema for $codes {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($codes).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let names = Self::ALL.iter().map(|it| it.name());
+                let names = names.collect::<Vec<_>>();
+                schemars::json_schema!({ "type": "string", "enum": names })
+            }
+        }
+
         impl serde::Serialize for $codes {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.name())

@@ -2,6 +2,7 @@
 
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::human_seconds;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::str::FromStr;
 use time::format_description::well_known::Rfc3339;
@@ -9,7 +10,7 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
 /// A length of time in whole seconds, as people write it: `30d`, `12h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct Span(u64);
 
@@ -38,7 +39,7 @@ impl TryFrom<String> for Span {
 }
 
 /// A moment as people write it: a date, RFC 3339, or how long ago.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub enum Moment {
     At(UnixSeconds),

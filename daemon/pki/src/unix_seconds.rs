@@ -1,5 +1,6 @@
 //! Defines the time of records and parameters: whole seconds since 1970-01-01.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -12,7 +13,18 @@ use time::format_description::well_known::Rfc3339;
 /// The difference of two moments is an `i64` in seconds. A moment and a number of seconds cannot be
 /// confused, and two moments cannot be added.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(transparent)]
 pub struct UnixSeconds(i64);

@@ -1,5 +1,6 @@
 //! Defines the health of a token, which its worker reports.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The state of a token.
@@ -29,7 +30,7 @@ impl TokenState {
 }
 
 /// How often each recovery level was used since the worker started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryCounters {
     pub sessions: u64,
     /// `C_Login` calls, the first one included.

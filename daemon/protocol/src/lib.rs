@@ -30,6 +30,7 @@ pub mod token_file;
 
 use hallmark_pki::der_bytes::Der;
 use hallmark_pki::x509::key::KeyType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Identifies a private key by its public key, with hints where to find it.
@@ -77,7 +78,7 @@ pub struct KeyDescription {
 pub const WRAPPED_BYTES_MAX: usize = 2048;
 
 /// The properties that a token reports about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenDescription {
     /// Token label, without padding.
     pub label: String,

@@ -5,6 +5,7 @@
 //! body MUST be the last argument.
 
 use super::caller::Peer;
+use super::openapi::Access;
 use super::problem::Problem;
 use super::server::Work;
 use super::{Api, Edge};
@@ -30,6 +31,9 @@ pub(super) trait RoutePermission {
     /// callers may have the permission.
     const LOCAL_ONLY: Option<(Code, &'static str)> = None;
 
+    /// The callers that may have it, as documents say it.
+    const ACCESS: Access = Access::AdminSocket;
+
     /// Identifies the sender of a request with this head.
     fn identify(
         api: &Api,
@@ -45,6 +49,8 @@ pub(super) trait RoutePermission {
 
 impl RoutePermission for Issue {
     type Permission = Issue;
+
+    const ACCESS: Access = Access::Callers;
 
     fn identify(
         api: &Api,
@@ -62,6 +68,8 @@ impl RoutePermission for Issue {
 impl RoutePermission for Operate {
     type Permission = Operate;
 
+    const ACCESS: Access = Access::Operators;
+
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
         Authorized::<Operate>::to_operate(caller)
     }
@@ -70,6 +78,8 @@ impl RoutePermission for Operate {
 impl RoutePermission for Inspect {
     type Permission = Inspect;
 
+    const ACCESS: Access = Access::OperatorsAndAuditors;
+
     fn permit(caller: Caller) -> Result<Authorized<Inspect>, Error> {
         Authorized::<Inspect>::to_inspect(caller)
     }
@@ -77,6 +87,8 @@ impl RoutePermission for Inspect {
 
 impl RoutePermission for Fetch {
     type Permission = Fetch;
+
+    const ACCESS: Access = Access::CallersForTheirOwn;
 
     fn permit(caller: Caller) -> Result<Authorized<Fetch>, Error> {
         Authorized::<Fetch>::to_fetch(caller)

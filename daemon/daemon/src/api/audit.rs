@@ -8,11 +8,12 @@ use crate::ca::authorize::Inspect;
 use crate::moment::Moment;
 use crate::store::{AuditFilter, AuditRecord, AuditVerdict};
 use axum::Json;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The entries after one, or the last ones before one; both oldest first. Of them those that the
 /// other members name.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     #[serde(default)]

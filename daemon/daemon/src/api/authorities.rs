@@ -13,10 +13,12 @@ use crate::crl_number::CrlNumber;
 use crate::ids::GenerationNumber;
 use crate::store::{BlockKind, GenerationState};
 use axum::Json;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Generation")]
 pub(super) struct Authority {
     name: String,
     generation: GenerationNumber,
@@ -49,7 +51,8 @@ pub(super) struct Authority {
 }
 
 /// A certificate above an external authority.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CertificateAbove")]
 struct Foreign {
     subject: String,
     thumbprint: String,
@@ -59,8 +62,9 @@ struct Foreign {
 }
 
 /// A generation as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "AnyGeneration")]
 pub(super) enum Shown {
     Certified(Box<Authority>),
     Pending(PendingAuthority),
@@ -153,14 +157,14 @@ pub(super) async fn show(
 }
 
 /// The CSR for the external issuer of an authority.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct CertificationRequest {
     /// The CSR as PEM.
     csr: String,
 }
 
 /// The certificate of the external issuer, and those above it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Installation {
     /// PEM: the certificate and all above it.

@@ -16,25 +16,28 @@ use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
 use axum::Json;
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     reason: RollReason,
     /// The validity of the next certificate; by default that of the old one. It is read after the
     /// exclusion, like the type of its key.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     validity: Option<Value>,
     #[serde(default)]
+    #[schemars(with = "Option<KeyType>")]
     key_type: Option<Value>,
     /// By compromise: the number of the compromised generation, if it is not the one that serves.
     #[serde(default)]
     generation: Option<GenerationNumber>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Approval {
     #[serde(default)]
@@ -42,7 +45,8 @@ pub(super) struct Approval {
 }
 
 /// The devices that still need a new leaf.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RollReport")]
 pub(super) struct Report {
     #[serde(flatten)]
     numbers: DrainReport,
@@ -53,7 +57,8 @@ pub(super) struct Report {
 }
 
 /// The rollover that was started.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AuthorityRollStarted")]
 pub(super) struct Started {
     /// The authority's own first.
     rolls: Vec<Roll>,
@@ -66,7 +71,7 @@ pub(super) struct Started {
 }
 
 /// An error that did not keep a compromise from its exclusion.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct NotDone {
     code: Code,
     detail: String,

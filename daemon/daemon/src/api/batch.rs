@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -69,15 +70,16 @@ impl Batches {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
     #[serde(borrow)]
+    #[schemars(with = "Vec<Item>", length(min = 1, max = 256))]
     items: Vec<&'a RawValue>,
 }
 
 /// A request as `/v1/certificates` takes it, with the idempotency key in it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Item {
     profile: String,
@@ -90,7 +92,7 @@ struct Item {
 }
 
 /// The answer of one item.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum ItemAnswer<'a> {
     Issued {
@@ -107,8 +109,8 @@ enum ItemAnswer<'a> {
     },
 }
 
-#[derive(Serialize)]
-struct BatchAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BatchAnswer<'a> {
     /// In the order of the request's items.
     items: Vec<ItemAnswer<'a>>,
 }

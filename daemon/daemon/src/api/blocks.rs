@@ -12,12 +12,13 @@ use crate::ids::{BlockId, GenerationNumber};
 use crate::store::{BlockKind, BlockRow, Excluded};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_024;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Block {
     id: BlockId,
     kind: BlockKind,
@@ -51,7 +52,7 @@ impl From<BlockRow> for Block {
 }
 
 /// The object of a block, and the reason for it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     kind: BlockKind,
@@ -61,7 +62,7 @@ pub(super) struct Start {
     reason: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Which {
     #[serde(default)]
     all: bool,
@@ -69,12 +70,12 @@ pub(super) struct Which {
     limit: Option<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Subject {
     generation: Option<GenerationNumber>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Lifting {
     generation: Option<GenerationNumber>,
     #[serde(default)]

@@ -17,10 +17,11 @@ use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use axum::extract::RawQuery;
 use axum::http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The criteria of a list; everything that is named must fit.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     /// The common name.
@@ -41,7 +42,8 @@ pub(super) struct Filter {
 }
 
 /// A certificate in a list, or an intent without one.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListedCertificate")]
 pub(super) struct Row {
     /// The number of its intent; newer ones have greater numbers. This, and more, is null for a
     /// certificate that is known by its serial number alone.

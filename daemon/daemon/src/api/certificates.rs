@@ -23,12 +23,13 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Ask {
+pub(super) struct Ask {
     profile: String,
     registration_id: String,
     /// PKCS #10 as PEM, or base64 of DER.
@@ -42,7 +43,8 @@ struct Ask {
     r#move: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Issued")]
 pub(super) struct Answer {
     registration_id: String,
     profile: String,
@@ -56,6 +58,7 @@ pub(super) struct Answer {
     /// PEM, the issuer first, up to and including the certificate that is verified in the
     /// provisioning service. Devices present the certificate followed by all of these.
     #[serde(serialize_with = "pem_of_each")]
+    #[schemars(with = "Vec<String>")]
     chain: Vec<Arc<ChainLink>>,
     /// Provisioning services that do not have the certificate yet; they accept the previous one.
     pending: Vec<String>,
@@ -90,7 +93,8 @@ impl From<Issued> for Answer {
 
 /// A certificate that was issued before. Of one that is known by its serial number alone, what is
 /// unknown is null.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Certificate")]
 pub(super) struct Found {
     /// Its common name; a device's registration id.
     subject: Option<String>,
@@ -107,6 +111,7 @@ pub(super) struct Found {
     revocation_reason: Option<&'static str>,
     certificate: Option<String>,
     #[serde(serialize_with = "pem_of_each")]
+    #[schemars(with = "Vec<String>")]
     chain: Vec<Arc<ChainLink>>,
     /// For callers that may fetch all certificates: what is on record of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +176,7 @@ impl Found {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct By {
     authority: Option<String>,
 }

@@ -4,9 +4,11 @@ use super::asks::Asks;
 use super::problem::Problem;
 use crate::ca::authorize::Operate;
 use axum::Json;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AcceptedClock")]
 pub(super) struct Accepted {
     now: String,
 }

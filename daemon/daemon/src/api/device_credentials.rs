@@ -3,6 +3,7 @@
 
 use super::asks::{Asks, RoutePermission};
 use super::body::JsonBody;
+use super::openapi::Access;
 use super::pagination;
 use super::parts::{Path, Query};
 use super::problem::Problem;
@@ -15,6 +16,7 @@ use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::human_seconds;
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -24,23 +26,27 @@ pub(super) struct HandOver;
 impl RoutePermission for HandOver {
     type Permission = Issue;
 
+    const ACCESS: Access = Access::OperatorsAndStations;
+
     fn permit(caller: Caller) -> Result<Authorized<Issue>, Error> {
         Authorized::<Issue>::to_hand_over(caller)
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Make {
     registration_id: String,
     profile: Option<String>,
     /// A duration, such as 24h.
     #[serde(default, deserialize_with = "human_seconds::optional")]
+    #[schemars(with = "Option<String>")]
     expires: Option<u64>,
 }
 
 /// A credential without its secret.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeviceCredential")]
 pub(super) struct Credential {
     id: DeviceCredentialId,
     registration_id: String,
@@ -54,12 +60,14 @@ pub(super) struct Credential {
     failures: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NewDeviceCredential")]
 pub(super) struct Made {
     #[serde(flatten)]
     credential: Credential,
     /// It is in this answer alone.
     #[serde(serialize_with = "shown")]
+    #[schemars(with = "String")]
     secret: SecretString,
 }
 
@@ -67,7 +75,7 @@ fn shown<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error>
     to.serialize_str(secret.expose_secret())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Page {
     after: Option<DeviceCredentialId>,
     limit: Option<u32>,

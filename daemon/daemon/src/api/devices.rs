@@ -1,8 +1,8 @@
 //! `/v1/devices`: what each device holds, and where it is enrolled.
 
-use super::PAGE_ROWS_MAX;
 use super::asks::Asks;
 use super::enrollments::Enrollment;
+use super::pagination;
 use super::parts::{Path, Query};
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
@@ -12,19 +12,20 @@ use crate::ca::{Code, Error};
 use crate::store::{BlockKind, CertificateRow, DeviceRow, HubProgress};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many of a device's certificates are shown.
 const CERTIFICATES_SHOWN: u32 = 20;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Page {
     #[serde(default)]
     after: String,
     limit: Option<u32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Device {
     registration_id: String,
     profile: String,
@@ -34,7 +35,7 @@ pub(super) struct Device {
     created_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct DeviceDetail {
     #[serde(flatten)]
     device: Device,
@@ -46,7 +47,7 @@ pub(super) struct DeviceDetail {
     notification: Option<HubProgress>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Leaf {
     serial: String,
     thumbprint: String,
@@ -86,7 +87,7 @@ pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
 ) -> Result<Json<Vec<Device>>, Problem> {
-    let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
+    let limit = pagination::rows(page.limit);
     let rows = api
         .application(move |ca| Ok(ca.store().devices(&page.after, limit)?))
         .await?;

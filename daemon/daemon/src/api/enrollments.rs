@@ -15,10 +15,11 @@ use crate::ids::EnrollmentId;
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow, UnknownEnrollment};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Enrollment {
     id: EnrollmentId,
     provisioning: String,
@@ -41,7 +42,7 @@ pub(super) struct Enrollment {
 }
 
 /// An enrollment, and the blocks that have changed it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct EnrollmentDetail {
     #[serde(flatten)]
     enrollment: Enrollment,
@@ -49,7 +50,8 @@ pub(super) struct EnrollmentDetail {
 }
 
 /// A change that the service does not show yet.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PendingChange")]
 pub(super) struct Pending {
     cause: String,
     since: String,
@@ -107,7 +109,8 @@ impl From<EnrollmentRow> for Enrollment {
 }
 
 /// An enrollment at a service that is not on record.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UnknownEnrollment")]
 pub(super) struct Unknown {
     /// Orders the list.
     id: i64,
@@ -140,7 +143,7 @@ impl From<UnknownEnrollment> for Unknown {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Page {
     after: Option<EnrollmentId>,
     limit: Option<u32>,
@@ -150,8 +153,9 @@ pub(super) struct Page {
 }
 
 /// A page of one of the two lists.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "AnyEnrollment")]
 pub(super) enum Listed {
     OnRecord(Box<Enrollment>),
     Unknown(Box<Unknown>),
@@ -166,13 +170,13 @@ impl Listed {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Where {
     provisioning: Option<String>,
     r#override: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct At {
     #[serde(default)]

@@ -28,14 +28,14 @@ use std::fmt::Display;
 use zeroize::Zeroizing;
 
 /// RFC 7030 4.1.3, and 4.2.3 where a certificate was issued.
-const AUTHORITIES: &str = "application/pkcs7-mime";
-const ISSUED: &str = "application/pkcs7-mime; smime-type=certs-only";
-const CSR_ATTRIBUTES: &str = "application/csrattrs";
-const REQUEST: &str = "application/pkcs10";
+pub(super) const AUTHORITIES: &str = "application/pkcs7-mime";
+pub(super) const ISSUED: &str = "application/pkcs7-mime; smime-type=certs-only";
+pub(super) const CSR_ATTRIBUTES: &str = "application/csrattrs";
+pub(super) const REQUEST: &str = "application/pkcs10";
 
 /// RFC 7030 4.4.2. No line of base64 begins with two hyphens.
 const BOUNDARY: &str = "hallmark-key-and-certificate";
-const WITH_KEY: &str = "multipart/mixed; boundary=hallmark-key-and-certificate";
+pub(super) const WITH_KEY: &str = "multipart/mixed; boundary=hallmark-key-and-certificate";
 const PRIVATE_KEY: &str = "application/pkcs8";
 
 /// RFC 8951 has no use for it; clients from before look for it.
@@ -59,7 +59,7 @@ pub(super) fn routes() -> Router<Edge> {
 }
 
 /// Open to all: a client calls this to learn its trust anchor (RFC 7030, section 4.1.2).
-async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
+pub(super) async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
     let profile = ca.est().profile(named(&label))?;
     let certificates = ca.est().authorities(profile)?;
@@ -72,14 +72,14 @@ async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, P
 }
 
 /// For everybody (RFC 7030 4.5.1).
-async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
+pub(super) async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
     let profile = ca.est().profile(named(&label))?;
     let attributes = csr_attributes::to_base64(&profile.certificate).map_err(unencodable)?;
     Ok(answer(ca, CSR_ATTRIBUTES, attributes))
 }
 
-async fn enroll(
+pub(super) async fn enroll(
     asks: Asks<Issue>,
     label: Label,
     request: Request<Body>,
@@ -87,7 +87,7 @@ async fn enroll(
     asks.issue_by_est(label, request, false).await
 }
 
-async fn reenroll(
+pub(super) async fn reenroll(
     asks: Asks<Issue>,
     label: Label,
     request: Request<Body>,
@@ -97,7 +97,7 @@ async fn reenroll(
 
 /// RFC 7030 4.4. The key comes back as it is: TLS protects it. Its CSR is for the names alone. Each
 /// request is a new one, because the key of an earlier answer is not kept.
-async fn generate(
+pub(super) async fn generate(
     asks: Asks<Issue>,
     label: Label,
     request: Request<Body>,

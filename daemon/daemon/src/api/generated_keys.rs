@@ -12,6 +12,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
@@ -21,13 +22,14 @@ use tokio::sync::SemaphorePermit;
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
 
 /// The member `generate` of a request.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Generate {
     #[serde(default, deserialize_with = "key_type")]
     key_type: Option<KeyType>,
     format: KeyFormat,
     #[serde(default, deserialize_with = "secret")]
+    #[schemars(with = "Option<String>")]
     password: Option<SecretString>,
     /// The key comes back as it is.
     #[serde(default)]
@@ -66,14 +68,16 @@ impl Generate {
 }
 
 /// The answer of `/v1/certificates`, with the key.
-#[derive(Serialize)]
-struct AnswerWithKey<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IssuedWithKey")]
+pub(super) struct AnswerWithKey<'a> {
     #[serde(flatten)]
     answer: Answer,
     key: ShownKey<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GeneratedKey")]
 struct ShownKey<'a> {
     format: KeyFormat,
     content: &'a str,

@@ -13,10 +13,11 @@ use crate::ca::exclusion::holding::HeldLeaf;
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::profile::Role;
 use axum::Json;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A certificate, named by exactly one of the first three, and why.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     serial: Option<String>,
@@ -28,7 +29,8 @@ pub(super) struct Change {
 }
 
 /// The state of the certificate after the command, and whether its CRL has it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HeldCertificate")]
 pub(super) struct Held {
     serial: String,
     /// Of a certificate that is known by its serial number alone, these may be unknown.

@@ -3,11 +3,11 @@
 
 use super::asks::{Asks, RoutePermission};
 use super::body::JsonBody;
+use super::parts::Path;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::import::ImportFiles;
 use crate::ca::{Code, Error};
-use axum::extract::Path;
 use axum::response::Response;
 use serde_json::json;
 

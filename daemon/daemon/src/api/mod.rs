@@ -36,6 +36,7 @@ mod imports;
 pub mod listener;
 mod metrics;
 mod ocsp;
+mod openapi;
 mod origin;
 mod own_caller;
 mod pace;
@@ -71,6 +72,7 @@ use caller::Peer;
 use client::{Class, ConnectedClient};
 use problem::Problem;
 use reload::Reloads;
+use schemars::JsonSchema;
 use serde::Serialize;
 use status::Health;
 use std::net::SocketAddr;
@@ -107,7 +109,7 @@ const RECEIPT_WAIT: Duration = Duration::from_secs(30);
 /// How often the receipt is read.
 const RECEIPT_PERIOD: Duration = Duration::from_millis(50);
 /// Where the daemon listens.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct Addresses {
     pub https: Option<SocketAddr>,
     /// Plain HTTP, for what is published.
@@ -282,6 +284,7 @@ impl Edge {
             .route("/healthz", get(status::healthy))
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::show))
+            .route("/openapi.json", get(openapi::show))
             .route("/v1/status", get(status::show))
             .route("/v1/expiry", get(expiry::list))
             .route("/v1/caller", get(own_caller::show))

@@ -45,7 +45,7 @@ pub(super) fn routes() -> Router<Edge> {
 }
 
 /// The request is the body.
-async fn by_post(
+pub(super) async fn by_post(
     State(api): State<Api>,
     Path(authority): Path<String>,
     headers: HeaderMap,
@@ -57,7 +57,7 @@ async fn by_post(
 }
 
 /// The request is a part of the address: base64, and then encoded by percent signs.
-async fn by_get(
+pub(super) async fn by_get(
     State(api): State<Api>,
     Path((authority, request)): Path<(String, String)>,
     headers: HeaderMap,

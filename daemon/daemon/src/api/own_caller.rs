@@ -4,10 +4,12 @@ use super::asks::Asks;
 use crate::ca::authorize::{Authorized, Fetch, Inspect, Operate};
 use crate::unix_seconds::UnixSeconds;
 use axum::Json;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A caller as the daemon knows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Caller")]
 pub(super) struct OwnCaller {
     /// Its role and name, as the journal has them.
     caller: String,

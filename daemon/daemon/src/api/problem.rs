@@ -5,6 +5,7 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The challenge of HTTP Basic (RFC 7617, section 2).
@@ -53,7 +54,8 @@ impl Refusals {
 }
 
 /// The body: RFC 9457 members, and `code` for programs.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
 pub(super) struct Document<'a> {
     r#type: String,
     title: &'static str,

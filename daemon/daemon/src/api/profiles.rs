@@ -6,9 +6,10 @@ use super::problem::Problem;
 use crate::ca::authorize::Inspect;
 use crate::ca::example::ShownProfile;
 use axum::Json;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     /// The preset, though a profile has the same name.

@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<Edge> {
 }
 
 /// RFC 5280 4.2.1.13 and RFC 2585: the DER list.
-async fn crl(
+pub(super) async fn crl(
     State(api): State<Api>,
     Path(file): Path<String>,
     headers: HeaderMap,
@@ -156,7 +156,7 @@ fn no_list(api: &Api, named: &NamedList) -> Error {
 }
 
 /// RFC 5280 4.2.2.1: the DER certificate of the one who signed.
-async fn certificate(
+pub(super) async fn certificate(
     State(api): State<Api>,
     Path(file): Path<String>,
     headers: HeaderMap,

@@ -7,9 +7,11 @@ use super::enrollments::Pending;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
 use axum::Json;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "WaitingChange")]
 pub(super) struct Item {
     provisioning: String,
     name: String,
@@ -17,7 +19,7 @@ pub(super) struct Item {
     pending: Pending,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Retry {
     /// One enrollment or CA certificate; all of them if left out.
@@ -26,7 +28,7 @@ pub(super) struct Retry {
 }
 
 /// How many were made due.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Retried {
     retried: usize,
 }

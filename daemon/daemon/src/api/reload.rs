@@ -8,6 +8,7 @@ use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::{Code, Error};
 use axum::Json;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,7 +27,7 @@ pub struct ReloadRequest {
 }
 
 /// The answer of a reload.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Reloaded {
     /// The differences between both files; may be empty.
     pub changes: Vec<Change>,
@@ -35,7 +36,8 @@ pub struct Reloaded {
 }
 
 /// One thing in the configuration that is another now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ConfigurationChange")]
 pub struct Change {
     /// The table, or the key outside all tables.
     pub table: String,
@@ -46,7 +48,7 @@ pub struct Change {
 }
 
 /// How a part of the configuration differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     Added,

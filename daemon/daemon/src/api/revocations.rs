@@ -15,13 +15,14 @@ use crate::enrollment::roll::HubPolicy;
 use crate::ids::GenerationNumber;
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest cause, in bytes.
 const CAUSE_BYTES_MAX: usize = 1_024;
 
 /// Which certificate, named by exactly one of the first three, and why.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revoke {
     serial: Option<String>,
@@ -50,7 +51,8 @@ pub(super) struct Named {
 }
 
 /// The present state of the certificate, and whether its CRL has it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RevokedCertificate")]
 pub(super) struct Revoked {
     serial: String,
     /// Of a certificate that is known by its serial number alone, these may be unknown.

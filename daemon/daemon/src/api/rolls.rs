@@ -11,16 +11,18 @@ use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error};
+use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
 use crate::ids::RollId;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Roll {
     id: RollId,
     /// Of a leaf's roll.
@@ -93,15 +95,17 @@ impl Roll {
 }
 
 /// The request to start a rollover of a device's leaf.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     registration_id: String,
     reason: RollReason,
     /// By compromise: which slots; both if left out. It is read with the exclusion, which is of
     /// both slots if it cannot be read, like the next one.
+    #[schemars(with = "Option<SlotName>")]
     slot: Option<Value>,
     /// By compromise: what becomes of the hub identity; it is deleted if that cannot be read.
+    #[schemars(with = "Option<HubPolicy>")]
     hub: Option<Value>,
     /// By compromise: the request for the new leaf, and its profile, by default the device's own.
     csr: Option<String>,
@@ -109,7 +113,8 @@ pub(super) struct Start {
 }
 
 /// The rollovers that were started.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RollStarted")]
 pub(super) struct Started {
     rolls: Vec<Roll>,
     /// Services that accept the device by a group: nothing changes there, and why.
@@ -127,13 +132,13 @@ pub(super) struct Started {
 }
 
 /// Whether a guard is overridden, and why.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Abort {
     r#override: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Which {
     #[serde(default)]
     open: bool,

@@ -8,6 +8,7 @@ use crate::ca::status::Status;
 use crate::ca::{Code, Error};
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ pub(super) struct Health {
 }
 
 /// The application's state, and where it listens.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Status")]
 pub(super) struct Shown {
     #[serde(flatten)]
     addresses: Addresses,

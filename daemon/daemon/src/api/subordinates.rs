@@ -15,10 +15,11 @@ use crate::store::CertificateRow;
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
     profile: String,
@@ -33,7 +34,8 @@ pub(super) struct Ask {
     rekey: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IssuedSubordinate")]
 pub(super) struct Answer {
     /// The common name, or the whole subject where it has no single one.
     subject: String,
@@ -51,6 +53,7 @@ pub(super) struct Answer {
     certificate: String,
     /// PEM, the issuer first, up to the self-signed certificate.
     #[serde(serialize_with = "pem_of_each")]
+    #[schemars(with = "Vec<String>")]
     chain: Vec<Arc<ChainLink>>,
     /// The serial number of the certificate with the same key that this one follows.
     renews: Option<String>,
@@ -84,7 +87,8 @@ impl From<SignedSubordinate> for Answer {
 }
 
 /// A subordinate certificate in a list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListedSubordinate")]
 pub(super) struct Row {
     serial: String,
     thumbprint: String,

@@ -18,6 +18,7 @@ use crate::store::backup::{Contents, inspect};
 use crate::store::{AuditEntry, StoreError};
 use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest::{Context, SHA256};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::File;
@@ -33,7 +34,7 @@ const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
 const DIGEST_BYTES: usize = 1024 * 1024;
 
 /// The manifest beside a copy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The version of the daemon that made it.
@@ -60,7 +61,7 @@ impl Manifest {
 }
 
 /// A backup that was made.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Backup {
     /// The copy; its manifest lies beside it.
     pub file: PathBuf,

@@ -9,11 +9,12 @@ use crate::enrollment::ca_drift::CaCertificateDrift;
 use crate::ids::GenerationNumber;
 use crate::store::{CaCertificateRow, DriftedEnrollments};
 use crate::unix_seconds::UnixSeconds;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
 /// A CA certificate at a provisioning service.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CaCertificateStatus {
     pub provisioning: String,
     pub name: String,

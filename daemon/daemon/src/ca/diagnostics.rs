@@ -12,6 +12,7 @@ use crate::token::bench::{self, Plan};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::contract::{self, Scope, Verdict};
 use crate::x509::key::KeyType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::ops::RangeInclusive;
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub const BENCH_SECONDS: RangeInclusive<u32> = 1..=20;
 
 /// The parameters of a measurement.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BenchRequest {
     /// Kinds of key; all, if none is named.

@@ -1,6 +1,7 @@
 //! Says on which day certificates end, by profile and authority.
 
 use super::{CertificateAuthority, Error};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ const DAYS: i64 = 90;
 const DAY_SECONDS: i64 = 86_400;
 
 /// The current certificates of a profile and authority that end on one day.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Ends {
     /// Days from now, 0 for the next 24 hours.
     pub day: i64,

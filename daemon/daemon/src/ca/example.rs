@@ -23,6 +23,7 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The common name of an example.
@@ -31,20 +32,21 @@ const NAME: &str = "example-1";
 const AUTHORITY: &str = "example-line";
 
 /// A profile, or a preset without what only a profile has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ShownProfile {
     pub name: String,
     pub source: ProfileSource,
     pub authority: Option<String>,
     pub role: Option<Role>,
     /// The complete table, with what its preset gives.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub certificate: Profile,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<Example>,
 }
 
 /// Where a profile comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileSource {
     Configured,
@@ -52,7 +54,7 @@ pub enum ProfileSource {
 }
 
 /// A certificate that was not issued.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Example {
     /// That it is none, in words.
     pub note: &'static str,

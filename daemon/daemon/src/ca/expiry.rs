@@ -11,6 +11,7 @@ use super::{CertificateAuthority, Error, lock};
 use crate::store::{Ending, WINDOWS};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::End;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,7 @@ const KEPT_TIMES: u32 = 100;
 type Ends = BTreeMap<(Role, String), Vec<(UnixSeconds, String)>>;
 
 /// The current certificates of one role and profile that end soon.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExpiryStatus {
     /// The role on record.
     pub role: Role,

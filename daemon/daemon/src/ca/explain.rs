@@ -18,10 +18,11 @@ use crate::store::{
     RevocationEvent,
 };
 use crate::x509::revocation::RevocationReason;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The record of a certificate besides its bytes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     /// The number of its intent.
     number: IntentId,
@@ -43,7 +44,7 @@ pub struct Explanation {
 }
 
 /// A change of a certificate's revocation, as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct RevocationShown {
     at: String,
     by: String,
@@ -70,14 +71,14 @@ impl From<RevocationEvent> for RevocationShown {
 }
 
 /// The key that has signed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct SignedBy {
     token: String,
     key: String,
 }
 
 /// A place that accepts a certificate, as far as it was observed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct InForce {
     /// `api`, `dps: NAME` or `hub: NAME`.
     place: String,

@@ -28,12 +28,13 @@ use crate::x509::key::PublicKey;
 use crate::x509::path::{self, Misfit, PathRefusal};
 use crate::x509::request::{self, SignedRequest};
 use crate::x509::requested_names::RequestedNames;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::cmp::Reverse;
 
 /// An authority's generation that waits for its certificate.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PendingAuthority {
     pub name: String,
     pub generation: GenerationNumber,

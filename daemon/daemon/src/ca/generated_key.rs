@@ -21,6 +21,7 @@ use aws_lc_rs::signature::{
 use aws_lc_rs::{hmac, pbkdf2, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
@@ -39,7 +40,7 @@ const HASHED_BLOCK_BYTES: usize = 64;
 const PEM_COLUMNS: usize = 64;
 
 /// The form of a file with a private key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyFormat {
     /// PKCS #8 as PEM: EncryptedPrivateKeyInfo, or PrivateKeyInfo without a password.

@@ -20,6 +20,7 @@ use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_first};
 use crate::x509::certificate::Certificate;
 use crate::x509::former_crl::{FormerList, LIST_BYTES_MAX};
 use crate::x509::openssl_index::{INDEX_BYTES_MAX, Index, IndexedCertificate, common_name, parse};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ const CHUNK: usize = 200;
 const REMARKS_MAX: usize = 100;
 
 /// The files of an import, on the machine that the daemon runs on: absolute paths.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportFiles {
     /// The index of `openssl ca`.

@@ -1,6 +1,7 @@
 //! Counts the certificates that were issued in the last hour and day.
 
 use super::{CertificateAuthority, Error, lock};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ const KEPT: Duration = Duration::from_secs(2);
 const KEPT_TIMES: u32 = 100;
 
 /// How many certificates were issued lately.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct IssuedLately {
     pub last_hour: i64,
     pub last_day: i64,

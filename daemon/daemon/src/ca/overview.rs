@@ -11,6 +11,7 @@ use super::roll::WaitCode;
 use super::status::{NotReady, PushStatus};
 use super::{CertificateAuthority, Error};
 use crate::error_code::codes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -34,7 +35,7 @@ codes! {
 }
 
 /// The answer to one question.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Answer {
     pub question: Question,
     pub severity: Severity,

@@ -2,10 +2,11 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::overview::{Question, Severity};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// An alarm with what an operator needs to deal with it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExplainedAlarm {
     #[serde(flatten)]
     pub alarm: Alarm,

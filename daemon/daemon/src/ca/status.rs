@@ -14,6 +14,7 @@ use super::{CertificateAuthority, ConfiguredToken, Error};
 use crate::error_code::codes;
 use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
 use crate::unix_seconds::UnixSeconds;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const BLOCKS_SHOWN_MAX: u32 = 20;
 
 /// The answer for `hallmark status`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Status {
     /// The version of this daemon.
     pub version: &'static str,
@@ -80,7 +81,7 @@ codes! {
 }
 
 /// The store's state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StoreStatus {
     /// Whether its last writes succeeded.
     pub writable: bool,
@@ -94,7 +95,7 @@ pub struct StoreStatus {
 }
 
 /// A token's state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TokenStatus {
     /// `ready`, or what is wrong.
     pub state: &'static str,
@@ -123,7 +124,7 @@ impl TokenStatus {
 }
 
 /// The queue of changes to provisioning services.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PushStatus {
     pub waiting: i64,
     /// Rejected, waiting for an operator.

@@ -10,6 +10,7 @@ use crate::token::probe::{ModuleListing, Probe, SlotListing};
 use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
 use crate::x509::key::{KeyType, PublicKey};
 use crate::x509::ocsp::is_responder_label;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use std::time::Duration;
 const INVENTORY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// One slot of a module, and whose token is in it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct VisibleSlot {
     pub family: String,
     pub module: String,
@@ -38,7 +39,7 @@ pub struct VisibleSlot {
 }
 
 /// The answer for `hallmark token show`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TokenReport {
     /// Its name in the configuration.
     pub name: String,
@@ -63,7 +64,7 @@ pub struct TokenReport {
 }
 
 /// A key on a token.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TokenKey {
     pub label: String,
     pub id: String,

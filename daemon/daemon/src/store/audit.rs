@@ -8,6 +8,7 @@ use super::engine::{Row, Tx, params};
 use super::readings::{self, EndOfJournal};
 use super::{Store, StoreError, UnixSeconds};
 use aws_lc_rs::digest;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::ops::ControlFlow;
 
@@ -29,7 +30,7 @@ pub struct AuditEntry {
 }
 
 /// An entry on record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AuditRecord {
     /// 1, 2, 3 … without gaps.
     pub sequence: i64,
@@ -68,7 +69,7 @@ const FILTER: &str = "
     AND (?6 IS NULL OR at >= ?6)";
 
 /// The result of checking the whole journal.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AuditVerdict {
     /// How many entries are good.
     pub entries: i64,

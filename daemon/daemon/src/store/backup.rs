@@ -10,13 +10,14 @@ use super::{
 };
 use crate::files;
 use rusqlite::{Connection, OpenFlags};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 /// Counts and a hash that distinguish two states of a database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Contents {
     pub generations: i64,
     /// Recorded intents: serial numbers that are used up.

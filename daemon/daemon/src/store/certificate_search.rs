@@ -11,6 +11,7 @@ use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
 use crate::ids::{GenerationId, IntentId};
 use crate::x509::revocation::RevocationReason;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The most ranges that one answer reads.
@@ -19,7 +20,7 @@ const RANGES_READ_MAX: u32 = 1_000;
 const STEPS_MAX: u32 = 4 * RANGES_READ_MAX;
 
 /// The state of a certificate, or of an intent without one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateState {
     Valid,

@@ -9,11 +9,12 @@ use crate::enrollment::exclusion::{AccessPath, BlockingGroup};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::ids::EnrollmentId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The kind of an enrollment (docs/dps-contract.md, section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EnrollmentKind {
     /// For one device; its slots hold leaves.

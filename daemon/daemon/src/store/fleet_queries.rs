@@ -7,6 +7,7 @@ use super::engine::dialect::{greatest, values_of_1};
 use super::engine::{Parameters, Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds, subordinate};
 use crate::ids::GenerationId;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A device below a generation, in the order in which it needs a new leaf.
@@ -18,7 +19,7 @@ pub struct DeviceBelow {
 }
 
 /// The progress of an authority's roll.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DrainReport {
     /// Leaves under the old certificate that have neither expired nor been revoked.
     pub leaves_under_the_old: u64,

@@ -8,11 +8,12 @@ use crate::der_bytes::Der;
 use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::crl_partition::CrlPartitions;
 use crate::x509::key::KeyType;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// The state of a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GenerationState {
     /// Has no certificate yet; may have a key.

@@ -3,11 +3,12 @@
 use super::engine::params;
 use super::hub_task::HubCause;
 use super::{Store, StoreError};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The progress of the tasks of one cause. A device that is called at several hubs has several
 /// tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HubProgress {
     pub total: i64,
     /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.

@@ -7,11 +7,12 @@
 use super::ca_certificate::{ObservedCaCertificate, PossessionProof, Stage};
 use super::desired::SlotCertificate;
 use super::thumbprint::Sha1Thumbprint;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A change of a CA certificate by another program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "cause", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CaCertificateDrift {
     /// The verified certificate is not at the service.

@@ -15,10 +15,11 @@ use super::refusal::Reason;
 use super::slots::{CutOverEvidence, RetireEvidence, Slots};
 use super::thumbprint::Thumbprint;
 use crate::unix_seconds::UnixSeconds;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The reason for a rollover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RollReason {
     /// The certificate expires: old and new are valid at the same time.
@@ -38,7 +39,7 @@ impl RollReason {
 }
 
 /// The state of a rollover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RollState {
     /// Expiry: waits for the next certificate.
@@ -195,7 +196,7 @@ pub fn renewal_moment(
 }
 
 /// The treatment of a compromised device's identity in the hub.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HubPolicy {
     /// The identity is deleted, so the hub refuses the compromised leaf.

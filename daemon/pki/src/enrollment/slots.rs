@@ -19,12 +19,13 @@
 use super::refusal::{Reason, Refusal};
 use super::thumbprint::Thumbprint;
 use crate::unix_seconds::UnixSeconds;
+use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// One of the two places of a certificate in an enrollment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotName {
     Primary,
@@ -61,7 +62,7 @@ impl fmt::Display for SlotName {
 /// The content of both slots of an enrollment.
 ///
 /// `slot` is always the slot of the serving certificate; the other one follows from it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     remote = "Self",
     tag = "state",

@@ -1,6 +1,7 @@
 //! Computes and parses the digests that identify certificates.
 
 use aws_lc_rs::digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 ///
 /// It is printed and stored in upper-case hex without separators, and parsed in either case,
 /// because the services promise neither.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Thumbprint([u8; 32]);
 
@@ -17,7 +18,7 @@ pub struct Thumbprint([u8; 32]);
 ///
 /// It recognises a certificate of our own, whose serial number no attacker chooses. It is never a
 /// reason to trust a certificate.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha1Thumbprint([u8; 20]);
 

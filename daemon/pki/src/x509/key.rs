@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self as verification, ParsedPublicKey, VerificationAlgorithm};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
 use der::{Decode, Encode, ErrorKind, Sequence, Tag};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spki::SubjectPublicKeyInfoRef;
 use std::fmt;
@@ -23,7 +24,9 @@ const NEW_KEY: &str =
     "make a new key with a current version of the library, or with newer firmware of the token";
 
 /// The key types of authorities and leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyType {
     /// ECDSA on NIST P-256 (secp256r1).

@@ -8,12 +8,13 @@ use crate::crl_number::CrlNumber;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{CrlPart, CrlRow};
 use crate::unix_seconds::UnixSeconds;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A revocation list of a generation, for people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CrlStatus {
     pub authority: String,
     /// Which of its generations.

@@ -16,13 +16,14 @@ use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
     HubCause, IndividualsBelow, RecordedExclusion, RestrictedEnrollment,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A block in force, as it is shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ActiveBlock {
     /// The kind of its subject.
     pub kind: BlockKind,

@@ -5,6 +5,7 @@
 
 use crate::error_code::codes;
 use crate::store::{EnrollmentRow, RestrictedEnrollment};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -81,7 +82,7 @@ impl PlaceCode {
 }
 
 /// The state of a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PlaceState {
     /// Observed in the desired state.
@@ -104,7 +105,7 @@ impl PlaceState {
 }
 
 /// One place, and its answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Place {
     /// `crl`, `dps: NAME`, `hub: NAME` or `issuer: NAME`.
     pub place: String,

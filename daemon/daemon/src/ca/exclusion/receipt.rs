@@ -18,13 +18,14 @@ use crate::enrollment::roll::{HubPolicy, RollReason};
 use crate::enrollment::slots::Slots;
 use crate::ids::{GenerationId, RollId};
 use crate::store::{EnrollmentKind, RollSubject};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The answer of each place.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Receipt {
     /// Whether every place was observed in the desired state.
     pub complete: bool,

@@ -24,6 +24,7 @@ use crate::x509::serial::SerialNumber;
 pub use answers::KeptAnswer;
 use answers::{Answers, Rate};
 use responder::{Responder, Responders};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,7 @@ pub(super) struct OcspState {
 }
 
 /// A responder, for people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OcspStatus {
     pub authority: String,
     pub generation: GenerationNumber,

@@ -5,10 +5,11 @@ use crate::ca::Error;
 use crate::enrollment::record::Record;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{EnrollmentKind, EnrollmentRow};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Why a new leaf of this device needs no change at a service.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct UnderGroup {
     pub registration_id: String,
     pub provisioning: String,

@@ -8,6 +8,7 @@ use crate::enrollment::refusal::Reason;
 use crate::enrollment::roll::RollReason;
 use crate::ids::{EnrollmentId, GenerationId};
 use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
@@ -278,7 +279,7 @@ impl Rollovers {
 }
 
 /// A device that needs a new leaf.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Reissue {
     pub registration_id: String,
     /// RFC 3339: the end of its leaf.
