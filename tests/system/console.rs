@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// Every page that needs no name.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "/console",
     "/console/devices",
     "/console/certificates",
@@ -23,6 +23,7 @@ const PAGES: [&str; 10] = [
     "/console/cloud",
     "/console/tokens",
     "/console/audit",
+    "/console/api",
 ];
 
 /// An answer: its head and its body.

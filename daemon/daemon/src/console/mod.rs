@@ -7,6 +7,7 @@
 //! script; the scripts in `assets/` refresh what moves, copy, and count times down.
 
 mod actions;
+mod api_reference;
 mod assets;
 mod audit;
 mod blocks;
@@ -21,6 +22,7 @@ mod hierarchy;
 mod overview;
 mod refused;
 mod rolls;
+mod schema_shown;
 mod table;
 mod timeline;
 mod tokens;
@@ -82,6 +84,9 @@ pub fn with_console(api: Router, stop: watch::Receiver<bool>) -> Router {
         .route("/console/audit/verification", get(audit::verify))
         .route("/console/tokens", get(tokens::list))
         .route("/console/tokens/{name}", get(tokens::show))
+        .route("/console/api", get(api_reference::list))
+        .route("/console/api/{id}", get(api_reference::show))
+        .route("/console/openapi.json", get(api_reference::file))
         .route("/console/{*page}", get(refused::no_such_page))
         .layer(map_response(headers::for_pages))
         .route("/console/assets/{name}", get(assets::serve))

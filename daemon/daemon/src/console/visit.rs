@@ -32,6 +32,7 @@ const PAGES: &[(&str, &str)] = &[
     ("Cloud", "/cloud"),
     ("Tokens", "/tokens"),
     ("Audit", "/audit"),
+    ("API", "/api"),
 ];
 
 /// A caller who visits a page.
