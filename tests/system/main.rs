@@ -73,6 +73,7 @@
 //! | `ca_drift` | the same for CA certificates; proofs of possession that cannot be signed |
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | intermediates and a root are rolled, and no device is refused |
+//! | `cross` | the generations of a root certify each other: paths from either, kills, exclusions |
 //! | `authority_compromise` | an intermediate and a root are compromised |
 //! | `excluded` | no access path is left to what is excluded, whichever it is and was added later |
 //! | `authority_crash` | rollovers of authorities, killed at each step |
@@ -163,6 +164,7 @@ mod console_pages;
 mod constrained;
 mod crash;
 mod crash_point;
+mod cross;
 mod csr_cases;
 mod device;
 mod device_notification;

@@ -3,6 +3,7 @@
 //! too.
 
 use crate::block::five_devices;
+use crate::cross::{Rolled, rolled};
 use crate::device::{is_assigned, register};
 use crate::elsewhere::Elsewhere;
 use crate::external::{self, asked};
@@ -395,6 +396,18 @@ fn an_authority_expires() {
     page.line(&[("12", &roll)])
         .repeats_until_it_prints(&env, "state: draining");
     is_assigned(&env.emulator, &devices[0]);
+}
+
+#[test]
+fn a_root_expires() {
+    let Rolled { env, roots, leaves } = rolled(TestEnv::new());
+    let mut page = Runbook::of("A root expires");
+    assert!(page.text(&env).contains("root-2-by-root-1"));
+    let cross = page.text(&env);
+    env.write("old-root.pem", &roots[0]);
+    env.write("between.pem", &(leaves[1].chain[..2].concat() + &cross));
+    env.write("pump-7.pem", &leaves[1].certificate);
+    assert!(page.text(&env).contains("pump-7.pem: OK"));
 }
 
 #[test]

@@ -64,14 +64,32 @@ pub(super) fn run(
             let columns = ["serial", "subject", "profile", "not_after", "revoked_at"];
             show.fitting_table(&client.get(&path)?, &columns)
         }
-        AuthorityCommand::Show { name, pem: true } => {
+        AuthorityCommand::Show {
+            name, pem: true, ..
+        } => {
             let generations = client.get(&format!("/v1/authorities/{}", segment(name)))?;
             for generation in generations.as_array().into_iter().flatten() {
                 show.text(generation["certificate"].as_str().unwrap_or_default())?;
             }
             Ok(())
         }
-        AuthorityCommand::Show { name, pem: false } => {
+        AuthorityCommand::Show {
+            name, cross: true, ..
+        } => {
+            let generations = client.get(&format!("/v1/authorities/{}", segment(name)))?;
+            for generation in generations.as_array().into_iter().flatten() {
+                let cross = generation["cross_certificates"].as_array();
+                let good = cross
+                    .into_iter()
+                    .flatten()
+                    .filter(|it| it["state"] == "good");
+                for it in good {
+                    show.text(it["certificate"].as_str().unwrap_or_default())?;
+                }
+            }
+            Ok(())
+        }
+        AuthorityCommand::Show { name, .. } => {
             show.record(&client.get(&format!("/v1/authorities/{}", segment(name)))?)
         }
     }

@@ -8,6 +8,7 @@ use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::external::PendingAuthority;
 use crate::ca::hierarchy::{ChainLink, Generation};
+use crate::ca::issuer::cross::CrossStatus;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::crl_number::CrlNumber;
 use crate::ids::GenerationNumber;
@@ -48,6 +49,12 @@ pub(super) struct Authority {
     /// The certificates above that of an external authority, its issuer's first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<Foreign>,
+    /// The certificates of a root's key by other generations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cross_certificates: Vec<CrossStatus>,
+    /// Why a root that was rolled has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_cross_certificates: Option<String>,
 }
 
 /// A certificate above an external authority.
@@ -115,6 +122,8 @@ impl Authority {
             crl_entries: list.map(|list| list.entries),
             certificate: generation.link.pem.clone(),
             foreign: generation.foreign.iter().map(Foreign::from).collect(),
+            cross_certificates: ca.issuer().cross_certificates_of(generation),
+            no_cross_certificates: ca.issuer().no_cross_certificates(generation),
         })
     }
 }

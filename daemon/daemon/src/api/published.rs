@@ -1,4 +1,5 @@
-//! Serves `/crl/…` and `/ca/…`: CRLs and CA certificates, to all, over every listener.
+//! Serves `/crl/…` and `/ca/…`: CRLs, CA certificates and cross-certificates, to all, over every
+//! listener.
 //!
 //! The files are in memory, so that an unavailable token takes nothing from relying parties. No
 //! caller is identified, nothing but a name is looked up, and nothing else is ever served here.
@@ -10,6 +11,7 @@ use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error};
 use crate::store::{CrlPart, CrlRow};
 use crate::unix_seconds::UnixSeconds;
+use crate::x509::certificate::Certificate;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -161,8 +163,10 @@ pub(super) async fn certificate(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let generation = published(&api, &file, ".cer")?;
-    let certificate = &generation.certificate;
+    let certificate = &match cross_certificate(&api, &file) {
+        Some(certificate) => certificate,
+        None => published(&api, &file, ".cer")?.certificate.clone(),
+    };
     let file = Published {
         content_type: "application/pkix-cert",
         etag: etag(certificate.sha256()),
@@ -171,6 +175,15 @@ pub(super) async fn certificate(
         body: Bytes::copy_from_slice(certificate.der()),
     };
     Ok(file.answer(&headers, api.ca.now()))
+}
+
+/// The certificate of one generation of a root by another one: `root-2-by-root-1.cer`.
+fn cross_certificate(api: &Api, file: &str) -> Option<Certificate> {
+    let name = file.strip_suffix(".cer")?;
+    let hierarchy = api.ca.hierarchy();
+    let mut good = hierarchy.good_cross_certificates(api.ca.now());
+    let found = good.find(|it| it.name == name)?;
+    Some(found.link.certificate.clone())
 }
 
 fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, Problem> {

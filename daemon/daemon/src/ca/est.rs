@@ -249,7 +249,13 @@ impl Est {
         }
         let mut links: Vec<_> = links.into_values().collect();
         links.sort_by_key(|(place, _)| Reverse(*place));
-        Ok(links.into_iter().map(|(_, link)| link).collect())
+        // RFC 7030 4.1.3: NewWithOld and OldWithNew, for a client that trusts one root alone.
+        let cross = hierarchy
+            .good_cross_certificates(now)
+            .filter(|it| names.contains(it.subject.authority.as_str()));
+        let cross = cross.map(|it| Arc::clone(&it.link));
+        let own = links.into_iter().map(|(_, link)| link);
+        Ok(own.chain(cross).collect())
     }
 
     /// The certificate that is renewed: the caller's own, or that of the device for which a station

@@ -3,6 +3,8 @@
 //! Read from the store at start, after a ceremony and after a revocation; issuance only reads it. A
 //! chain that does not verify is refused here, once, and not for every certificate.
 
+mod cross;
+
 use super::issuer::generation::on_record;
 use super::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
@@ -15,6 +17,8 @@ use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, IssuerFields};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::IssuerReading;
+pub use cross::CrossCertificate;
+pub(super) use cross::name as cross_name;
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,6 +87,9 @@ pub struct Hierarchy {
     waiting: BTreeSet<String>,
     serving: BTreeMap<String, GenerationId>,
     staged: BTreeMap<String, GenerationId>,
+    cross: Vec<CrossCertificate>,
+    /// The generations that have signed for others.
+    in_use: BTreeSet<GenerationId>,
 }
 
 impl Hierarchy {

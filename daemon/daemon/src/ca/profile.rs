@@ -118,7 +118,10 @@ impl IssuanceProfile {
 /// Refuses to sign an authority's shape for any purpose but an authority, and no other shape for
 /// one. The configuration was checked before; this holds whatever the request came through.
 pub(super) fn refuse_shape(purpose: Purpose, shape: &Profile) -> Result<(), Error> {
-    let is_for_authority = matches!(purpose, Purpose::Authority | Purpose::Subordinate);
+    let is_for_authority = matches!(
+        purpose,
+        Purpose::Authority | Purpose::Subordinate | Purpose::Cross
+    );
     if shape.signs_for_others() == is_for_authority {
         return Ok(());
     }
@@ -190,7 +193,7 @@ mod tests {
                 assert_eq!(refusal.code, Code::ProfileShape);
             }
         }
-        for purpose in [Purpose::Authority, Purpose::Subordinate] {
+        for purpose in [Purpose::Authority, Purpose::Subordinate, Purpose::Cross] {
             assert!(refuse_shape(purpose, &authority).is_ok());
             assert!(refuse_shape(purpose, &leaf).is_err());
         }

@@ -65,6 +65,8 @@ pub(super) struct LeafHolder<'a> {
     pub renews: Option<String>,
     /// By what a device without a valid leaf requests this one.
     pub grant: Option<Grant>,
+    /// The generation of the same root whose key a cross-certificate certifies.
+    pub certified: Option<&'a Generation>,
 }
 
 /// The signer: a serving generation, or a root that is about to sign itself.
@@ -112,6 +114,7 @@ impl LeafHolder<'_> {
             moves: Moves::Never,
             renews: None,
             grant: None,
+            certified: None,
         }
     }
 }
@@ -136,7 +139,13 @@ impl SigningRequest<'_> {
             .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
         let expected = Expectation {
             issuer: match self.signer.certificate {
-                Some(certificate) => ExpectedIssuer::Certificate(certificate),
+                Some(issuer) => match self.holder.certified {
+                    Some(root) => ExpectedIssuer::Cross {
+                        issuer,
+                        subject: &root.reading,
+                    },
+                    None => ExpectedIssuer::Certificate(issuer),
+                },
                 None => ExpectedIssuer::SelfSigned,
             },
             distribution: self.signer.distribution,
@@ -214,6 +223,10 @@ impl SigningRequest<'_> {
         if self.purpose == Purpose::Subordinate {
             detail["authority"] = json!(self.signer.authority);
             detail["dropped_extensions"] = json!(self.holder.dropped_extensions);
+        }
+        if let Some(root) = self.holder.certified {
+            detail["authority"] = json!(self.signer.authority);
+            detail["certifies"] = json!(root.name());
         }
         if self.holder.generated_key {
             detail["generated_key"] = true.into();

@@ -156,6 +156,7 @@ impl Application {
         // A certificate that goes on hold now is on the CRL that is signed next.
         rest.note_due("blocks", ca.exclusions().advance_blocks());
         rest.note_due("shared keys", ca.issuer().prove_shared_keys());
+        rest.note_due("cross-certificates", ca.issuer().cross_certify());
         rest.note_due("revocation lists", ca.crls().update());
         rest.note_due("OCSP responders", ca.ocsp().update());
         rest.note_due("rolls", ca.rollovers().advance_rolls());

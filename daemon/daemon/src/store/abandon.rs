@@ -106,7 +106,8 @@ pub(super) fn open_leaves(tx: &Tx<'_>) -> Result<Vec<OpenLeaf>, StoreError> {
     )
 }
 
-/// Abandons the open intents of this issuer, whatever is being signed, and for whichever role.
+/// Abandons the open intents of this issuer, whatever is being signed, and for whichever role; and
+/// those by other generations for its key.
 pub(super) fn abandon_by(
     tx: &Tx<'_>,
     issuer: GenerationId,
@@ -114,7 +115,10 @@ pub(super) fn abandon_by(
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let open: Vec<IntentId> = tx.query_all(
-        "SELECT o.intent FROM open_intent o JOIN intent i ON i.id = o.intent WHERE i.issuer = ?1",
+        "SELECT o.intent FROM open_intent o JOIN intent i ON i.id = o.intent
+         WHERE i.issuer = ?1 OR o.purpose = 'cross' AND i.key_sha256 = (
+             SELECT own.key_sha256 FROM generation g JOIN intent own ON own.id = g.certificate
+             WHERE g.id = ?1)",
         params![issuer],
         |row| row.get(0),
     )?;

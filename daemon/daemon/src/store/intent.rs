@@ -18,6 +18,8 @@ pub enum Purpose {
     Authority,
     /// The certificate of an authority elsewhere, whose key is not here.
     Subordinate,
+    /// The certificate of one generation of a root by another one.
+    Cross,
     /// A verification certificate for the provisioning service (docs/dps-contract.md, section 11).
     Possession,
 }
@@ -28,6 +30,7 @@ impl Purpose {
             Purpose::Leaf => "leaf",
             Purpose::Authority => "authority",
             Purpose::Subordinate => "subordinate",
+            Purpose::Cross => "cross",
             Purpose::Possession => "possession",
         }
     }

@@ -10,7 +10,8 @@ use super::engine::dialect::without_statement_journal;
 use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentError, PriorRequest, Purpose, Recorded};
 use super::{
-    Store, StoreError, generation, grant, leaf, new_enrollment, possession, readings, responder,
+    Store, StoreError, cross_certificate, generation, grant, leaf, new_enrollment, possession,
+    readings, responder,
 };
 use crate::der_bytes::Der;
 use crate::enrollment::role::Role;
@@ -43,6 +44,11 @@ pub enum OnIssued {
     },
     /// The responder of this generation has its next certificate.
     Responder {
+        /// The generation's row id.
+        generation: GenerationId,
+    },
+    /// It certifies the key of this generation of a root.
+    Cross {
         /// The generation's row id.
         generation: GenerationId,
     },
@@ -160,6 +166,9 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentError> 
             return Err(IntentError::IssuerRevoked);
         }
     }
+    if intent.purpose == Purpose::Cross && cross_certificate::is_excluded(tx, &intent.public_key)? {
+        return Err(IntentError::IssuerRevoked);
+    }
     if let Some(reason) = key_refusal(tx, intent)? {
         return Err(IntentError::Key(reason));
     }
@@ -208,7 +217,7 @@ fn key_refusal(tx: &Tx<'_>, intent: &Intent) -> Result<Option<KeyRefusal>, Store
     match intent.purpose {
         Purpose::Leaf => certified_key::of_leaf(tx, key, &intent.subject, intent.shared_key),
         Purpose::Subordinate => certified_key::of_subordinate(tx, key, &intent.subject),
-        Purpose::Authority => certified_key::of_authority(tx, key),
+        Purpose::Authority | Purpose::Cross => certified_key::of_authority(tx, key),
         // It is for an authority's own key.
         Purpose::Possession => Ok(None),
     }
@@ -259,6 +268,10 @@ fn apply_effects(
         }
         OnIssued::Responder { generation } => {
             responder::certify(tx, *generation, intent)?;
+            Ok(IssuedEffects::default())
+        }
+        OnIssued::Cross { generation } => {
+            cross_certificate::record(tx, intent, *generation)?;
             Ok(IssuedEffects::default())
         }
         OnIssued::Possession { ca_certificate } => {

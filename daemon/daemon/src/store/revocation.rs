@@ -29,7 +29,7 @@ pub enum RevocationTarget {
         /// The registration id in any spelling.
         subject: String,
     },
-    /// The generation's own certificate.
+    /// The generation's own certificate, and those of its key by other generations.
     Generation {
         /// The generation's row id.
         generation: GenerationId,
@@ -214,8 +214,10 @@ pub(super) fn certificates(
             let missing = format!("certificate with SHA-256 {}", hex::encode_upper(sha256));
             named("c.sha256 = ?1", sha256, missing)
         }
+        // Its key has further certificates, by other generations of the root.
         RevocationTarget::Generation { generation } => named(
-            "i.id = (SELECT certificate FROM generation WHERE id = ?1)",
+            "i.id IN (SELECT certificate FROM generation WHERE id = ?1
+                      UNION ALL SELECT certificate FROM cross_certificate WHERE subject = ?1)",
             generation,
             format!("generation {generation} with a certificate"),
         ),

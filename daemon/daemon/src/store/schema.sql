@@ -99,7 +99,8 @@ CREATE TABLE intent (
     purpose         TEXT    NOT NULL
                     CONSTRAINT intent_purpose_valid
                     CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'subordinate'
-                           OR purpose = 'possession' OR purpose = 'adopted'),
+                           OR purpose = 'cross' OR purpose = 'possession'
+                           OR purpose = 'adopted'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
     -- SHA-256 of the certified key (SubjectPublicKeyInfo): shows who holds the key
@@ -340,6 +341,16 @@ CREATE TABLE certificate_range (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX certificate_range_profile ON certificate_range (profile, number);
 CREATE INDEX certificate_range_issuer ON certificate_range (issuer, number);
+
+-- The certificate of one generation of a root by another one (RFC 4210, section 4.4), each once.
+CREATE TABLE cross_certificate (
+    issuer      INTEGER NOT NULL REFERENCES generation (id),
+    subject     INTEGER NOT NULL REFERENCES generation (id)
+                CONSTRAINT cross_certificate_subject_valid CHECK (subject <> issuer),
+    certificate INTEGER NOT NULL REFERENCES certificate (intent),
+    PRIMARY KEY (issuer, subject)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cross_certificate_of ON cross_certificate (subject, certificate);
 
 -- A certificate that an authority issued before it was adopted, and that is known by a line of its
 -- index or an entry of its last list alone. What is revoked is on the lists of the generation.

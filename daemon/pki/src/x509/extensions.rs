@@ -29,7 +29,7 @@ pub(super) fn all(
 ) -> der::Result<Extensions> {
     let profile = request.profile;
     let mut extensions = vec![
-        subject_key_identifier(request)?,
+        subject_key_identifier(issuer, request)?,
         basic_constraints(profile)?,
         key_usage(profile)?,
     ];
@@ -75,8 +75,13 @@ pub(super) fn extension(
 
 /// RFC 5280 4.2.1.2: an authority's certificate MUST have it, a leaf SHOULD, and it MUST NOT be
 /// critical.
-fn subject_key_identifier(request: &CertificateContent<'_>) -> der::Result<Extension> {
-    let octets = OctetString::new(request.public_key.key_identifier())?;
+fn subject_key_identifier(
+    issuer: &IssuerFields,
+    request: &CertificateContent<'_>,
+) -> der::Result<Extension> {
+    let cross = issuer.cross_key_identifier();
+    let own = request.public_key.key_identifier();
+    let octets = OctetString::new(cross.unwrap_or(&own))?;
     extension(oid::SUBJECT_KEY_IDENTIFIER, false, &octets)
 }
 

@@ -35,6 +35,8 @@ pub struct IssuerFields {
     /// `None` for a root that signs its own certificate: nothing is above it.
     bounds: Option<Bounds>,
     distribution: Distribution,
+    /// The key identifier of the key that it certifies under its own name, and of nothing else.
+    cross_key_identifier: Option<Vec<u8>>,
     /// The name constraints of its own certificate and of all above.
     constraints: Vec<Result<NameConstraints, String>>,
 }
@@ -82,6 +84,7 @@ impl IssuerFields {
                 path_length: certificate.path_length(),
             }),
             distribution: Distribution::default(),
+            cross_key_identifier: None,
             constraints: constraints([certificate]),
         })
     }
@@ -94,6 +97,7 @@ impl IssuerFields {
             public_key: public_key.clone(),
             bounds: None,
             distribution: Distribution::default(),
+            cross_key_identifier: None,
             constraints: Vec::new(),
         }
     }
@@ -102,6 +106,16 @@ impl IssuerFields {
     pub fn with_distribution(self, distribution: Distribution) -> IssuerFields {
         IssuerFields {
             distribution,
+            ..self
+        }
+    }
+
+    /// Returns the issuer of the cross-certificate of `subject` (RFC 4210 4.4): of another key of
+    /// its own name. The certificate has the key identifier that `subject` has in its own
+    /// certificate, because that is what certificates below it point to.
+    pub fn cross_certifying(self, subject: &IssuerFields) -> IssuerFields {
+        IssuerFields {
+            cross_key_identifier: Some(subject.key_identifier.clone()),
             ..self
         }
     }
@@ -164,6 +178,10 @@ impl IssuerFields {
     /// Returns the URLs that its certificates carry.
     pub fn distribution(&self) -> &Distribution {
         &self.distribution
+    }
+
+    pub(super) fn cross_key_identifier(&self) -> Option<&[u8]> {
+        self.cross_key_identifier.as_deref()
     }
 
     pub(super) fn bounds(&self) -> Option<Bounds> {

@@ -118,6 +118,11 @@ pub enum BuildRefusal {
         "a self-signed certificate must certify the issuer's own name and key, as an authority"
     )]
     NotSelfSigned,
+    /// A cross-certificate has the name of its issuer and another key.
+    #[error(
+        "a cross-certificate must certify another key of the issuer's own name, as an authority"
+    )]
+    NotCross,
     /// A date is before 1970 or after 9999.
     #[error("the validity leaves the years 1970 to 9999")]
     Time,
@@ -143,7 +148,7 @@ impl BuildRefusal {
             BuildRefusal::PathLength { .. } => Code::PathLength,
             BuildRefusal::IssuersName => Code::IssuersName,
             BuildRefusal::NameConstraints(_) => Code::NameConstraints,
-            BuildRefusal::NotSelfSigned => Code::NotSelfSigned,
+            BuildRefusal::NotSelfSigned | BuildRefusal::NotCross => Code::NotSelfSigned,
             BuildRefusal::Time | BuildRefusal::Ended { .. } => Code::ValidityOutOfRange,
             BuildRefusal::TooLarge | BuildRefusal::Encoding(_) => Code::NotEncodable,
         }
@@ -173,7 +178,7 @@ pub fn build(
     check_end(request)?;
     let validity = match issuer.bounds() {
         Some(bounds) => {
-            check_path_length(bounds, request)?;
+            check_path_length(issuer, bounds, request)?;
             validity_within(bounds, request)?
         }
         None => requested_validity(request),
@@ -220,6 +225,11 @@ fn check_names(
     request: &CertificateContent<'_>,
 ) -> Result<(), BuildRefusal> {
     let same_name = request.subject.to_der() == *issuer.name_der();
+    let same_key = request.public_key == issuer.public_key();
+    if issuer.cross_key_identifier().is_some() {
+        let is_cross = same_name && !same_key && request.profile.is_authority();
+        return is_cross.then_some(()).ok_or(BuildRefusal::NotCross);
+    }
     if !issuer.is_self_signed() {
         return if same_name {
             Err(BuildRefusal::IssuersName)
@@ -227,7 +237,6 @@ fn check_names(
             Ok(())
         };
     }
-    let same_key = request.public_key == issuer.public_key();
     if same_name && same_key && request.profile.is_authority() {
         Ok(())
     } else {
@@ -239,6 +248,10 @@ fn check_name_constraints(
     issuer: &IssuerFields,
     request: &CertificateContent<'_>,
 ) -> Result<(), BuildRefusal> {
+    // RFC 5280 6.1.3 (b): constraints are not applied to a self-issued certificate of an authority.
+    if issuer.cross_key_identifier().is_some() {
+        return Ok(());
+    }
     let names = extensions::names_let_through(request);
     let is_leaf = !request.profile.is_authority();
     let objection = issuer.objection_to(&request.subject.to_der(), names, is_leaf);
@@ -247,14 +260,20 @@ fn check_name_constraints(
 
 /// An issuer with a path length certifies only authorities with a shorter one, so every certificate
 /// of the path carries the limit.
-fn check_path_length(bounds: Bounds, request: &CertificateContent<'_>) -> Result<(), BuildRefusal> {
+fn check_path_length(
+    by: &IssuerFields,
+    bounds: Bounds,
+    request: &CertificateContent<'_>,
+) -> Result<(), BuildRefusal> {
+    // A self-issued certificate is not counted (RFC 5280 6.1.4 (l)).
+    let is_cross = by.cross_key_identifier().is_some();
     let (Some(issuer), Kind::Authority { path_length }) =
         (bounds.path_length, request.profile.kind)
     else {
         return Ok(());
     };
     match path_length {
-        Some(subordinate) if subordinate < issuer => Ok(()),
+        Some(subordinate) if subordinate < issuer || is_cross && subordinate == issuer => Ok(()),
         subordinate => Err(BuildRefusal::PathLength {
             issuer,
             subordinate,

@@ -57,6 +57,9 @@ pub enum AuthorityCommand {
         /// Print only the certificates.
         #[arg(long)]
         pem: bool,
+        /// Print only the certificates by which generations of a root certify each other.
+        #[arg(long, conflicts_with = "pem")]
+        cross: bool,
     },
 }
 

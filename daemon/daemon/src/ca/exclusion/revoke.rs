@@ -16,6 +16,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked, RevokedCertificate};
 use crate::unix_seconds::UnixSeconds;
+use crate::x509::certificate::Certificate;
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
 
@@ -73,6 +74,7 @@ impl Exclusions {
         }
         let row = name.find(&self.store)?;
         self.refuse_authority(&row)?;
+        self.refuse_reason_of_root(&row, reason)?;
         let is_subordinate = self.store.is_subordinate(&row.sha256)?;
         if !is_subordinate {
             for_leaves(reason)?;
@@ -186,6 +188,32 @@ impl Exclusions {
         Err(Error::conflict(Code::CertificateOfAuthority, message))
     }
 
+    /// A cross-certificate is revoked alone where the path is not wanted. A compromise is that of
+    /// the certified root, which the whole hierarchy below it has to follow.
+    fn refuse_reason_of_root(
+        &self,
+        row: &CertificateRow,
+        reason: RevocationReason,
+    ) -> Result<(), Error> {
+        let hierarchy = self.issuer.hierarchy();
+        let found = hierarchy
+            .cross_certificates()
+            .iter()
+            .find(|it| it.link.certificate.sha256() == row.sha256);
+        let Some(cross) = found.filter(|_| reason.is_of_the_key()) else {
+            return Ok(());
+        };
+        let name = &cross.subject.authority;
+        let number = cross.subject.number;
+        let message = format!(
+            "this is a cross-certificate of generation {number} of {name}: if its key is \
+             compromised, `hallmark roll start --authority {name} --generation {number} --reason \
+             compromise` excludes all below it; to withdraw this certificate alone, say another \
+             reason, such as superseded"
+        );
+        Err(Error::conflict(Code::CertificateOfAuthority, message))
+    }
+
     fn revocation_notices(
         &self,
         row: &CertificateRow,
@@ -279,10 +307,18 @@ impl Exclusions {
             }
         }
         let is_authority = |revoked: &RevokedCertificate| {
-            self.issuer.hierarchy().iter().any(|it| {
-                it.parent.unwrap_or(it.id) == revoked.issuer
-                    && it.certificate.serial().as_bytes() == revoked.serial
-            })
+            let hierarchy = self.issuer.hierarchy();
+            let is_its = |issuer, certificate: &Certificate| {
+                issuer == revoked.issuer && certificate.serial().as_bytes() == revoked.serial
+            };
+            let is_own = hierarchy
+                .iter()
+                .any(|it| is_its(it.parent.unwrap_or(it.id), &it.certificate));
+            is_own
+                || hierarchy
+                    .cross_certificates()
+                    .iter()
+                    .any(|it| is_its(it.issuer.id, &it.link.certificate))
         };
         if revoked.changed.iter().any(is_authority) {
             self.issuer.reload_hierarchy()?;

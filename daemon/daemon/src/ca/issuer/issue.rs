@@ -2,8 +2,8 @@
 //!
 //! It must never have a token sign what the store has not on record, and never return a certificate
 //! that is not on record. [`Issuer::issue_certificate`] and `issue_leaf` are the steps
-//! for leaves; ceremonies, rollovers, subordinate certificates, OCSP responders, proofs of
-//! possession and canaries enter at step 6, `certify`.
+//! for leaves; ceremonies, rollovers, cross-certificates, subordinate certificates, OCSP
+//! responders, proofs of possession and canaries enter at step 6, `certify`.
 //!
 //! The cycle is a future because a good one waits three times (store, token, store), each time for
 //! a group that shares one commit or one system call; a waiting future costs no thread. It uses no
@@ -188,6 +188,7 @@ impl Issuer {
                 moves,
                 renews,
                 grant: caller.grant().cloned(),
+                certified: None,
             },
             on_issued: match (profile.role, caller.grant().and_then(Grant::enroll)) {
                 (Role::Device, None) => OnIssued::Device {

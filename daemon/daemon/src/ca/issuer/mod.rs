@@ -8,6 +8,7 @@
 pub mod client;
 pub mod clock;
 mod constraints;
+pub mod cross;
 pub mod failover;
 pub mod fetch;
 pub mod former;
@@ -36,6 +37,7 @@ use crate::ca::{Code, ConfiguredToken, Error, lock};
 use crate::store::{AuditEntry, Store};
 use arc_swap::{ArcSwap, Guard};
 use clock::{Clock, ClockPolicy};
+use cross::CrossFailures;
 use failover::{Failover, FailoverPolicy};
 use key_health::KeyFaults;
 use key_use::RecordedKeyUses;
@@ -121,6 +123,8 @@ struct IssuerState {
     refusals: Mutex<RefusalCounts>,
     /// Held while a subordinate certificate is signed.
     subordinates: Mutex<()>,
+    /// Why cross-certificates are not signed yet.
+    cross_failures: Mutex<CrossFailures>,
 }
 
 impl Issuer {
@@ -131,7 +135,7 @@ impl Issuer {
         settings: IssuerSettings,
         callbacks: Callbacks,
     ) -> Result<Self, Error> {
-        let hierarchy = Hierarchy::load(store.generations()?, &settings.published())?;
+        let hierarchy = load(&store, &settings.published())?;
         let shared = IssuerState {
             clock: Clock::new(&settings.clock, store.newest_date()?),
             hierarchy: ArcSwap::from_pointee(hierarchy),
@@ -144,6 +148,7 @@ impl Issuer {
             key_faults: KeyFaults::default(),
             refusals: Mutex::default(),
             subordinates: Mutex::default(),
+            cross_failures: Mutex::default(),
         };
         let issuer = Self {
             store,
@@ -167,8 +172,7 @@ impl Issuer {
     ) -> Result<Self, Error> {
         let shared = &self.shared;
         let mut published = lock(&shared.published);
-        let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, &settings.published())?;
+        let hierarchy = load(&self.store, &settings.published())?;
         pollster::block_on(self.store.record_audit(entry))?;
         shared.hierarchy.store(Arc::new(hierarchy));
         *published = settings.published();
@@ -204,8 +208,7 @@ impl Issuer {
 
     pub(super) fn reload_hierarchy(&self) -> Result<(), Error> {
         let published = lock(&self.shared.published);
-        let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, &published)?;
+        let hierarchy = load(&self.store, &published)?;
         self.shared.hierarchy.store(Arc::new(hierarchy));
         Ok(())
     }
@@ -286,4 +289,9 @@ impl Issuer {
     pub(super) fn wake(&self) {
         (self.callbacks.desired_changed)();
     }
+}
+
+fn load(store: &Store, published: &Published) -> Result<Hierarchy, Error> {
+    Hierarchy::load(store.generations()?, published)?
+        .with_cross_certificates(store.cross_certificates()?, store.generations_in_use()?)
 }

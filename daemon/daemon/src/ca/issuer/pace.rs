@@ -35,6 +35,8 @@ pub(in crate::ca) enum Source {
     Generation(GenerationId),
     /// The key of that generation, which is made and has to show that it signs.
     Key(GenerationId),
+    /// A cross-certificate, by the row id of the certified generation.
+    Cross(GenerationId),
     /// The request to an issuer elsewhere, by the row id of its generation.
     Request(GenerationId),
     /// The canary of a roll, by the roll's row id.

@@ -265,11 +265,11 @@ fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut F
         format!("the subject is not that of {:?}", expected.subject.label())
     });
     // A certificate with its issuer's name is self-issued and does not count for path lengths
-    // (RFC 5280 6.1), so only a root may have it.
+    // (RFC 5280 6.1), so only a root may have it, and a certificate of its key by another root.
     let same_name = parts.subject.whole == parts.issuer.whole;
-    let self_signed = matches!(expected.issuer, ExpectedIssuer::SelfSigned);
-    findings.require(same_name == self_signed, "self_issued", || {
-        "issuer and subject are the same name if and only if it is self-signed".to_owned()
+    let is_of_root = !matches!(expected.issuer, ExpectedIssuer::Certificate(_));
+    findings.require(same_name == is_of_root, "self_issued", || {
+        "issuer and subject are the same name if and only if it certifies a root".to_owned()
     });
 }
 
@@ -325,6 +325,8 @@ fn check_path_length(
     let bound = issuer.above.and_then(|above| above.path_length);
     let fits = match (bound, expected.profile.kind) {
         (Some(bound), Kind::Authority { path_length }) => {
+            let is_cross = matches!(expected.issuer, ExpectedIssuer::Cross { .. });
+            let bound = bound.saturating_add(is_cross.into());
             path_length.is_some_and(|length| u32::from(length) < bound)
         }
         _ => true,

@@ -54,6 +54,17 @@ impl IssuerReading {
     }
 }
 
+impl ExpectedIssuer<'_> {
+    /// The key identifier that the certificate must have, where it follows another certificate.
+    pub(super) fn kept_key_identifier(&self) -> Option<Result<Vec<u8>, String>> {
+        let ExpectedIssuer::Cross { subject, .. } = self else {
+            return None;
+        };
+        let facts = subject.0.as_ref().map_err(String::clone);
+        Some(facts.map(|it| it.above.key_identifier.clone()))
+    }
+}
+
 impl Facts {
     fn read(der: &[u8]) -> Result<Facts, String> {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
@@ -72,7 +83,10 @@ impl<'a> ComparedIssuer<'a> {
         parts: &Parts<'a>,
     ) -> Result<ComparedIssuer<'a>, String> {
         match expected.issuer {
-            ExpectedIssuer::Certificate(reading) => reading.issuer(),
+            ExpectedIssuer::Certificate(reading)
+            | ExpectedIssuer::Cross {
+                issuer: reading, ..
+            } => reading.issuer(),
             ExpectedIssuer::SelfSigned => Ok(ComparedIssuer {
                 name: parts.subject.whole,
                 signature_algorithm: signature_algorithm(parts.spki.whole),

@@ -52,6 +52,12 @@ pub struct Expectation<'a> {
 pub enum ExpectedIssuer<'a> {
     /// The authority with this certificate.
     Certificate(&'a IssuerReading),
+    /// One generation of a root, which certifies another one (RFC 4210 4.4).
+    Cross {
+        issuer: &'a IssuerReading,
+        /// The self-signed certificate of the other one.
+        subject: &'a IssuerReading,
+    },
     /// The certified key itself.
     SelfSigned,
 }

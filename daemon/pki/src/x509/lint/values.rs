@@ -152,8 +152,12 @@ impl Asked<'_> {
         self.expected.name_constraints.map(|it| &it.value[..])
     }
 
-    /// Expects SHA-1 over the bits of the public key (RFC 5280 4.2.1.2, method 1).
+    /// Expects SHA-1 over the bits of the public key (RFC 5280 4.2.1.2, method 1), or what the key
+    /// has in its other certificate.
     fn subject_key_identifier(&self) -> Result<Vec<u8>, String> {
+        if let Some(kept) = self.expected.issuer.kept_key_identifier() {
+            return kept;
+        }
         let key = canonical::children(self.parts.spki)?;
         let bits = key.get(1).and_then(|bits| bits.contents.get(1..));
         let bits = bits.ok_or("no subjectPublicKey")?;

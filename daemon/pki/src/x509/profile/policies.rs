@@ -48,6 +48,14 @@ impl CertificatePolicy {
         read.0.into_iter().map(policy).collect()
     }
 
+    /// Returns anyPolicy, by which the certificate of an authority limits no policy.
+    pub fn any() -> CertificatePolicy {
+        CertificatePolicy {
+            id: oid::ANY_POLICY,
+            cps: None,
+        }
+    }
+
     /// Returns the object identifier.
     pub fn id(&self) -> ObjectIdentifier {
         self.id

@@ -69,7 +69,7 @@ fn openssl_verify(hierarchy: &Hierarchy) -> Result<(), String> {
     run_verify(&roots, &between, &leaf)
 }
 
-fn run_verify(roots: &Path, between: &Path, leaf: &Path) -> Result<(), String> {
+pub(super) fn run_verify(roots: &Path, between: &Path, leaf: &Path) -> Result<(), String> {
     let output = Command::new("openssl")
         .args([
             "verify",

@@ -5,6 +5,7 @@ mod bundle;
 mod certificate;
 mod chain;
 mod crl;
+mod cross;
 mod csr;
 mod field_certificate;
 mod field_csr;
