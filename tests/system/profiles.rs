@@ -402,3 +402,51 @@ fn an_authority_limits_names_and_policies_below_it() {
     let (_, newest) = all.rsplit_once("-----BEGIN").unwrap();
     printed_limits(&format!("-----BEGIN{newest}"));
 }
+
+const BAY: &str = r#"
+name = "bay"
+[[authority]]
+name = "bay"
+issuer = "root"
+preset = "intermediate"
+subject = { common_name = "Example Works Bay" }
+"#;
+
+/// Verifies: an authority of a ceremony file has what its preset says, as OpenSSL reads it; the
+/// same file finds it again; a preset for another place is refused, and makes nothing.
+#[test]
+fn a_ceremony_starts_from_a_preset() {
+    let env = TestEnv::new();
+    let authority = "[[authority]]\nname = \"bay\"\ntoken = \"factory\"\n";
+    env.configure(&(env.configuration() + authority));
+    let env = env.started();
+    let run = |text: &str| {
+        let file = env.write("bay.toml", text);
+        env.hallmark(&["ceremony", "run", file.to_str().unwrap()])
+    };
+    for (from, to, why) in [
+        ("\"intermediate\"", "\"root\"", "a root signs itself"),
+        ("\"intermediate\"", "\"device\"", "is for a [[profile]]"),
+        ("issuer = \"root\"\n", "", "an intermediate has an issuer"),
+    ] {
+        let refused = run(&BAY.replace(from, to));
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.error.contains(why), "{refused:?}");
+    }
+    assert_eq!(env.count("generation WHERE authority = 'bay'"), 0);
+    let made = run(BAY);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    env.write("bay.pem", &env.authority("bay"));
+    let mut command = Command::new("openssl");
+    command.args("x509 -in bay.pem -noout -text".split(' '));
+    let text = CommandOutput::of(command.current_dir(env.path(""))).out;
+    for said in ["CA:TRUE, pathlen:0", "Certificate Sign, CRL Sign"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let years = "intent i JOIN generation g ON g.certificate = i.id WHERE g.authority = 'bay' \
+                 AND i.not_after - i.not_before BETWEEN 315576000 AND 315577000";
+    assert_eq!(env.count(years), 1, "ten years");
+    let again = run(BAY);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(env.count("generation WHERE authority = 'bay'"), 1);
+}

@@ -9,7 +9,7 @@ use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
 use crate::x509::name_constraints::KeptConstraints;
 use crate::x509::profile::{
-    CertificatePolicy, POLICIES_MAX, PolicyConstraints, PolicyLimits, human_seconds,
+    CertificatePolicy, Kind, POLICIES_MAX, PolicyConstraints, PolicyLimits, Preset, human_seconds,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -90,6 +90,7 @@ struct Raw {
     issuer: Option<String>,
     #[serde(default)]
     external_issuer: bool,
+    preset: Option<Preset>,
     key_type: Option<KeyType>,
     subject: Option<DistinguishedName>,
     #[serde(deserialize_with = "human_seconds::optional", default)]
@@ -122,8 +123,9 @@ impl TryFrom<Raw> for AuthoritySpecification {
 }
 
 impl Raw {
-    fn origin(self) -> Result<Origin, String> {
+    fn origin(mut self) -> Result<Origin, String> {
         if self.external_issuer {
+            self.fill_path_length()?;
             return Ok(Origin::External(self.external()?));
         }
         match (self.key.clone(), self.certificate.clone()) {
@@ -131,10 +133,60 @@ impl Raw {
                 Ok(Origin::Adopted(self.adoption(&key, certificate)?))
             }
             (None, None) if self.accept.is_none() && self.crl_number.is_none() => {
+                self.fill_path_length()?;
+                self.fill_validity();
                 Ok(Origin::New(self.new_authority()?))
             }
             _ => Err("to adopt one, give both `key` and `certificate`".into()),
         }
+    }
+
+    /// Takes the path length of the preset where none is given. Fails if the preset is not for this
+    /// place in the hierarchy.
+    fn fill_path_length(&mut self) -> Result<(), String> {
+        let Some(preset) = self.preset else {
+            return Ok(());
+        };
+        let is_below = self.issuer.is_some() || self.external_issuer;
+        match (preset, is_below) {
+            (Preset::Root, false) | (Preset::Intermediate, true) => {}
+            (Preset::Root, true) => {
+                return Err(
+                    "a root signs itself, and this authority has an issuer; use preset = \
+                     \"intermediate\""
+                        .into(),
+                );
+            }
+            (Preset::Intermediate, false) => {
+                return Err(
+                    "an intermediate has an issuer; give it `issuer`, or `external_issuer = true`, \
+                     or use preset = \"root\""
+                        .into(),
+                );
+            }
+            (Preset::AdrIntermediate, _) => {
+                return Err(
+                    "the registry makes the key of an adr-intermediate itself; sign its request \
+                     with `hallmark authority sign --profile adr-intermediate`"
+                        .into(),
+                );
+            }
+            _ => {
+                return Err(format!(
+                    "preset {preset} is for a [[profile]]; an authority has preset = \"root\" or \
+                     \"intermediate\""
+                ));
+            }
+        }
+        if let Kind::Authority { path_length } = preset.profile().kind {
+            self.path_length = self.path_length.or(path_length);
+        }
+        Ok(())
+    }
+
+    fn fill_validity(&mut self) {
+        let of_preset = self.preset.map(|it| it.profile().validity_seconds);
+        self.validity = self.validity.or(of_preset);
     }
 
     fn external(self) -> Result<ExternalAuthority, String> {
@@ -186,7 +238,9 @@ impl Raw {
             },
             key_type: self.key_type.unwrap_or_else(default_key_type),
             subject: self.subject.ok_or("it has no `subject`")?,
-            validity: self.validity.ok_or("it has no `validity`")?,
+            validity: self
+                .validity
+                .ok_or("it has no `validity`; add it, or a `preset`")?,
             path_length: self.path_length,
         })
     }
@@ -200,6 +254,9 @@ impl Raw {
     }
 
     fn adoption(self, key: &str, certificate: String) -> Result<Adoption, String> {
+        if self.preset.is_some() {
+            return Err("leave `preset` out: its certificate is given".into());
+        }
         let shape = self.key_type.is_some() || self.subject.is_some();
         if shape || self.validity.is_some() || self.path_length.is_some() || self.is_limited() {
             return Err(
@@ -310,105 +367,4 @@ impl NewAuthority {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const EXAMPLE: &str = include_str!("../../../../../softhsm-setup/ceremony.toml");
-
-    #[test]
-    fn the_ceremony_that_ships_is_one() {
-        let ceremony = Ceremony::parse(EXAMPLE).unwrap();
-        let names: Vec<_> = ceremony
-            .authority
-            .iter()
-            .map(|it| it.name.as_str())
-            .collect();
-        assert_eq!(names, ["root", "plant", "line-1", "operations"]);
-        let Origin::New(root) = &ceremony.authority[0].origin else {
-            panic!("it is made");
-        };
-        assert_eq!(root.path_length, Some(2));
-    }
-
-    #[test]
-    fn an_authority_is_made_or_adopted_and_never_half_of_each() {
-        let parse = |text: &str| {
-            Ceremony::parse(&format!(
-                "name = \"n\"\n[[authority]]\nname = \"root\"\n{text}"
-            ))
-        };
-        let adopted = "key = \"pkcs11:object=a\"\ncertificate = \"/a.pem\"\n";
-        assert!(matches!(
-            parse(adopted).unwrap().authority[0].origin,
-            Origin::Adopted(_)
-        ));
-        for (text, reason) in [
-            ("key = \"pkcs11:object=a\"", "both"),
-            ("certificate = \"/a.pem\"", "both"),
-            ("validity = \"1y\"", "no `subject`"),
-            (&format!("{adopted}validity = \"1y\""), "which says"),
-            (&format!("{adopted}accept = \"\""), "characters"),
-            (&adopted.replace("object=a", "object=a?pin-value=1"), "PIN"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.message.contains(reason), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_external_issuer_decides_what_is_its_business() {
-        let external = "external_issuer = true\nsubject = { common_name = \"Gateway\" }\n";
-        let parse = |text: &str| {
-            Ceremony::parse(&format!(
-                "name = \"n\"\n[[authority]]\nname = \"gateway\"\n{external}{text}"
-            ))
-        };
-        let ceremony = parse("path_length = 1").unwrap();
-        assert!(matches!(ceremony.authority[0].origin, Origin::External(_)));
-        for text in [
-            "validity = \"1y\"",
-            "issuer = \"root\"",
-            "key = \"pkcs11:object=a\"",
-            "certificate = \"/a.pem\"",
-            "crl_number = 7",
-        ] {
-            assert_eq!(
-                parse(text).unwrap_err().code,
-                Code::CeremonyInvalid,
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused_with_the_place() {
-        for (from, to) in [
-            ("path_length", "path_len"),
-            ("\"p384\"", "\"p999\""),
-            ("country = \"DE\"", "country = \"Germany\""),
-            ("validity = \"20y\"", "validity = \"-1d\""),
-        ] {
-            let error = Ceremony::parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
-            assert_eq!(error.code, Code::CeremonyInvalid, "{from} → {to}: {error}");
-        }
-        let long = format!("{EXAMPLE}#{}", "x".repeat(FILE_BYTES_MAX));
-        assert!(
-            Ceremony::parse(&long)
-                .unwrap_err()
-                .message
-                .contains("at most")
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_the_file_holds_it_is_refused_and_not_a_panic(
-            at in 0..EXAMPLE.len(), noise in "\\PC{0,12}",
-        ) {
-            if let (Some(before), Some(after)) = (EXAMPLE.get(..at), EXAMPLE.get(at..)) {
-                let _ = Ceremony::parse(&format!("{before}{noise}{after}"));
-            }
-        }
-    }
-}
+mod tests;
