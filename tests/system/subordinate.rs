@@ -9,6 +9,7 @@ use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request};
 use crate::subordinate_request::{P384, Requests};
 use crate::test_env::TestEnv;
+use dps_emulator::Kind;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
@@ -21,6 +22,15 @@ external_issuer = true
 subject = { country = "DE", organization = "Works", common_name = "Gateway 7" }
 path_length = 0
 "#;
+
+const FOR_60_DAYS: [&str; 6] = [
+    "--authority",
+    "plant",
+    "--profile",
+    "intermediate",
+    "--days",
+    "60",
+];
 
 /// A daemon with an authority whose issuer is elsewhere, and a key for it.
 fn gateway() -> TestEnv {
@@ -119,7 +129,9 @@ fn has_list(env: &TestEnv, authority: &str) {
 /// more, and the receipt names the group by which DPS goes on.
 #[test]
 fn a_factory_certifies_a_gateway() {
-    let factory = TestEnv::running();
+    let factory = TestEnv::new();
+    factory.configure(&(factory.configuration() + "\n[policy]\nscan_interval = \"1s\"\n"));
+    let factory = factory.started();
     factory.add_group("works", "root");
     factory.wait_in_sync();
     let gateway = gateway();
@@ -195,6 +207,7 @@ fn a_factory_certifies_a_gateway() {
         register(&factory.emulator, &another).as_deref(),
         Ok("assigned")
     );
+    is_out_by_a_group(&factory, &second, &another);
     let listed = factory.json(&["authority", "subordinates", "plant"]);
     let revoked: Vec<_> = listed
         .as_array()
@@ -210,8 +223,8 @@ fn a_factory_certifies_a_gateway() {
     assert_eq!(found[0]["serial"], second["serial"]);
 }
 
-/// Revokes it at the factory, for good.
-fn is_compromised(factory: &TestEnv, certificate: &Value) {
+/// Revokes it at the factory, for good, and returns the places that are open.
+fn compromised(factory: &TestEnv, certificate: &Value) -> Vec<Value> {
     let serial = text(&certificate["serial"]);
     let command = [
         "certificate",
@@ -224,8 +237,36 @@ fn is_compromised(factory: &TestEnv, certificate: &Value) {
     let revoked = factory.json(&command);
     assert_eq!(revoked["reason"], "cACompromise");
     let places = revoked["receipt"]["places"].as_array().unwrap();
-    let open: Vec<_> = places.iter().filter(|it| it["state"] == "open").collect();
-    assert_eq!(open.len(), 1, "{revoked:#}");
+    let open = places.iter().filter(|it| it["state"] == "open");
+    open.cloned().collect()
+}
+
+/// An operator adds the disabled group that the receipt asks for, at the service itself.
+fn is_out_by_a_group(factory: &TestEnv, certificate: &Value, device: &Holder) {
+    let body = json!({
+        "enrollmentGroupId": "gateway-7-out",
+        "provisioningStatus": "disabled",
+        "attestation": { "type": "x509", "x509": { "signingCertificates": {
+            "primary": { "certificate": certificate["certificate"] },
+        } } },
+    });
+    let body = body.as_object().unwrap().clone();
+    let added = factory
+        .emulator
+        .create_record(Kind::Group, "gateway-7-out", body);
+    added.unwrap();
+    until("a scan has found the group", || {
+        compromised(factory, certificate).is_empty().then_some(())
+    });
+    let end = register(&factory.emulator, device);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    let deleted = factory.emulator.delete_record(Kind::Group, "gateway-7-out");
+    deleted.unwrap();
+}
+
+fn is_compromised(factory: &TestEnv, certificate: &Value) {
+    let open = compromised(factory, certificate);
+    assert_eq!(open.len(), 1, "{open:#?}");
     assert_eq!(open[0]["code"], "authority_admitted");
     assert_eq!(
         open[0]["parameters"],
@@ -233,6 +274,49 @@ fn is_compromised(factory: &TestEnv, certificate: &Value) {
             "authority": "Gateway 7", "group": "works", "provisioning": "dps",
         })
     );
+}
+
+/// Verifies: the end of a gateway's certificate is an alarm at the factory while there is no newer
+/// one, and no other one is.
+#[test]
+fn the_end_of_an_authority_elsewhere_is_an_alarm() {
+    let env = begun(TestEnv::new().with_a_movable_clock());
+    let csr = Requests(&env).make("gateway", P384, "-subj /O=Works/CN=Gateway-7");
+    let sign = || {
+        let output = sign(&env, &csr, &FOR_60_DAYS);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        serde_json::from_str::<Value>(&output.out).unwrap()
+    };
+    let first = sign();
+    let alarm = || {
+        let alarms = env.json(&["status"])["alarm_details"].clone();
+        let mut alarms = alarms.as_array().unwrap().iter();
+        alarms.find(|it| it["code"] == "subordinate_ends").cloned()
+    };
+    assert_eq!(alarm(), None);
+    // A sixth of its life.
+    env.passes(time::Duration::days(51));
+    let raised = until("the alarm", alarm);
+    assert_eq!(raised["parameters"]["serial"], first["serial"], "{raised}");
+    assert_eq!(raised["parameters"]["authority"], "plant");
+    assert_eq!(sign()["renews"], first["serial"]);
+    until("the alarm ends", || alarm().is_none().then_some(()));
+}
+
+/// An authority here waits for its certificate from elsewhere. Verifies: no authority elsewhere
+/// gets one with its subject.
+#[test]
+fn the_subject_of_an_authority_that_waits_is_taken() {
+    let env = gateway();
+    env.write(
+        "same.cnf",
+        "[req]\ndistinguished_name = name\nprompt = no\nstring_mask = utf8only\n\
+        [name]\nC = DE\nO = works\nCN = gateway  7\n",
+    );
+    let csr = Requests(&env).make("same", P384, "-config same.cnf");
+    let output = sign(&env, &csr, &FOR_60_DAYS);
+    assert!(output.error.contains("subject_of_authority"), "{output:?}");
+    assert!(output.error.contains("authority gateway"), "{output:?}");
 }
 
 /// The plant has certified a gateway, whose devices are not on record here. Verifies: its rollover

@@ -165,7 +165,7 @@ fn a_request_that_does_not_fit_is_refused() {
             "device_registry_refuses",
             "plant",
             "adr-intermediate",
-            "364",
+            "365",
         ),
         ("device_registry_refuses", "rsa", "adr-intermediate", "400"),
     ] {
@@ -290,6 +290,20 @@ fn registry_is_served(env: &TestEnv, requests: &Requests<'_>) {
     requests.openssl("verify -x509_strict -CAfile root.pem -untrusted above.pem registry.pem");
 }
 
+/// A certificate on hold is no past one: its key gets no other certificate, and another key needs
+/// the operator's word.
+fn a_hold_is_not_renewed(env: &TestEnv, requests: &Requests<'_>, serial: &str) {
+    env.run(&["certificate", "hold", serial]);
+    let usual = ["--authority", "plant", "--profile", "partner"];
+    let same = env.path("remote.csr");
+    let output = sign(env, same.to_str().unwrap(), &usual);
+    assert!(output.error.contains("subordinate_on_hold"), "{output:?}");
+    let next = requests.make("next", P384, "-subj /CN=Remote-1");
+    let output = sign(env, &next, &usual);
+    assert!(output.error.contains("subordinate_other_key"), "{output:?}");
+    env.run(&["certificate", "release", serial]);
+}
+
 /// Over HTTPS an operator needs an idempotency key, and gets one certificate for it.
 fn an_operator_repeats(env: &TestEnv, requests: &Requests<'_>) {
     let csr = requests.make("remote", P384, "-subj /CN=Remote-1");
@@ -312,8 +326,20 @@ fn an_operator_repeats(env: &TestEnv, requests: &Requests<'_>) {
     );
     let [once, again] = [(); 2].map(|()| post(&operator, Some("sub-1"), &body));
     assert_eq!((once.status, again.status), (201, 201), "{again:?}");
-    assert_eq!(once.body["serial"], again.body["serial"]);
+    assert_eq!(once.body, again.body);
     assert_eq!(env.count("intent WHERE subject = 'Remote-1'"), 1);
+    let mut other = body.clone();
+    other["common_name"] = json!("Remote-9");
+    let unexpected = post(&operator, Some("sub-1"), &other);
+    assert_eq!(unexpected.code(), "csr_other_common_name");
+    // A repeat says again what is renewed, also after the former certificate was revoked.
+    let renewal = post(&operator, Some("sub-3"), &body);
+    assert_eq!(renewal.body["renews"], once.body["serial"], "{renewal:?}");
+    let serial = text(&once.body["serial"]);
+    env.run(&["certificate", "revoke", serial, "--reason", "superseded"]);
+    let again = post(&operator, Some("sub-3"), &body);
+    assert_eq!(again.body, renewal.body);
+    a_hold_is_not_renewed(env, requests, text(&renewal.body["serial"]));
     let other = json!({ "profile": "partner", "csr": csr, "days": 30 });
     let reused = post(&operator, Some("sub-1"), &other);
     assert_eq!(

@@ -242,6 +242,7 @@ codes! {
         StoreUnavailable => "store_unavailable",
         StoreUnreadable => "store_unreadable",
         SubjectOfAuthority => "subject_of_authority",
+        SubordinateOnHold => "subordinate_on_hold",
         SubordinateOtherKey => "subordinate_other_key",
         TemplateRefused => "template_refused",
         TlsIdentity => "tls_identity",

@@ -42,6 +42,7 @@ codes! {
         StandbySigns => "standby_signs",
         StandbyWithoutKey => "standby_without_key",
         StoreNotWritable => "store_not_writable",
+        SubordinateEnds => "subordinate_ends",
         TokenParked => "token_parked",
         TokenRemark => "token_remark",
         TokenUnavailable => "token_unavailable",

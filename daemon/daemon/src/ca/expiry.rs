@@ -7,6 +7,7 @@
 
 use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::profile::{IssuanceProfile, Role};
+use super::subordinate_expiry::EndingSubordinate;
 use super::{CertificateAuthority, Error, lock};
 use crate::store::{Ending, WINDOWS};
 use crate::unix_seconds::UnixSeconds;
@@ -56,24 +57,36 @@ pub(super) struct Counted {
     now: UnixSeconds,
     good_until: Instant,
     statuses: Arc<Vec<ExpiryStatus>>,
+    subordinates: Arc<Vec<EndingSubordinate>>,
 }
 
 impl CertificateAuthority {
     /// The certificates that end soon, by role and profile.
     pub fn expiry(&self) -> Result<Arc<Vec<ExpiryStatus>>, Error> {
+        self.counted(|it| it.statuses.clone())
+    }
+
+    /// The certificates of authorities elsewhere that end soon.
+    pub(super) fn ending_subordinates(&self) -> Result<Arc<Vec<EndingSubordinate>>, Error> {
+        self.counted(|it| it.subordinates.clone())
+    }
+
+    fn counted<T>(&self, take: impl Fn(&Counted) -> T) -> Result<T, Error> {
         let now = self.now();
         let mut kept = lock(&self.expiry);
         if let Some(counted) = kept.as_ref().filter(|it| it.is_good(now)) {
-            return Ok(counted.statuses.clone());
+            return Ok(take(counted));
         }
         let begun = Instant::now();
         let statuses = Arc::new(self.count_expiry(now)?);
-        *kept = Some(Counted {
+        let subordinates = Arc::new(self.find_ending_subordinates(now)?);
+        let counted = Counted {
             now,
             good_until: Instant::now() + KEPT.max(begun.elapsed() * KEPT_TIMES),
-            statuses: statuses.clone(),
-        });
-        Ok(statuses)
+            statuses,
+            subordinates,
+        };
+        Ok(take(kept.insert(counted)))
     }
 
     /// Which certificates were not renewed in time. The text of an alarm holds no number: it stays

@@ -49,6 +49,7 @@ mod signing_request;
 pub mod station;
 pub mod status;
 mod stranded;
+mod subordinate_expiry;
 pub mod tokens;
 pub mod transcript;
 

@@ -108,6 +108,7 @@ impl AlarmCode {
             | Self::StandbySigns
             | Self::StandbyWithoutKey
             | Self::StoreNotWritable
+            | Self::SubordinateEnds
             | Self::TokenParked
             | Self::TokenRemark
             | Self::TokenUnavailable => Question::Issuing,

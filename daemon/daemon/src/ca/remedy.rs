@@ -112,6 +112,10 @@ impl AlarmCode {
             Self::StoreNotWritable => {
                 "Make room, remount or fix the disk of `state_dir`; the alarm ends automatically."
             }
+            Self::SubordinateEnds => {
+                "Have its holder send the next request, and sign it (`hallmark authority sign`); \
+                 revoke the certificate if it is used no more."
+            }
             Self::TokenParked => {
                 "Correct the credential file; the worker tries the changed PIN. After two \
                  refused PINs in a row also remove the park file that the message names."

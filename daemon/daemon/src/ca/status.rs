@@ -257,6 +257,7 @@ impl CertificateAuthority {
         alarms.extend(self.ocsp.alarms());
         alarms.extend(self.stranded_alarms());
         alarms.extend(self.expiry_alarms());
+        alarms.extend(self.subordinate_alarms());
         alarms
     }
 

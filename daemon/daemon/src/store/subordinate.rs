@@ -25,6 +25,20 @@ impl Store {
         self.read(|tx| tx.query_all(&format!("{SELECT} {LIVING}"), params![since], from_row))
     }
 
+    /// Returns the subordinate certificates that were valid when the one with this SHA-256 was
+    /// recorded, newest first. A hold that was lifted since is not seen.
+    pub fn subordinates_before(
+        &self,
+        sha256: &[u8; 32],
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        let before =
+            "JOIN intent its ON its.id = (SELECT intent FROM certificate WHERE sha256 = ?1)
+             WHERE i.purpose = 'subordinate' AND i.id < its.id AND i.not_after >= its.recorded_at
+               AND (c.revoked_at IS NULL OR c.revoked_at >= its.recorded_at)
+             ORDER BY i.not_before DESC, i.id DESC";
+        self.read(|tx| tx.query_all(&format!("{SELECT} {before}"), params![sha256], from_row))
+    }
+
     /// Counts the subordinate certificates by these generations that have neither ended nor been
     /// revoked. The devices below them need these generations.
     pub fn count_subordinates(

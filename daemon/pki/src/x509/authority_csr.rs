@@ -92,8 +92,13 @@ impl AuthorityCsr {
 
     /// Returns true if relying parties read the same subject in `certificate` (RFC 5280 7.1).
     pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
+        self.has_subject(certificate.subject_der())
+    }
+
+    /// The same for a subject alone, as DER.
+    pub fn has_subject(&self, der: &[u8]) -> bool {
         let own = ComparableName::read(&self.subject.to_der());
-        let other = ComparableName::read(certificate.subject_der());
+        let other = ComparableName::read(der);
         own.is_ok_and(|own| other.is_ok_and(|other| own == other))
     }
 

@@ -4,6 +4,7 @@
 //! path validation (RFC 5280 6): nothing here authenticates a peer.
 
 use super::certificate_fields::{CertificateFields, SignedFields, unreadable};
+use super::comparable_name::ComparableName;
 use super::extension::Extension;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::name_constraints::{KeptConstraints, NameConstraints};
@@ -252,6 +253,12 @@ impl Certificate {
         } else {
             None
         }
+    }
+
+    /// Returns true if relying parties read the same subject in both (RFC 5280 7.1).
+    pub fn has_subject_of(&self, other: &Certificate) -> bool {
+        let [own, other] = [self, other].map(|it| ComparableName::read(it.subject_der()));
+        own.is_ok_and(|own| other.is_ok_and(|other| own == other))
     }
 
     /// Returns true if basicConstraints has cA.

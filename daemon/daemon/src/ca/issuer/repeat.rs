@@ -91,14 +91,6 @@ impl Issuer {
 
 /// Returns how a repeat of this request is recognised; `None` if it has no idempotency key.
 pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
-    let Some(key) = &request.idempotency_key else {
-        return Ok(None);
-    };
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        let message =
-            format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
-        return Err(Error::invalid(Code::IdempotencyKeyInvalid, message));
-    }
     // `moves` is no part of the content: it permits the answer and does not change it.
     // The key is another one each time; no CSR begins so.
     let generated = request.generated.as_ref().map(|key| {
@@ -110,6 +102,22 @@ pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>,
         request.registration_id.as_bytes(),
         generated.as_ref().unwrap_or(&request.csr),
     ];
+    recognised_by(request.idempotency_key.as_ref(), fields)
+}
+
+/// The same for the content that these fields are.
+pub(super) fn recognised_by(
+    key: Option<&String>,
+    fields: [&[u8]; 3],
+) -> Result<Option<Idempotency>, Error> {
+    let Some(key) = key else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        let message =
+            format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
+        return Err(Error::invalid(Code::IdempotencyKeyInvalid, message));
+    }
     Ok(Some(Idempotency {
         key: key.clone(),
         request_sha256: request_digest(fields),

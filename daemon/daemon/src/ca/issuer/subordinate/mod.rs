@@ -5,32 +5,34 @@
 //! 10 of the issuance cycle like every other one, and is revoked like a leaf. This daemon has no
 //! generation for it, and signs nothing below it.
 
+mod holder;
 pub mod profile;
 
 use super::Issuer;
 use super::issue::Issued;
 use super::pace::Source;
-use super::repeat::{IDEMPOTENCY_KEY_BYTES_MAX, request_digest};
+use super::repeat::recognised_by;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, Error, lock};
 use crate::ids::GenerationNumber;
-use crate::store::{CertificateRow, Idempotency, KeyRefusal, OnIssued, Purpose};
+use crate::store::{CertificateRow, Idempotency, OnIssued, Purpose};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::authority_csr::AuthorityCsr;
-use crate::x509::certificate::Certificate;
 use crate::x509::path;
 use crate::x509::policy_path;
 use crate::x509::profile::{End, Kind, Profile};
+use holder::Holder;
 use profile::SubordinateProfile;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const DAY_SECONDS: u64 = 86_400;
 
-/// The time that has to be left when an Azure Device Registry takes the certificate, in seconds.
-const REGISTRY_LEFT_SECONDS: i64 = 365 * 86_400;
+/// The least validity for an Azure Device Registry, in seconds: 365 days must be left when the
+/// certificate is activated there, which is later than its issuance.
+pub(super) const REGISTRY_SECONDS_MIN: u64 = 366 * DAY_SECONDS;
 
 /// A request for a subordinate certificate.
 #[derive(Clone, Debug)]
@@ -68,13 +70,6 @@ pub struct SignedSubordinate {
     pub dropped_extensions: Vec<String>,
 }
 
-/// Valid certificates that have the subject of a request.
-#[derive(Default)]
-struct Holder {
-    renews: Option<String>,
-    beside: Vec<String>,
-}
-
 impl Issuer {
     /// Signs a subordinate certificate. The caller audits a refusal.
     pub fn sign_subordinate(
@@ -87,12 +82,15 @@ impl Issuer {
         let actor = permission.caller().to_string();
         let csr = AuthorityCsr::parse(&request.csr)
             .map_err(|refusal| Error::invalid(refusal.code(), refusal.to_string()))?;
+        check_common_name(&csr, request)?;
         let idempotency = idempotency(request)?;
         if let Some(idempotency) = &idempotency
             && let Some(prior) = self.store.answered_request(&actor, &idempotency.key)?
         {
             let issued = self.repeat(prior, idempotency, Some(csr.names()))?;
-            return self.signed(issued, &csr, Holder::default());
+            let sha256 = issued.certificate.sha256();
+            let then = Holder::among(&csr, &self.store.subordinates_before(&sha256)?)?;
+            return self.signed(issued, &csr, then);
         }
         let profile = profile::find(
             &self.settings.subordinate_profiles,
@@ -100,8 +98,10 @@ impl Issuer {
             &request.authority,
         )?;
         let shape = shape(&profile, request)?;
-        self.agrees(&csr, &shape, request)?;
-        let holder = self.holder(&csr, request)?;
+        self.agrees(&csr, &shape)?;
+        let mut living = self.store.subordinates(self.now())?;
+        living.retain(|it| it.revoked_at.is_none() || it.is_on_hold());
+        let holder = Holder::permitted(&csr, &living, request.rekey)?;
         let generation = self.subordinate_signer(request, &shape)?;
         if profile.azure_device_registry {
             self.fits_registry(&generation, &shape)?;
@@ -142,26 +142,20 @@ impl Issuer {
         Ok(rows)
     }
 
+    /// Returns how long before its end a certificate by this profile is an alarm, in seconds, if
+    /// the configuration says it.
+    pub(in crate::ca) fn subordinate_expiry_alarm(&self, profile: &str) -> Option<u64> {
+        self.settings
+            .subordinate_profiles
+            .get(profile)?
+            .expiry_alarm
+    }
+
     /// Fails if the request asks for something else than it gets.
-    fn agrees(
-        &self,
-        csr: &AuthorityCsr,
-        shape: &Profile,
-        request: &SubordinateRequest,
-    ) -> Result<(), Error> {
+    fn agrees(&self, csr: &AuthorityCsr, shape: &Profile) -> Result<(), Error> {
         if let Some(why) = csr.conflict(shape) {
             let message = format!("the request does not fit the profile: {why}");
             return Err(Error::invalid(Code::CsrConflictsProfile, message));
-        }
-        let label = csr.subject().label();
-        if let Some(expected) = &request.common_name
-            && expected != label
-        {
-            let message = format!(
-                "the request is for {label:?}, and {expected:?} was expected; ask its sender, or \
-                 name what is expected"
-            );
-            return Err(Error::invalid(Code::CsrOtherCommonName, message));
         }
         let hierarchy = self.hierarchy();
         let ours = hierarchy.iter().find(|generation| {
@@ -169,53 +163,28 @@ impl Issuer {
             let mut all = std::iter::once(&generation.certificate).chain(foreign);
             all.any(|it| csr.has_subject_of(it))
         });
+        let ours = match ours {
+            Some(certified) => Some(certified.authority.clone()),
+            None => self.requested_authority(csr)?,
+        };
         ours.map_or(Ok(()), |ours| {
             let message = format!(
-                "the request has the subject of authority {} or of one above it, and relying \
-                 parties would take one for the other; have its holder choose another name",
-                ours.authority
+                "the request has the subject of authority {ours} or of one above it, and relying \
+                 parties would take one for the other; have its holder choose another name"
             );
             Err(Error::conflict(Code::SubjectOfAuthority, message))
         })
     }
 
-    /// Returns what the subject of the request holds already. Fails if that has another key, unless
-    /// the operator says that the holder has a new one.
-    fn holder(&self, csr: &AuthorityCsr, request: &SubordinateRequest) -> Result<Holder, Error> {
-        let mut holder = Holder::default();
-        for row in self.store.subordinates(self.now())? {
-            if row.revoked_at.is_some() {
-                continue;
-            }
-            let certificate = Certificate::parse(&row.der)
-                .map_err(|error| Error::stop(Code::StoreUnreadable, error.to_string()))?;
-            let has_its_key = certificate.spki_der() == csr.public_key().spki_der();
-            if !csr.has_subject_of(&certificate) {
-                // The store compares common names alone.
-                if has_its_key {
-                    let refusal = KeyRefusal::OfAnother(row.subject);
-                    return Err(Error::invalid(refusal.code(), refusal.to_string()));
-                }
-                continue;
-            }
-            let serial = hex::encode_upper(&row.serial);
-            if !has_its_key {
-                holder.beside.push(serial);
-            } else if holder.renews.is_none() {
-                holder.renews = Some(serial);
-            }
-        }
-        match holder.beside.first() {
-            Some(serial) if holder.renews.is_none() && !request.rekey => {
-                let message = format!(
-                    "{:?} has a valid certificate with another key (serial {serial}); make sure \
-                     that its holder has made a new key, and repeat with `--rekey`",
-                    csr.subject().label()
-                );
-                Err(Error::conflict(Code::SubordinateOtherKey, message))
-            }
-            _ => Ok(holder),
-        }
+    /// Returns the authority here that waits for a certificate with this subject from elsewhere.
+    fn requested_authority(&self, csr: &AuthorityCsr) -> Result<Option<String>, Error> {
+        let rows = self.store.generations()?;
+        let waiting = rows.into_iter().filter(|it| it.certificate.is_none());
+        let mut requested = waiting.filter_map(|it| Some((it.authority, it.request?.der?)));
+        let same = requested.find(|(_, der)| {
+            AuthorityCsr::parse(der).is_ok_and(|ours| csr.has_subject(&ours.subject().to_der()))
+        });
+        Ok(same.map(|(authority, _)| authority))
     }
 
     /// Returns the generation that signs, if its chain has room for the certificate.
@@ -261,11 +230,12 @@ impl Issuer {
         }
         let now = self.now();
         let end = shape.not_after(now);
-        if end.seconds_since(now) >= REGISTRY_LEFT_SECONDS {
+        if end.seconds_since(now) >= REGISTRY_SECONDS_MIN.cast_signed() {
             return Ok(());
         }
         refuse(format!(
-            "it ends at {end}, and 365 days have to be left when it is activated; give it more days"
+            "it ends at {end}, and 365 days have to be left when it is activated; give it 366 days \
+             or more"
         ))
     }
 
@@ -326,19 +296,23 @@ fn shape(profile: &SubordinateProfile, request: &SubordinateRequest) -> Result<P
 
 /// Returns how a repeat of this request is recognised.
 fn idempotency(request: &SubordinateRequest) -> Result<Option<Idempotency>, Error> {
-    let Some(key) = &request.idempotency_key else {
-        return Ok(None);
-    };
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        let message =
-            format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
-        return Err(Error::invalid(Code::IdempotencyKeyInvalid, message));
-    }
     // `common_name` and `rekey` permit the answer and do not change it.
     let asked = format!("{} {:?}", request.authority, request.days);
     let fields = [request.profile.as_bytes(), asked.as_bytes(), &request.csr];
-    Ok(Some(Idempotency {
-        key: key.clone(),
-        request_sha256: request_digest(fields),
-    }))
+    recognised_by(request.idempotency_key.as_ref(), fields)
+}
+
+/// Fails if the operator expects another common name.
+fn check_common_name(csr: &AuthorityCsr, request: &SubordinateRequest) -> Result<(), Error> {
+    let label = csr.subject().label();
+    match &request.common_name {
+        Some(expected) if expected != label => {
+            let message = format!(
+                "the request is for {label:?}, and {expected:?} was expected; ask its sender, or \
+                 name what is expected"
+            );
+            Err(Error::invalid(Code::CsrOtherCommonName, message))
+        }
+        _ => Ok(()),
+    }
 }

@@ -3,10 +3,11 @@
 //! They are tables of their own, `[[subordinate_profile]]`, so that no request for a leaf can name
 //! one.
 
+use super::REGISTRY_SECONDS_MIN;
 use crate::ca::{Code, Error};
 use crate::x509::key::KeyType;
 use crate::x509::name_constraints::KeptConstraints;
-use crate::x509::profile::{End, KeyUsage, Kind, Preset, Profile, SubjectTemplate};
+use crate::x509::profile::{End, KeyUsage, Kind, Preset, Profile, SubjectTemplate, human_seconds};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -26,6 +27,10 @@ pub struct SubordinateProfile {
     pub azure_device_registry: bool,
     /// The names that certificates below may have (RFC 5280, section 4.2.1.10).
     pub name_constraints: Option<KeptConstraints>,
+    /// How long before its end a certificate that was not renewed is an alarm, in seconds; 0 for
+    /// never. See [`crate::ca::expiry`].
+    #[serde(default, deserialize_with = "human_seconds::optional")]
+    pub expiry_alarm: Option<u64>,
     /// The complete shape of the certificate.
     pub certificate: Profile,
 }
@@ -48,6 +53,24 @@ impl SubordinateProfile {
         if profile.end == End::Never {
             return Err("an authority needs an end; use validity, or another not_after".into());
         }
+        if self
+            .expiry_alarm
+            .is_some_and(|it| it >= profile.validity_seconds)
+        {
+            return Err(
+                "expiry_alarm is not shorter than validity, so a new certificate would be an \
+                 alarm; shorten it"
+                    .into(),
+            );
+        }
+        let is_short = profile.validity_seconds < REGISTRY_SECONDS_MIN;
+        if self.azure_device_registry && is_short {
+            return Err(
+                "an Azure Device Registry wants 365 days to be left when it activates the \
+                 certificate; give a validity of 366d or more"
+                    .into(),
+            );
+        }
         let fits_registry = path_length == Some(0)
             && profile.key_types.iter().copied().all(KeyType::is_ecdsa)
             && profile.key_usage.contains(&KeyUsage::DigitalSignature)
@@ -69,6 +92,7 @@ impl SubordinateProfile {
             authority: None,
             azure_device_registry: preset == Preset::AdrIntermediate,
             name_constraints: None,
+            expiry_alarm: None,
             certificate: preset.profile(),
         }
     }
