@@ -58,7 +58,10 @@ fn check_explains_a_configuration_that_cannot_be() {
         ),
     ] {
         env.configure(&good.replacen(said, instead, 1));
-        is_wrong(&env.check(), &[&["WRONG configuration"], words].concat());
+        is_wrong(
+            &env.check(),
+            &[&["failed          configuration"], words].concat(),
+        );
     }
 }
 
@@ -69,7 +72,10 @@ fn check_says_that_the_token_is_missing() {
         &env.configuration()
             .replace("label = \"factory\"", "label = \"elsewhere\""),
     );
-    is_wrong(&env.check(), &["WRONG token factory", "elsewhere"]);
+    is_wrong(
+        &env.check(),
+        &["failed          tokens           factory", "elsewhere"],
+    );
 }
 
 /// A wrong PIN costs one try: `check`, `check` and `serve` remember the refusal.
@@ -80,7 +86,11 @@ fn check_tries_a_wrong_pin_once() {
     env.write_secret("pin", "not the pin");
     is_wrong(
         &env.check(),
-        &["WRONG token factory", "parked", "the PIN was refused"],
+        &[
+            "failed          tokens           factory",
+            "parked",
+            "the PIN was refused",
+        ],
     );
     let parked = || {
         let names = fs::read_dir(env.path("state")).unwrap();
@@ -113,14 +123,22 @@ fn check_says_which_authority_has_no_key() {
     env.stop();
     let output = env.check();
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(output.out.contains("good  authority line-1"), "{output:?}");
+    assert!(
+        output
+            .out
+            .contains("ok              keys             authority line-1"),
+        "{output:?}"
+    );
 
     fs::rename(env.path("tokens"), env.path("tokens.ours")).unwrap();
     fs::create_dir(env.path("tokens")).unwrap();
     env.make_token("factory");
     is_wrong(
         &env.check(),
-        &["WRONG authority root", "WRONG authority line-1"],
+        &[
+            "failed          keys             authority root",
+            "failed          keys             authority line-1",
+        ],
     );
     fs::remove_dir_all(env.path("tokens")).unwrap();
     fs::rename(env.path("tokens.ours"), env.path("tokens")).unwrap();
@@ -144,7 +162,7 @@ fn check_says_that_a_chain_does_not_fit() {
     is_wrong(
         &env.check(),
         &[
-            "WRONG hierarchy",
+            "failed          keys             hierarchy",
             "line-1",
             "its parent's key did not sign it",
         ],
@@ -199,7 +217,7 @@ fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
     for (said, reason) in cases {
         assert_ne!(said, good);
         env.configure(&said);
-        is_wrong(&env.check(), &["WRONG configuration", reason]);
+        is_wrong(&env.check(), &["failed          configuration", reason]);
         let output = env.hallmark(&["reload"]);
         assert_eq!(output.code, Some(1), "{output:?}");
         assert!(output.error.contains(reason), "{reason}: {output:?}");
@@ -275,7 +293,7 @@ fn check_finds_what_other_users_could_read() {
     env.stop();
     let output = env.check();
     assert_eq!(output.code, Some(0), "{output:?}");
-    assert!(output.out.contains("good  files"), "{output:?}");
+    assert!(output.out.contains("ok              files"), "{output:?}");
     let backup = fs::read_dir(env.path("state/backup")).unwrap().next();
     let backup = backup.unwrap().unwrap().path();
     for (path, bad) in [
@@ -297,7 +315,10 @@ fn check_finds_what_other_users_could_read() {
         fs::set_permissions(&path, Permissions::from_mode(bad)).unwrap();
         let mode = format!("mode {bad:04o}");
         let path_text = path.display().to_string();
-        is_wrong(&env.check(), &["WRONG files", &path_text, &mode, "chmod"]);
+        is_wrong(
+            &env.check(),
+            &["failed          files", &path_text, &mode, "chmod"],
+        );
         fs::set_permissions(&path, good).unwrap();
         fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
     }
@@ -305,11 +326,17 @@ fn check_finds_what_other_users_could_read() {
     let planted = env.path("state/tls/planted");
     std::os::unix::fs::symlink(env.path("ceremony.toml"), &planted).unwrap();
     let output = env.check();
-    is_wrong(&output, &["WRONG files", "planted is a symbolic link"]);
+    is_wrong(
+        &output,
+        &["failed          files", "planted is a symbolic link"],
+    );
     assert!(!output.out.contains("chmod"), "{output:?}");
     fs::remove_file(planted).unwrap();
     std::os::unix::fs::chown(env.database(), Some(65_534), None).unwrap();
-    is_wrong(&env.check(), &["WRONG files", "belongs to user 65534"]);
+    is_wrong(
+        &env.check(),
+        &["failed          files", "belongs to user 65534"],
+    );
     // SQLite gives its logs to the owner of the database when root opens them.
     for suffix in ["", "-wal", "-shm"] {
         let file = env.path(&format!("state/hallmark.db{suffix}"));
@@ -338,12 +365,22 @@ fn check_changes_nothing() {
         env.worker().is_none().then_some(())
     });
     let output = is_left_alone(&env);
-    assert!(output.out.contains("good  authority line-1"), "{output:?}");
+    assert!(
+        output
+            .out
+            .contains("ok              keys             authority line-1"),
+        "{output:?}"
+    );
     env.start();
     env.wait_ready();
     env.stop();
     let output = is_left_alone(&env);
-    assert!(output.out.contains("good  authority line-1"), "{output:?}");
+    assert!(
+        output
+            .out
+            .contains("ok              keys             authority line-1"),
+        "{output:?}"
+    );
 
     let version = |number: i64| {
         let connection = rusqlite::Connection::open(env.database()).unwrap();
@@ -357,7 +394,10 @@ fn check_changes_nothing() {
     version(99);
     is_wrong(
         &is_left_alone(&env),
-        &["WRONG hierarchy", "from a newer version"],
+        &[
+            "failed          keys             hierarchy",
+            "from a newer version",
+        ],
     );
     version(0);
     let output = is_left_alone(&env);
@@ -374,6 +414,9 @@ fn check_changes_nothing() {
         "no database at all, and long enough to be looked at",
     )
     .unwrap();
-    is_wrong(&is_left_alone(&env), &["WRONG hierarchy", "damaged"]);
+    is_wrong(
+        &is_left_alone(&env),
+        &["failed          keys             hierarchy", "damaged"],
+    );
     fs::rename(env.path("hallmark.db.kept"), env.database()).unwrap();
 }

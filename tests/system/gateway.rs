@@ -1,6 +1,7 @@
 //! Tests the faults of a gateway: a disk that is full or slow, a root that is read-only, weeks
 //! offline.
 
+use crate::doctor::finds;
 use crate::process::{Process, until};
 use crate::provisioned::below_line_1;
 use crate::request::Request;
@@ -118,6 +119,7 @@ fn a_full_disk_is_said_and_survived() {
     let state = env.path("state");
     let (line, daemon) = (env.station(), env.daemon());
     line.obtain(&Request::device("press-0"));
+    finds(&env, "disk", "attention", "MiB are free");
 
     fill(&state.join("filler"));
     let refused = until("the disk is felt", || {
@@ -136,6 +138,7 @@ fn a_full_disk_is_said_and_survived() {
     assert!(answer.retry_after.is_some());
     reads_are_served(&env);
     is_unwritable(&env, "the disk is full: make room");
+    finds(&env, "disk", "failed", "the store cannot write since");
     let issued = env.count("intent_state WHERE state = 'issued'");
     assert_eq!(line.ask(&request).status, 503);
     assert_eq!(env.count("intent_state WHERE state = 'issued'"), issued);

@@ -125,6 +125,7 @@
 //! | `openapi` | the document of the API has every route, and every answer is as it says |
 //! | `cli` | exit codes, JSON, a ceremony that is repeated |
 //! | `check` | `hallmarkd check`: what it reports before the daemon is started |
+//! | `doctor`, `doctor_services` | `hallmark doctor`: each check with a fault, and without one |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -168,6 +169,8 @@ mod cross;
 mod csr_cases;
 mod device;
 mod device_notification;
+mod doctor;
+mod doctor_services;
 mod drift;
 mod elsewhere;
 mod encodings;

@@ -89,7 +89,7 @@ fn a_credential_that_others_can_read_is_refused() {
         set_mode(&env.path(name), 0o644);
     }
     let output = env.check();
-    let words = ["WRONG provisioning", "0644", "chmod 0600"];
+    let words = ["failed          credentials", "0644", "chmod 0600"];
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(words.iter().all(|it| output.out.contains(it)), "{output:?}");
     env.add_group("line-1", "line-1");

@@ -183,6 +183,7 @@ impl TestEnv {
             "WATCHDOG_USEC",
             "LISTEN_FDS",
             "JOURNAL_STREAM",
+            "INVOCATION_ID",
         ] {
             command.env_remove(variable);
         }

@@ -44,6 +44,8 @@ pub(crate) enum Order<'a> {
     DeletePublic { id: &'a str },
     /// Gives private keys another id and label, so that no search finds them.
     Move { id: &'a str, to: &'a str },
+    /// Tries a wrong PIN once, which the token remembers.
+    TryWrongPin,
 }
 
 impl Order<'_> {
@@ -54,6 +56,7 @@ impl Order<'_> {
             Order::DeleteForeign { id } => format!("delete-foreign\n{id}"),
             Order::DeletePublic { id } => format!("delete-public\n{id}"),
             Order::Move { id, to } => format!("move\n{id}\n{to}"),
+            Order::TryWrongPin => "try-wrong-pin\n".into(),
         }
     }
 }
@@ -140,6 +143,10 @@ fn obey(order: &str) -> Objects {
             for object in objects(&session, ObjectClass::PRIVATE_KEY, &id) {
                 session.update_attributes(object, &place).unwrap();
             }
+        }
+        ("try-wrong-pin", []) => {
+            let pin = AuthPin::new("not the pin".into());
+            session.login(UserType::User, Some(&pin)).unwrap_err();
         }
         _ => panic!("no such order: {order:?}"),
     }

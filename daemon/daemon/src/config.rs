@@ -96,13 +96,7 @@ pub enum ConfigurationError {
 impl Configuration {
     /// Returns why an authority whose key is on `token` is not served by this configuration.
     pub fn misplaced(&self, authority: &str, token: &str) -> Option<String> {
-        match self.issuer.authorities.get(authority) {
-            None => Some("it exists, and the configuration has no such [[authority]]".into()),
-            Some(configured) if configured != token => Some(format!(
-                "its key is on token {token:?}, and the configuration says {configured:?}"
-            )),
-            Some(_) => None,
-        }
+        self.issuer.misplaced(authority, token)
     }
 
     /// Reads and checks `path`. `credentials_directory` is `$CREDENTIALS_DIRECTORY`.

@@ -96,6 +96,7 @@ codes! {
         CertificateOfAuthority => "certificate_of_authority",
         CertificateRevoked => "certificate_revoked",
         CertificateUnknown => "certificate_unknown",
+        CheckUnknown => "check_unknown",
         ClientCertificateExpired => "client_certificate_expired",
         ClientCertificateInvalid => "client_certificate_invalid",
         ClientCertificateRequired => "client_certificate_required",

@@ -9,7 +9,6 @@ use hallmarkd::commands::import_secret::{Import, import_secret};
 use hallmarkd::commands::{check, check_documents, program, restore};
 use hallmarkd::config::Configuration;
 use hallmarkd::service;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -79,16 +78,13 @@ fn read(config: &Path) -> anyhow::Result<Configuration> {
 
 fn check_configuration(config: &Path) -> anyhow::Result<ExitCode> {
     let mut out = printable::out();
-    let configuration = match read(config) {
+    let configuration = match service::read(config) {
         Ok(configuration) => configuration,
         Err(error) => {
-            let wrong = format!("WRONG configuration: {error:#}");
-            writeln!(out, "{}", printable::line(&wrong))?;
+            check::report(&[check::refused(&error)], &mut out)?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    let good = format!("good  configuration: {}", config.display());
-    writeln!(out, "{}", printable::line(&good))?;
     let good = check::report(&check::check(&configuration)?, &mut out)?;
     Ok(if good {
         ExitCode::SUCCESS

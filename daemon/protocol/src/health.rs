@@ -60,6 +60,8 @@ pub struct KeyReport {
 pub struct WorkerHealth {
     /// A random number of the process, to which the counts in `keys` belong.
     pub worker: [u8; 8],
+    /// The version of the worker's program.
+    pub version: String,
     pub state: TokenState,
     /// The reason of the state, or a remark about a ready token; may be empty.
     pub reason: String,

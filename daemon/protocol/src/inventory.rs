@@ -6,6 +6,18 @@ use serde::{Deserialize, Serialize};
 /// Most keys that are described. A token may have thousands that are not ours.
 pub const KEYS_DESCRIBED_MAX: usize = 256;
 
+/// Flags of a token about its login and PIN, in words.
+pub mod remark {
+    /// `CKF_USER_PIN_COUNT_LOW`
+    pub const WRONG_PIN_TRIED: &str = "wrong PIN tried";
+    /// `CKF_USER_PIN_FINAL_TRY`
+    pub const PIN_LAST_TRY: &str = "one PIN try left";
+    /// `CKF_USER_PIN_LOCKED`
+    pub const PIN_LOCKED: &str = "PIN locked";
+    /// `CKF_USER_PIN_TO_BE_CHANGED`
+    pub const PIN_MUST_CHANGE: &str = "PIN must be changed";
+}
+
 /// The keys on a token, and the state of its login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {

@@ -14,6 +14,7 @@ mod client;
 mod command;
 mod console;
 mod credential;
+mod doctor;
 mod enrollment;
 mod failure;
 mod issue;
@@ -115,6 +116,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         Command::Setup(_) | Command::Console(_) => unreachable!("it was run above"),
         Command::Caller => show.record(&client.get("/v1/caller")?),
         Command::Status(options) => status::run(&client, show, options),
+        Command::Doctor(options) => doctor::run(&client, show, options),
         Command::Reload => reload(&client, show),
         Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
             run_ceremony(&client, show, file, transcript.as_deref())

@@ -27,6 +27,7 @@ pub mod client;
 mod clock;
 mod device_credentials;
 mod devices;
+mod doctor;
 mod enrollments;
 mod est;
 mod expiry;
@@ -286,6 +287,7 @@ impl Edge {
             .route("/metrics", get(metrics::show))
             .route("/openapi.json", get(openapi::show))
             .route("/v1/status", get(status::show))
+            .route("/v1/doctor", post(doctor::run))
             .route("/v1/expiry", get(expiry::list))
             .route("/v1/caller", get(own_caller::show))
             .route("/v1/reload", post(reload::reload))

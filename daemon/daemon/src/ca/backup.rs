@@ -120,7 +120,7 @@ impl Backups {
     }
 
     fn folder(&self) -> PathBuf {
-        self.issuer.store().path().with_file_name("backup")
+        folder_beside(self.issuer.store().path())
     }
 
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
@@ -176,6 +176,21 @@ impl Backups {
             manifest,
         })
     }
+}
+
+/// Returns the folder with the backups of a database.
+pub fn folder_beside(database: &Path) -> PathBuf {
+    database.with_file_name("backup")
+}
+
+/// Returns the newest backup of a folder, by its name.
+pub fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
+    Ok(folder::backups(folder)?.pop())
+}
+
+/// Reads the manifest of a backup, and not its copy.
+pub fn manifest_of(file: &Path) -> Result<Manifest, BackupInvalid> {
+    Ok(OpenBackup::open(file)?.manifest)
 }
 
 /// Reads a backup whole: it is what its manifest says, and a database that holds together. In

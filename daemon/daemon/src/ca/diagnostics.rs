@@ -126,9 +126,10 @@ impl TokenDiagnostics {
         Ok(self.report(name, description, good, Diagnostics::Bench(report)))
     }
 
-    fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
+    /// Holds off other checks, benches and runs of the doctor.
+    pub(super) fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
         self.running.try_lock().map_err(|_| {
-            let message = "another check or bench is under way; wait for it";
+            let message = "another check, bench or doctor is under way; wait for it";
             Error::conflict(Code::TrialUnderWay, message)
         })
     }

@@ -43,6 +43,11 @@ impl CertificateAuthority {
         *lock(&self.shared.listeners.admin) = problem;
     }
 
+    /// Returns what the HTTPS listener presents.
+    pub(super) fn https_state(&self) -> HttpsState {
+        lock(&self.shared.listeners.https).clone()
+    }
+
     /// Until when the HTTPS listener's certificate is valid, in Unix seconds.
     pub fn https_not_after(&self) -> Option<UnixSeconds> {
         match &*lock(&self.shared.listeners.https) {

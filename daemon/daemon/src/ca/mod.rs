@@ -19,6 +19,7 @@ pub mod coded;
 pub mod crl;
 pub mod device_credential;
 pub mod diagnostics;
+pub mod doctor;
 pub mod ends;
 pub mod enroll;
 pub mod error;
@@ -79,7 +80,7 @@ use serde_json::json;
 use services::Services;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokens::Tokens;
 
@@ -179,6 +180,7 @@ pub struct CertificateAuthority {
     revocations_kept_seconds: i64,
     /// The last count of what ends soon.
     expiry: Mutex<Option<expiry::Counted>>,
+    surroundings: doctor::Surrounded,
     /// The last count of what was issued.
     issued: Mutex<Option<issued_lately::KeptCount>>,
     shared: Arc<SharedState>,
@@ -265,6 +267,7 @@ impl CertificateAuthority {
             revocations_kept_seconds: settings.revocations_kept_seconds,
             expiry: Mutex::default(),
             issued: Mutex::default(),
+            surroundings: OnceLock::new(),
             shared,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Code;
 use super::alarm::AlarmCode;
+use super::doctor::check::Check;
 use super::exclusion::place::PlaceCode;
 use super::roll::WaitCode;
 use super::status::NotReady;
@@ -58,6 +59,26 @@ fn every_alarm_is_documented_with_its_question_severity_and_remedy() {
         let of_code = code.map(|it| format!("{}, {}", it.question(), it.severity()));
         assert_eq!(of_code.as_deref(), Some(cells[1]), "{name}");
         assert_eq!(code.map(|it| it.remedy()), Some(cells[4]), "{name}");
+    }
+}
+
+#[test]
+fn every_check_is_documented_with_its_remedy() {
+    let heading = "### Checks";
+    compare(heading, Check::ALL.iter().map(|it| it.name()));
+    for row in rows(heading) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[0].trim_end_matches('`');
+        let check = Check::ALL.iter().find(|it| it.name() == name);
+        let check = check.expect("it was compared");
+        let runs = if check.runs_without_daemon() {
+            "yes"
+        } else {
+            "no"
+        };
+        assert_eq!(cells[2], runs, "{name}");
+        assert!(cells[3].len() > 10, "{name}: no fault is named");
+        assert_eq!(cells[4], check.remedy(), "{name}");
     }
 }
 

@@ -1,126 +1,166 @@
 //! `hallmarkd check`: says what is wrong with a configuration before the daemon is started with it.
 //!
-//! It starts a worker of its own for each token, on a socket of its own, and changes nothing: the
-//! database is opened for reading alone. A wrong PIN costs one try, as always, and is remembered
-//! where the daemon remembers it.
-
-mod files;
+//! It runs the checks of `ca::doctor` that need no daemon. It starts a worker of its own for each
+//! token, on a socket of its own, and changes nothing: the database is opened for reading alone. A
+//! wrong PIN costs one try, as always, and is remembered where the daemon remembers it.
 
 use super::private_worker::{PrivateWorker, READY_DEADLINE};
-use crate::ca::hierarchy::{Generation, Hierarchy, Published};
-use crate::config::Configuration;
+use crate::ca::backup;
+use crate::ca::doctor::check::{Check, Verdict};
+use crate::ca::doctor::finding::Finding;
+use crate::ca::doctor::records::{self, INSPECTION_BOUND};
+use crate::ca::doctor::{machine, tokens};
+use crate::ca::hierarchy::{Hierarchy, Published};
+use crate::config::{Configuration, ConfigurationError};
 use crate::files::{as_owner, is_there, owner_of};
 use crate::printable;
-use crate::service::token_keys;
+use crate::service::{check_files, credentials, token_keys};
+use crate::store::inspection::{unchanged_journal, unchanged_pages};
 use crate::store::{GenerationRow, ReadOnly, Store};
-use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
-use crate::token::health::TokenState;
+use crate::unix_seconds::UnixSeconds;
 use anyhow::Context;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
+use time::OffsetDateTime;
 
-/// The result of one check.
-#[derive(Debug)]
-pub struct Finding {
-    pub subject: String,
-    /// A good state, or the fault and how to fix it.
-    pub verdict: Result<String, String>,
-}
-
-/// Checks every part, in the order of the configuration.
+/// Runs every check that needs no daemon, in the order of the list.
 pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut ready = BTreeMap::new();
     let mut workers = Vec::new();
     for name in configuration.tokens.keys() {
-        let worker = PrivateWorker::start(configuration, name)?;
-        let verdict = token_verdict(&worker.client);
-        if verdict.is_ok() {
-            ready.insert(name.clone(), worker.client.clone());
-        }
-        workers.push(worker);
-        findings.push(Finding {
-            subject: format!("token {name}"),
-            verdict,
-        });
+        workers.push(PrivateWorker::start(configuration, name)?);
     }
-    findings.extend(files::check(configuration));
-    findings.extend(check_hierarchy(configuration, &ready));
-    let keys = token_keys(workers.iter().map(|worker| &worker.client));
-    for service in configuration.provisioning.values() {
-        let verdict = service
-            .clients(&keys)
-            .map_err(anyhow::Error::from)
-            .and_then(|_| Ok(service.check_credential_files()?))
-            .map(|()| "its settings can be used; nothing was sent".to_owned())
-            .map_err(|error| format!("{error:#}"));
-        findings.push(Finding {
-            subject: format!("provisioning {}", service.name),
-            verdict,
-        });
+    for worker in &workers {
+        worker.client.wait_ready(READY_DEADLINE);
+    }
+    let mut findings = Vec::new();
+    let checks = Check::ALL.iter().filter(|it| it.runs_without_daemon());
+    for check in checks {
+        findings.extend(run(*check, configuration, &workers)?);
     }
     Ok(findings)
 }
 
-/// Prints the findings; returns whether all is good.
-pub fn report(findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
-    for Finding { subject, verdict } in findings {
-        let line = match verdict {
-            Ok(good) => format!("good  {subject}: {good}"),
-            Err(wrong) => format!("WRONG {subject}: {wrong}"),
-        };
-        writeln!(out, "{}", printable::line(&line))?;
-    }
-    Ok(findings.iter().all(|finding| finding.verdict.is_ok()))
-}
-
-fn token_verdict(client: &TokenClient) -> Result<String, String> {
-    let health = client.wait_ready(READY_DEADLINE);
-    if health.state != TokenState::Ready {
-        return Err(format!("{}: {}", health.state.name(), health.reason));
-    }
-    let description = client
-        .describe(LOOKUP_DEADLINE)
-        .map_err(|error| error.to_string())?;
-    Ok(format!(
-        "{} {}, label {:?}, serial {}",
-        description.manufacturer, description.model, description.label, description.serial
-    ))
-}
-
-fn check_hierarchy(
+fn run(
+    check: Check,
     configuration: &Configuration,
-    tokens: &BTreeMap<String, TokenClient>,
-) -> Vec<Finding> {
-    let finding = |verdict| {
-        vec![Finding {
-            subject: "hierarchy".into(),
-            verdict,
-        }]
-    };
+    workers: &[PrivateWorker],
+) -> anyhow::Result<Vec<Finding>> {
+    let clients = workers.iter().map(|it| &it.client);
+    Ok(match check {
+        Check::Configuration => vec![Finding::ok(
+            check,
+            format!("{} is understood", configuration.file.display()),
+        )],
+        Check::Disk => vec![machine::room(&configuration.state_dir)],
+        Check::Files => check_files(configuration),
+        Check::Database => vec![of_database(check, configuration, |path| {
+            records::pages(unchanged_pages(path, INSPECTION_BOUND))
+        })],
+        Check::Audit => vec![of_database(check, configuration, |path| {
+            records::journal(unchanged_journal(path, INSPECTION_BOUND))
+        })],
+        Check::Backups => vec![of_database(check, configuration, |path| {
+            records::backups(&backup::folder_beside(path), now())
+        })],
+        Check::Tokens => clients.map(|it| tokens::token(it.name(), it)).collect(),
+        Check::Pin => clients.map(|it| tokens::pin(it.name(), it)).collect(),
+        Check::Keys => keys(configuration, workers),
+        Check::Credentials => credential_findings(configuration, workers),
+        _ => Vec::new(),
+    })
+}
+
+/// Prints the findings; returns whether nothing has failed.
+pub fn report(findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
+    for finding in findings {
+        let subject = finding.subject.as_ref();
+        let subject = subject.map_or_else(String::new, |it| format!("{it}: "));
+        let verdict = match finding.verdict {
+            Verdict::NotApplicable => "not applicable",
+            other => other.name(),
+        };
+        let check = finding.check.name();
+        let line = format!("{verdict:<14}  {check:<15}  {subject}{}", finding.text);
+        writeln!(out, "{}", printable::line(&line))?;
+        if let Some(remedy) = finding.remedy {
+            let line = format!("{:<14}  {:<15}  -> {remedy}", "", "");
+            writeln!(out, "{}", printable::line(&line))?;
+        }
+    }
+    Ok(findings.iter().all(|it| it.verdict != Verdict::Failed))
+}
+
+/// Returns the finding of a configuration that is refused.
+pub fn refused(error: &ConfigurationError) -> Finding {
+    Finding::failed(Check::Configuration, error.to_string())
+}
+
+/// Judges a database that exists, with the rights of its folder's owner, and without a change.
+fn of_database(
+    check: Check,
+    configuration: &Configuration,
+    judge: impl FnOnce(&Path) -> Finding + Send,
+) -> Finding {
+    let path = configuration.state_dir.join("hallmark.db");
+    let judged = owner_of(&configuration.state_dir).and_then(|owner| {
+        as_owner(owner, || match is_there(&path) {
+            Ok(true) => judge(&path),
+            _ => Finding::not_applicable(check, "there is no database yet"),
+        })
+    });
+    judged.unwrap_or_else(|error| Finding::failed(check, format!("{}: {error}", path.display())))
+}
+
+fn now() -> UnixSeconds {
+    UnixSeconds::new(OffsetDateTime::now_utc().unix_timestamp())
+}
+
+fn keys(configuration: &Configuration, workers: &[PrivateWorker]) -> Vec<Finding> {
+    let check = Check::Keys;
     let rows = match generations(configuration) {
         Ok(OnRecord::Generations(rows)) => rows,
-        Ok(OnRecord::Nothing) => return finding(Ok("no ceremony has been run yet".into())),
-        Ok(OnRecord::Older) => {
-            return finding(Ok(
-                "the database is from an earlier version, and the next start of the daemon changes \
-                 it; authorities were not looked at"
-                    .into(),
-            ));
+        Ok(OnRecord::Nothing) => {
+            return vec![Finding::not_applicable(
+                check,
+                "no ceremony has been run yet",
+            )];
         }
-        Err(error) => return finding(Err(format!("{error:#}"))),
+        Ok(OnRecord::Older) => {
+            let text = "the database is from an earlier version, and the next start of the daemon \
+                        changes it; authorities were not looked at";
+            return vec![Finding::not_applicable(check, text)];
+        }
+        Err(error) => return vec![Finding::failed(check, format!("{error:#}")).of("hierarchy")],
     };
     let hierarchy = match Hierarchy::load(rows, &Published::default()) {
         Ok(hierarchy) => hierarchy,
-        Err(error) => return finding(Err(error.to_string())),
+        Err(error) => return vec![Finding::failed(check, error.to_string()).of("hierarchy")],
     };
-    let generations = hierarchy.iter().filter(|generation| generation.serving);
-    generations
-        .map(|generation| Finding {
-            subject: format!("authority {}", generation.authority),
-            verdict: authority_verdict(configuration, tokens, generation),
-        })
+    let client = |name: &str| {
+        let mut clients = workers.iter().map(|it| &it.client);
+        clients.find(|it| it.name() == name)
+    };
+    let serving = hierarchy.iter().filter(|it| it.serving);
+    serving
+        .map(|it| tokens::key(&configuration.issuer, it, client))
         .collect()
+}
+
+/// Also judges whether the settings and the tokens that they name fit together.
+fn credential_findings(configuration: &Configuration, workers: &[PrivateWorker]) -> Vec<Finding> {
+    let keys = token_keys(workers.iter().map(|it| &it.client));
+    let services = configuration.provisioning.values();
+    let unusable: Vec<Finding> = services
+        .filter_map(|service| {
+            let error = service.clients(&keys).err()?;
+            let text = format!("{:#}", anyhow::Error::from(error));
+            Some(Finding::failed(Check::Credentials, text).of(&service.name))
+        })
+        .collect();
+    if !unusable.is_empty() {
+        return unusable;
+    }
+    credentials(configuration.provisioning.values())
 }
 
 /// The generations that the database has on record.
@@ -146,48 +186,4 @@ fn generations(configuration: &Configuration) -> anyhow::Result<OnRecord> {
         },
     });
     rows.with_context(|| path.display().to_string())?
-}
-
-fn authority_verdict(
-    configuration: &Configuration,
-    tokens: &BTreeMap<String, TokenClient>,
-    generation: &Generation,
-) -> Result<String, String> {
-    if let Some(problem) = configuration.misplaced(&generation.authority, &generation.token) {
-        return Err(problem);
-    }
-    let Some(client) = tokens.get(&generation.token) else {
-        return Err(format!(
-            "token {} is not ready, so its key was not looked for",
-            generation.token
-        ));
-    };
-    let key = client
-        .find(&generation.key, LOOKUP_DEADLINE)
-        .map_err(|error| error.to_string())?;
-    client
-        .prove(&key, LOOKUP_DEADLINE)
-        .map_err(|error| error.to_string())?;
-    for name in configuration
-        .issuer
-        .failover
-        .also_on
-        .get(&generation.authority)
-        .into_iter()
-        .flatten()
-    {
-        let shown = tokens.get(name).ok_or("it is not ready".to_owned());
-        let shown = shown.and_then(|client| {
-            let found = client.find(&generation.key, LOOKUP_DEADLINE);
-            let shown = found.and_then(|key| client.prove(&key, LOOKUP_DEADLINE));
-            shown.map_err(|error| error.to_string())
-        });
-        shown.map_err(|error| {
-            format!("its key is also on token {name}, as is said, but: {error}")
-        })?;
-    }
-    Ok(format!(
-        "its certificate verifies, and its key signs ({})",
-        generation.certificate.subject()
-    ))
 }

@@ -13,6 +13,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The version that the management SDK uses.
 const API_VERSION: &str = "2026-11-01";
@@ -65,6 +66,24 @@ impl ArmClient {
             segment(&path.name)
         );
         Self { plane, service }
+    }
+
+    /// Returns a client whose calls wait for an answer for `timeout` only.
+    pub(super) fn within(&self, timeout: Duration) -> Self {
+        Self {
+            plane: self.plane.within(timeout),
+            service: self.service.clone(),
+        }
+    }
+
+    /// Returns the host name of the plane.
+    pub(super) fn host(&self) -> &str {
+        self.plane.host()
+    }
+
+    /// Returns how far its clock was ahead at its last answer, in seconds.
+    pub(super) fn skew_seconds(&self) -> Option<i64> {
+        self.plane.skew_seconds()
     }
 
     /// Reads the service's description of itself.

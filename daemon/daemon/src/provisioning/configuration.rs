@@ -10,12 +10,12 @@ mod tests;
 
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::{Budget, OPERATIONS_PER_MINUTE_DEFAULT};
-use super::credential::CredentialError;
 use super::credential::access_token::Audience;
 use super::credential::configuration::{
     CredentialConfiguration, CredentialInvalid, CredentialSettings,
 };
 use super::credential::keys::TokenKeys;
+use super::credential::{Credential, CredentialError};
 use super::device::DeviceClient;
 use super::dps::DpsClient;
 use super::endpoint::{EndpointInvalid, Endpoints};
@@ -192,6 +192,11 @@ impl DevicePlane {
         let budget = self.budget.clone();
         let plane = Plane::with_client_certificate(&self.settings, identity_pem, budget)?;
         Ok(DeviceClient::new(plane, self.id_scope.clone()))
+    }
+
+    /// A plane that presents no certificate: it answers, and does nothing.
+    pub(super) fn without_certificate(&self) -> Result<Plane, PlaneError> {
+        Plane::new(&self.settings, Credential::None, self.budget.clone())
     }
 }
 

@@ -46,6 +46,16 @@ impl DpsClient {
         Self::new(self.plane.within(timeout))
     }
 
+    /// Returns the host name of the plane.
+    pub(super) fn host(&self) -> &str {
+        self.plane.host()
+    }
+
+    /// Returns how far its clock was ahead at its last answer, in seconds.
+    pub(super) fn skew_seconds(&self) -> Option<i64> {
+        self.plane.skew_seconds()
+    }
+
     /// Reads an enrollment; `None` if there is none.
     pub async fn enrollment(&self, id: EnrollmentName<'_>) -> Result<Option<Record>, CallError> {
         let operation = format!("read {}", name(id));

@@ -9,6 +9,7 @@ use super::ca_bundle::read_ca_bundle;
 use super::call::{Body, Call, Reply};
 use super::credential::Credential;
 use super::failure::{BadAnswer, CallError};
+use super::skew::Skew;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, Response, redirect, retry, tls};
 use secrecy::{ExposeSecret, SecretString};
@@ -75,6 +76,8 @@ pub struct Plane {
     budget: Arc<Budget>,
     /// The bound of one request.
     timeout: Duration,
+    /// The time of the last answer.
+    skew: Arc<Skew>,
 }
 
 impl Plane {
@@ -123,6 +126,7 @@ impl Plane {
             credential: Credential::None,
             budget,
             timeout: REQUEST_TIMEOUT,
+            skew: Arc::default(),
         })
     }
 
@@ -155,6 +159,7 @@ impl Plane {
             credential,
             budget,
             timeout: REQUEST_TIMEOUT,
+            skew: Arc::default(),
         })
     }
 
@@ -171,11 +176,23 @@ impl Plane {
         let request = self.request(&call, secret.as_ref());
         let sent = self.client.execute(request?).await;
         let response = sent.map_err(|error| lost(&call, &error))?;
+        self.skew.note(response.headers(), SystemTime::now());
         let answer = read_answer(&call, response).await?;
         if let (401, Some(refused)) = (answer.status, &secret) {
             self.credential.forget(refused).await;
         }
         self.judge(call, answer, secret.as_ref())
+    }
+
+    /// Returns the host name.
+    pub(super) fn host(&self) -> &str {
+        self.origin.strip_prefix("https://").unwrap_or(&self.origin)
+    }
+
+    /// Returns how far the clock of the plane was ahead of this machine's at its last answer, in
+    /// seconds; `None` before one that had a `Date`.
+    pub(super) fn skew_seconds(&self) -> Option<i64> {
+        self.skew.seconds()
     }
 
     async fn authorize(&self, call: &Call<'_>) -> Result<Option<SecretString>, CallError> {

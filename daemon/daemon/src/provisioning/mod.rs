@@ -11,6 +11,7 @@
 //! | [`http`] | one bounded HTTPS client per plane |
 //! | [`call`] | one call and its answer |
 //! | [`failure`] | failed calls, by what the caller can do |
+//! | [`planes`] | one read at every plane, for `hallmark doctor` |
 //! | [`pages`] | the bound of a list in pages |
 //! | [`budget`] | the operations per minute that all calls to one service share |
 //! | `endpoint` | host names, addresses and trust of the planes |
@@ -34,9 +35,11 @@ pub mod failure;
 pub mod http;
 pub mod hub;
 pub mod pages;
+pub mod planes;
 pub mod reconcile;
 pub mod registration;
 pub mod sas;
+mod skew;
 
 #[cfg(test)]
 mod scripted_server;

@@ -7,13 +7,17 @@ mod admin_socket;
 mod application;
 mod changes;
 mod listeners;
+mod private_files;
 mod reconcilers;
 mod reload;
 mod report;
+mod surroundings;
 mod token_keys;
 mod tokens;
 
+pub use private_files::check_files;
 pub use reload::read;
+pub use surroundings::credentials;
 pub use token_keys::token_keys;
 pub use tokens::Workers;
 

@@ -1,5 +1,6 @@
 //! Starts and ends the reconcilers of the present configuration, and wakes them.
 
+use super::surroundings::DaemonSurroundings;
 use crate::ca::CertificateAuthority;
 use crate::config::Configuration;
 use crate::provisioning::configuration::Clients;
@@ -69,6 +70,8 @@ impl Reconcilers {
         clients: BTreeMap<String, Clients>,
         wakers: &Wakers,
     ) -> Self {
+        let surroundings = DaemonSurroundings::new(configuration, clients.clone());
+        ca.surround(Arc::new(surroundings));
         let (stop, stopped) = watch::channel(false);
         let mut services = Vec::new();
         let tasks = clients.into_iter().map(|(name, clients)| {

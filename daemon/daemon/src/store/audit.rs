@@ -11,6 +11,7 @@ use aws_lc_rs::digest;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 /// The most entries that one page of the journal carries.
 const PAGE_MAX: u32 = 1_000;
@@ -149,11 +150,28 @@ impl Store {
 }
 
 pub(super) fn verify(tx: &Tx<'_>) -> Result<AuditVerdict, StoreError> {
+    Ok(check_hashes(tx, || false)?.0)
+}
+
+/// The same until a moment. Returns also whether the last entry was read.
+pub(super) fn verify_until(
+    tx: &Tx<'_>,
+    until: Instant,
+) -> Result<(AuditVerdict, bool), StoreError> {
+    check_hashes(tx, || Instant::now() >= until)
+}
+
+/// Checks each hash until `is_over`. Returns also whether it was never over.
+fn check_hashes(
+    tx: &Tx<'_>,
+    is_over: impl Fn() -> bool,
+) -> Result<(AuditVerdict, bool), StoreError> {
     let sql = "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
                ORDER BY sequence";
     let mut entries = 0;
     let mut last = [0; 32];
     let mut broken_at = None;
+    let mut complete = true;
     tx.for_each(sql, params![], |row| {
         let sequence: i64 = row.get(0)?;
         let expected = seal(
@@ -174,13 +192,18 @@ pub(super) fn verify(tx: &Tx<'_>) -> Result<AuditVerdict, StoreError> {
         }
         entries = sequence;
         last = expected;
+        if is_over() {
+            complete = false;
+            return Ok(ControlFlow::Break(()));
+        }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(AuditVerdict {
+    let verdict = AuditVerdict {
         entries,
         last_hash: hex::encode(last),
         broken_at,
-    })
+    };
+    Ok((verdict, complete))
 }
 
 /// Reads the detail of an entry, which is JSON.

@@ -81,6 +81,7 @@ mod hub_progress;
 mod hub_task;
 mod import;
 mod individual;
+pub mod inspection;
 mod intent;
 mod issuance;
 mod issuance_count;

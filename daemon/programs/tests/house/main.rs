@@ -32,6 +32,7 @@ const CRATES: &[(&str, &str)] = &[
 const NAMES_RUSQLITE: &[&str] = &[
     "store/backup.rs",
     "store/engine/",
+    "store/inspection.rs",
     "store/mod.rs",
     "store/opening.rs",
     "store/database_file.rs",
@@ -141,6 +142,7 @@ const MAY_OPEN_BY_PATH: &[(&str, &[&str])] = &[
     // A socket.
     ("token/client/connection_manager.rs", &["Connection::open("]),
     ("ca/mod.rs", &["fs::write(", "fs::read_to_string("]),
+    ("ca/doctor/machine.rs", &["fs::read_to_string("]),
     ("cli/setup/interview.rs", &["fs::read_to_string("]),
 ];
 

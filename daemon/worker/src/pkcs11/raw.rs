@@ -22,6 +22,7 @@ use cryptoki_sys::{
     CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
     CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED, CKF_WRITE_PROTECTED,
 };
+use hallmark_protocol::inventory::remark;
 use std::ffi::CStr;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -71,10 +72,10 @@ impl TokenInformation {
             (CKF_LOGIN_REQUIRED, "login required"),
             (CKF_WRITE_PROTECTED, "write-protected"),
             (CKF_USER_PIN_INITIALIZED, "PIN set"),
-            (CKF_USER_PIN_COUNT_LOW, "wrong PIN tried"),
-            (CKF_USER_PIN_FINAL_TRY, "one PIN try left"),
-            (CKF_USER_PIN_LOCKED, "PIN locked"),
-            (CKF_USER_PIN_TO_BE_CHANGED, "PIN must be changed"),
+            (CKF_USER_PIN_COUNT_LOW, remark::WRONG_PIN_TRIED),
+            (CKF_USER_PIN_FINAL_TRY, remark::PIN_LAST_TRY),
+            (CKF_USER_PIN_LOCKED, remark::PIN_LOCKED),
+            (CKF_USER_PIN_TO_BE_CHANGED, remark::PIN_MUST_CHANGE),
         ]
         .into_iter()
         .filter(|(flag, _)| self.has(*flag))

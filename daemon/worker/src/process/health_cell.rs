@@ -25,6 +25,7 @@ impl HealthCell {
         aws_lc_rs::rand::fill(&mut worker).expect("aws-lc's generator has passed its self-test");
         let health = WorkerHealth {
             worker,
+            version: env!("CARGO_PKG_VERSION").into(),
             state: TokenState::Starting,
             reason: String::new(),
             since_unix_ms: unix_ms(SystemTime::now()),

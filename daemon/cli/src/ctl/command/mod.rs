@@ -45,6 +45,8 @@ pub enum Command {
     Setup(Setup),
     /// Show in five lines whether all is well; exits 0 good, 1 attention, 2 critical, 3 no answer.
     Status(ShowStatus),
+    /// Run every check, each with its remedy; exits 0 ok, 1 attention, 2 failed, 3 no answer.
+    Doctor(RunDoctor),
     /// Open the console, the web pages of the daemon, for a browser on this machine.
     Console(OpenConsole),
     /// Show as which caller the daemon knows this user, and what the user may do.
@@ -108,6 +110,14 @@ pub struct ShowStatus {
     /// Show it again every two seconds, until interrupted.
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `hallmark doctor`
+#[derive(Debug, Args)]
+pub struct RunDoctor {
+    /// Only this check, as its line names it; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
 }
 
 /// `hallmark console`

@@ -161,7 +161,7 @@ impl ClockPolicy {
     }
 
     /// When the clock was synchronised last, by itself.
-    fn synchronised_at(&self) -> Option<UnixSeconds> {
+    pub(in crate::ca) fn synchronised_at(&self) -> Option<UnixSeconds> {
         let metadata = std::fs::metadata(&self.synchronised_file).ok()?;
         let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
         i64::try_from(since.as_secs()).ok().map(UnixSeconds::new)
@@ -199,6 +199,11 @@ impl Issuer {
             Reading::Believed(_) => None,
             Reading::Not { reason, .. } => Some(reason),
         }
+    }
+
+    /// When the clock is believed.
+    pub(in crate::ca) fn clock_policy(&self) -> &ClockPolicy {
+        &self.settings.clock
     }
 
     fn look_at_clock(&self) -> Reading {

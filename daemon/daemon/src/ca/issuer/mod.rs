@@ -86,6 +86,17 @@ pub struct IssuerSettings {
 }
 
 impl IssuerSettings {
+    /// Returns why an authority whose key is on `token` is not served with these settings.
+    pub fn misplaced(&self, authority: &str, token: &str) -> Option<String> {
+        match self.authorities.get(authority) {
+            None => Some("it exists, and the configuration has no such [[authority]]".into()),
+            Some(configured) if configured != token => Some(format!(
+                "its key is on token {token:?}, and the configuration says {configured:?}"
+            )),
+            Some(_) => None,
+        }
+    }
+
     fn published(&self) -> Published {
         Published {
             http: self.public_http.clone(),
@@ -229,6 +240,10 @@ impl Issuer {
     /// Returns the configured tokens by name.
     pub(super) fn tokens(&self) -> &BTreeMap<String, ConfiguredToken> {
         &self.tokens
+    }
+
+    pub(super) fn settings(&self) -> &IssuerSettings {
+        &self.settings
     }
 
     /// Returns the token that holds each configured authority's key.

@@ -19,6 +19,7 @@ use crate::enrollment::hub_identity::HubIdentity;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The version that the SDKs use.
 const API_VERSION: &str = "2021-04-12";
@@ -93,6 +94,16 @@ impl HubClient {
     /// Returns the host name, in lower case.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Returns a client whose calls wait for an answer for `timeout` only.
+    pub(super) fn within(&self, timeout: Duration) -> Self {
+        Self::new(self.plane.within(timeout), self.host.clone())
+    }
+
+    /// Returns how far its clock was ahead at its last answer, in seconds.
+    pub(super) fn skew_seconds(&self) -> Option<i64> {
+        self.plane.skew_seconds()
     }
 
     /// The identity of a device, or `None`.

@@ -80,6 +80,7 @@ impl State {
 impl ConnectionManager {
     pub(super) fn start(name: &str, socket: PathBuf) -> Self {
         let health = TokenHealth {
+            version: String::new(),
             state: TokenState::Starting,
             reason: "no worker yet".to_owned(),
             since: SystemTime::now(),
@@ -351,6 +352,7 @@ impl Events for Shared {
         let since = UNIX_EPOCH + Duration::from_millis(new.since_unix_ms);
         let mut state = self.state();
         state.health.recoveries = new.recoveries;
+        state.health.version.clone_from(&new.version);
         let keys_changed = state.health.keys != new.keys;
         state.take_keys(new);
         self.trust.take_reports(&self.name, &new.keys);

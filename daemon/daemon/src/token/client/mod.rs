@@ -45,6 +45,8 @@ pub struct TokenClient {
 /// The health of a token as `serve` knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenHealth {
+    /// The version of the worker's program; empty before one was connected.
+    pub version: String,
     pub state: TokenState,
     /// The reason of the state, or a remark about a ready token; may be empty.
     pub reason: String,

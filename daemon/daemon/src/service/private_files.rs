@@ -1,7 +1,8 @@
 //! Checks which users can read and change the daemon's files: folders, database, backups, keys and
 //! secrets.
 
-use super::Finding;
+use crate::ca::doctor::check::Check;
+use crate::ca::doctor::finding::Finding;
 use crate::config::Configuration;
 use std::fs::{self, Metadata};
 use std::io;
@@ -20,23 +21,17 @@ const PASS: u32 = 0o011;
 const EVERY_USER: u32 = 0o007;
 
 /// Looks at all of them; one finding for each that is wrong, or one for all.
-pub(super) fn check(configuration: &Configuration) -> Vec<Finding> {
+pub fn check_files(configuration: &Configuration) -> Vec<Finding> {
     let wrong: Vec<String> = folders(configuration)
         .chain(state_files(configuration))
         .chain(secrets(configuration))
         .collect();
     if wrong.is_empty() {
-        let good = "state is for its owner alone, and no secret for every user".to_owned();
-        return vec![finding(Ok(good))];
+        let good = "state is for its owner alone, and no secret for every user";
+        return vec![Finding::ok(Check::Files, good)];
     }
-    wrong.into_iter().map(|it| finding(Err(it))).collect()
-}
-
-fn finding(verdict: Result<String, String>) -> Finding {
-    Finding {
-        subject: "files".into(),
-        verdict,
-    }
+    let failed = |it| Finding::failed(Check::Files, it);
+    wrong.into_iter().map(failed).collect()
 }
 
 fn folders(configuration: &Configuration) -> impl Iterator<Item = String> {
