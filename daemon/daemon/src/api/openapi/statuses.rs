@@ -16,6 +16,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::CeremonyInvalid
         | Code::CertificateMalformed
         | Code::CertificateNotNamed
+        | Code::CheckUnknown
         | Code::ConfigurationRefused
         | Code::CredentialInvalid
         | Code::CsrBadName
@@ -158,6 +159,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::SlotsState
         | Code::StateConflict
         | Code::SubjectOfAuthority
+        | Code::SubordinateOnHold
         | Code::SubordinateOtherKey
         | Code::TrialUnderWay => &[409],
         Code::CeremonyUnderWay | Code::IssuerRevoked => &[409, 503],

@@ -162,7 +162,8 @@ impl AlarmCode {
             | Self::StandbyKeyNotShown
             | Self::StandbyOtherIssuer
             | Self::StandbySigns
-            | Self::StandbyWithoutKey => Check::Alarms,
+            | Self::StandbyWithoutKey
+            | Self::SubordinateEnds => Check::Alarms,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::x509::name::Subject;
 use crate::x509::profile::{
     BACKDATE_SECONDS_DEFAULT, CertificatePolicy, End, Profile, VALIDITY_SECONDS_MAX,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ struct Missing {
 }
 
 /// A certificate of a generation's key by another generation, or why there is none yet.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CrossStatus {
     /// The name of its file below `/ca/`.
     pub name: String,
