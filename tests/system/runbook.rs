@@ -145,13 +145,17 @@ fn begin() {
 }
 
 #[test]
-fn tokens_are_listed() {
+fn tokens_are_listed_and_checks_run() {
     let env = TestEnv::running();
     let mut page = Runbook::of("Tokens");
     assert!(page.text(&env).contains("factory"));
     assert!(page.text(&env).contains("line-1"));
     assert!(!page.text(&env).contains("LEFT BEHIND"));
     assert!(page.text(&env).contains("an hour"));
+    env.run(&["backup", "create"]);
+    let mut page = Runbook::of("Every check, with its remedy");
+    assert!(page.text(&env).contains(" 0 attention, 0 failed"));
+    assert!(page.text(&env).contains(" 0 failed"));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use super::check::{Check, Verdict};
 use crate::ca::alarm::Alarm;
 use crate::ca::overview::Severity;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The result of one check, or of one of its subjects.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Finding {
     pub check: Check,
     /// Which of several: a token, an authority, a plane of a service.

@@ -17,13 +17,14 @@ use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Code, Error};
 use check::{Check, Verdict};
 use finding::Finding;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use services::PlaneObservation;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 /// The parameters of a run.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DoctorRequest {
     /// The names of the checks; all, if none is named.
@@ -34,7 +35,7 @@ pub struct DoctorRequest {
 }
 
 /// The answer for `hallmark doctor`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DoctorReport {
     /// The version of this daemon.
     pub version: &'static str,
@@ -47,7 +48,8 @@ pub struct DoctorReport {
 }
 
 /// How many findings have each verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "DoctorSummary")]
 pub struct Summary {
     pub ok: usize,
     pub attention: usize,

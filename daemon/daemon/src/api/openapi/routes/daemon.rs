@@ -2,7 +2,7 @@
 
 use super::Routes;
 use crate::api::{
-    audit, backups, clock, expiry, metrics, openapi, own_caller, reload, status, tokens,
+    audit, backups, clock, doctor, expiry, metrics, openapi, own_caller, reload, status, tokens,
 };
 use serde_json::json;
 
@@ -23,6 +23,14 @@ pub(super) fn tokens(routes: &mut Routes<'_>) {
         )
         .codes("trial_not_local trial_under_way token_unknown token_unavailable")
         .writes_steps();
+    routes
+        .post("/v1/doctor", doctor::run)
+        .does(
+            "Runs every check, or those named in `only`, and returns verdict, text and remedy of \
+             each.",
+        )
+        .codes("trial_not_local trial_under_way check_unknown")
+        .example(json!({ "only": ["clock", "disk"] }));
     routes
         .post("/v1/tokens/{name}/bench", tokens::bench)
         .does("Measures signatures of a token with a test key. Answers in steps.")
