@@ -137,14 +137,16 @@ pub(crate) fn indexes() -> Vec<Vec<u8>> {
     vec![lines.into(), format!("\u{feff}{lines}").into()]
 }
 
-/// Requests of `openssl ocsp`, with a nonce and without one.
+/// Requests of `openssl ocsp`, with a nonce and without one, and for two certificates.
 pub(crate) fn ocsp_requests() -> Vec<Vec<u8>> {
     let certificate = "303f303d303b300906052b0e03021a05000414424ef3366d8b17e4f9865ea7849fe1\
                        02bad1a82e04149849887146b02a575e7863ada70009329c37a71e02024001";
     let nonce = "a2233021301f06092b0601050507300102041204105c8f3bd17d98e2586cd7a8195dd12c58";
     let with_nonce = format!("30683066{certificate}{nonce}");
     let without = format!("30433041{certificate}");
-    [with_nonce, without]
+    let single = certificate.strip_prefix("303f").unwrap();
+    let for_two = format!("308183308180307e{single}{single}");
+    [with_nonce, without, for_two]
         .map(|it| hex::decode(it).unwrap())
         .to_vec()
 }

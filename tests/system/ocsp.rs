@@ -11,14 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
-use time::Duration;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub(crate) const TABLE: &str = "\n[ocsp]\nauthorities = [\"line-1\", \"operations\"]\n";
 
 /// An environment in which two authorities answer.
-fn configured(more: &str) -> TestEnv {
+pub(crate) fn configured(more: &str) -> TestEnv {
     let env = TestEnv::new();
     env.configure(&(env.configuration() + TABLE + more));
     env
@@ -30,11 +29,11 @@ fn running() -> TestEnv {
     env
 }
 
-fn responders(env: &TestEnv) -> Vec<Value> {
+pub(crate) fn responders(env: &TestEnv) -> Vec<Value> {
     env.json(&["status"])["ocsp"].as_array().unwrap().clone()
 }
 
-fn wait_for_responders(env: &TestEnv, count: usize) {
+pub(crate) fn wait_for_responders(env: &TestEnv, count: usize) {
     until("every responder has its certificate", || {
         let found = responders(env);
         let certified = |it: &&Value| it["certificate_not_after"].is_string();
@@ -123,7 +122,7 @@ fn status_in(output: &CommandOutput, serial: &str) -> String {
     reason.map_or(said.to_owned(), |reason| format!("{said} {reason}"))
 }
 
-fn revoke(env: &TestEnv, serial: &str, reason: &str) {
+pub(crate) fn revoke(env: &TestEnv, serial: &str, reason: &str) {
     env.run(&["certificate", "revoke", serial, "--reason", reason]);
 }
 
@@ -271,6 +270,57 @@ fn ocsptool_and_curl_accept_the_answers() {
     });
 }
 
+/// Verifies: one answer has the status of each certificate of a request, and no cache keeps it; it
+/// is for one issuer, and for 16 certificates at most.
+#[test]
+fn one_answer_has_the_status_of_several_certificates() {
+    let env = running();
+    let client = with_issuers(&env);
+    let station = env.station();
+    let [first, second] = ["press-1", "press-2"].map(|id| station.obtain(&Request::device(id)));
+    revoke(&env, &second.serial, "superseded");
+    let unknown = "4001020304050607";
+    let of_line_1 = |serial: &str| vec!["-issuer", "line-1.pem", "-serial", serial].join(" ");
+    let ask = |more: &str| {
+        let more: Vec<&str> = more.split(' ').collect();
+        client.openssl("line-1.pem", unknown, &more)
+    };
+    let [good, revoked] = [&first, &second].map(|it| of_line_1(&format!("0x{}", it.serial)));
+    let several = ask(&format!("-nonce {good} {revoked}"));
+    assert!(several.error.contains("Response verify OK"), "{several:?}");
+    for (serial, status) in [
+        (&*first.serial, "good"),
+        (&*second.serial, "revoked"),
+        (unknown, "unknown"),
+    ] {
+        assert!(
+            status_in(&several, serial).starts_with(status),
+            "{several:?}"
+        );
+    }
+    keep(&env, "answer.der");
+
+    let again = ask(&format!("-no_nonce {good} {revoked} -reqout request.der"));
+    assert!(again.error.contains("Response verify OK"), "{again:?}");
+    let relying = Relying::on(&env);
+    let asked = relying.http.post(format!("{}/ocsp/line-1", client.base));
+    let asked = asked.header("content-type", "application/ocsp-request");
+    let request = fs::read(env.path("request.der")).unwrap();
+    let answer = asked.body(request).send().unwrap();
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+
+    let foreign = ask(&format!(
+        "-issuer operations.pem -serial 0x{}",
+        first.serial
+    ));
+    assert!(foreign.out.contains("unauthorized"), "{foreign:?}");
+    let serial = format!(" {good}");
+    let full = ask(&format!("-nonce{}", serial.repeat(15)));
+    assert!(full.error.contains("Response verify OK"), "{full:?}");
+    let over = ask(&format!("-nonce{}", serial.repeat(16)));
+    assert!(over.out.contains("malformedrequest"), "{over:?}");
+}
+
 /// Verifies: requests with errors get the answers of RFC 6960, and refusals of HTTP their codes;
 /// nothing of that is written.
 #[test]
@@ -367,45 +417,11 @@ fn kept_answers_outlast_the_token_and_never_a_revocation() {
 }
 
 /// The key of line-1's responder.
-fn responder_key(env: &TestEnv) -> Vec<u8> {
+pub(crate) fn responder_key(env: &TestEnv) -> Vec<u8> {
     let store = crate::invariants::open(&env.database());
     let sql = "SELECT r.spki FROM responder r JOIN generation g ON g.id = r.generation \
                WHERE g.authority = 'line-1' AND g.number = 1";
     store.query_row(sql, [], |row| row.get(0)).unwrap()
-}
-
-/// Four days, by moved clocks. Verifies: the certificate is renewed at half of its validity, for
-/// the same key; one that was revoked is replaced, with another key.
-#[test]
-fn a_responder_renews_its_certificate() {
-    let mut env = configured("").with_a_movable_clock();
-    env.start();
-    env.run_ceremony();
-    wait_for_responders(&env, 2);
-    let certificates = "intent_state WHERE profile = 'ocsp-responder' AND state = 'issued'";
-    let (key, made) = (responder_key(&env), env.count(certificates));
-    assert_eq!(made, 2);
-    env.passes(Duration::days(3));
-    env.passes(Duration::days(1));
-    until("both certificates are renewed", || {
-        (env.count(certificates) == 4).then_some(())
-    });
-    assert_eq!(responder_key(&env), key);
-
-    let serial: String = crate::invariants::open(&env.database())
-        .query_row(
-            "SELECT hex(i.serial) FROM responder r JOIN intent i ON i.id = r.certificate
-             JOIN generation g ON g.id = r.generation WHERE g.authority = 'line-1'",
-            [],
-            |row| row.get(0),
-        )
-        .unwrap();
-    revoke(&env, &serial, "keyCompromise");
-    until("the responder has another key", || {
-        let found = "responder WHERE certificate IS NOT NULL";
-        (env.count(certificates) == 5 && env.count(found) == 2).then_some(())
-    });
-    assert_ne!(responder_key(&env), key);
 }
 
 /// Verifies: after a rollover both generations answer, each for what it has issued.

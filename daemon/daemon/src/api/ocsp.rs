@@ -13,7 +13,7 @@ use crate::ca::ocsp::KeptAnswer;
 use crate::ca::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::ocsp::request::REQUEST_BYTES_MAX;
-use crate::x509::ocsp::{CertificateStatus, ErrorStatus, StatusRequest};
+use crate::x509::ocsp::{ErrorStatus, StatusRequest};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -107,10 +107,10 @@ fn without_signature(status: ErrorStatus) -> Response {
 }
 
 /// RFC 5019 section 6.2. An answer for one client alone, and one that may change with the next
-/// certificate, are not for caches.
+/// certificate that is issued, are not for caches.
 fn signed(api: &Api, answer: Arc<KeptAnswer>, asked: &HeaderMap) -> Response {
     let content_type = [(CONTENT_TYPE, CONTENT_TYPE_ANSWERED)];
-    if answer.has_nonce || answer.status == CertificateStatus::Unknown {
+    if !answer.is_for_all {
         let headers = [(CACHE_CONTROL, "no-store")];
         return (content_type, headers, answer.der.to_vec()).into_response();
     }
@@ -118,7 +118,8 @@ fn signed(api: &Api, answer: Arc<KeptAnswer>, asked: &HeaderMap) -> Response {
     // Less than the whole rest: the answer has to hold when it leaves the cache.
     let age = (answer.next_update - api.ca.now() - 1).clamp(0, AGE_SECONDS_MAX);
     let modified = system_time(answer.this_update);
-    let known = is_known(asked, &tag, modified);
+    // The next answer may be signed in the same second, so by its date it is not known.
+    let known = is_known(asked, &tag, None);
     let headers = [
         (ETAG, tag),
         (LAST_MODIFIED, httpdate::fmt_http_date(modified)),

@@ -12,13 +12,14 @@ use crate::ca::{Code, Error};
 use crate::store::{CrlPart, CrlRow};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
+use crate::x509::crl_partition::partition_name;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
@@ -59,11 +60,15 @@ pub(super) async fn crl(
     };
     let now = api.ca.now();
     let kept_until = crls.kept_until(&list);
+    let mut age_seconds_max = age_seconds_max(&list, kept_until, now);
+    if !named.names_generation {
+        age_seconds_max = age_seconds_max.min(SERVING_AGE_SECONDS_MAX);
+    }
     let file = Published {
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
-        modified_at: list.this_update,
-        age_seconds_max: age_seconds_max(&list, kept_until, now).min(named.age_seconds_max),
+        modified_at: named.names_generation.then_some(list.this_update),
+        age_seconds_max,
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers, now))
@@ -74,7 +79,8 @@ struct NamedList {
     generation: Arc<Generation>,
     part: CrlPart,
     is_delta: bool,
-    age_seconds_max: i64,
+    /// Whether it stands for the list of one generation, whichever serves.
+    names_generation: bool,
 }
 
 impl NamedList {
@@ -87,42 +93,42 @@ impl NamedList {
             Some(complete) => (complete, true),
             None => (name, false),
         };
-        let partition = complete.rsplit_once('.').and_then(|(name, partition)| {
-            let (part, count) = partition.split_once("of")?;
-            let (part, count): (u16, u16) = (part.parse().ok()?, count.parse().ok()?);
-            // Each file has one name.
-            let is_its_name = count > 1 && format!("{part}of{count}") == partition;
-            is_its_name.then_some((name, part, count))
-        });
-        let (name, part, count) = partition.unwrap_or((complete, 1, 1));
+        let partition = complete.rsplit_once('.').filter(|(_, it)| is_partition(it));
+        let (name, partition) = match partition {
+            Some((name, partition)) => (name, Some(partition)),
+            None => (complete, None),
+        };
         let found = hierarchy.published(name).map(|it| (it, it.crl_parts()));
         let Some((generation, mut parts)) = found else {
             return Err(nothing_published(".crl"));
         };
-        let of = parts.find(|it| (it.part, it.count) == (part, count));
+        let of = parts.find(|it| it.partition().as_deref() == partition);
         let Some(of) = of else {
             return Err(other_parts(generation));
         };
-        let names_generation = name == generation.name();
         Ok(Self {
+            names_generation: name == generation.name(),
             generation: Arc::clone(generation),
             part: of,
             is_delta,
-            age_seconds_max: if names_generation {
-                i64::MAX
-            } else {
-                SERVING_AGE_SECONDS_MAX
-            },
         })
     }
+}
+
+/// Returns true if this is the name of a partition, such as `3of8`. Each file has one name.
+fn is_partition(text: &str) -> bool {
+    let number = |it: &str| it.parse::<u16>().ok();
+    let numbers = text.split_once("of");
+    let numbers = numbers.and_then(|(part, count)| Some((number(part)?, number(count)?)));
+    numbers.is_some_and(|(part, count)| count > 1 && partition_name(part, count) == text)
 }
 
 fn other_parts(generation: &Generation) -> Problem {
     let name = generation.name();
     let message = match generation.crl_parts().last() {
         Some(CrlPart { count, .. }) if count > 1 => format!(
-            "the list of {name} is split into {count} partitions, {name}.1of{count}.crl to \
-             {name}.{count}of{count}.crl; a certificate names its own"
+            "the list of {name} is split into {count} partitions; a certificate names the file of \
+             its own"
         ),
         _ => format!("the list of {name} is not split; it is {name}.crl"),
     };
@@ -170,7 +176,7 @@ pub(super) async fn certificate(
     let file = Published {
         content_type: "application/pkix-cert",
         etag: etag(certificate.sha256()),
-        modified_at: certificate.not_before(),
+        modified_at: Some(certificate.not_before()),
         age_seconds_max: SERVING_AGE_SECONDS_MAX,
         body: Bytes::copy_from_slice(certificate.der()),
     };
@@ -214,8 +220,8 @@ impl AsRef<[u8]> for Body {
 struct Published {
     content_type: &'static str,
     etag: String,
-    /// The time of `Last-Modified`, in Unix seconds.
-    modified_at: UnixSeconds,
+    /// The time of `Last-Modified`; `None` if another file under this name may have the same.
+    modified_at: Option<UnixSeconds>,
     age_seconds_max: i64,
     body: Bytes,
 }
@@ -223,12 +229,12 @@ struct Published {
 impl Published {
     /// Answers 304 with the same headers if the client has the file (RFC 9110 15.4.5).
     fn answer(self, asked: &HeaderMap, now: UnixSeconds) -> Response {
-        let modified = system_time(self.modified_at);
+        let modified = self.modified_at.map(system_time);
         let expires = system_time(now + self.age_seconds_max);
         let known = is_known(asked, &self.etag, modified);
+        let modified = modified.map(httpdate::fmt_http_date);
         let headers = [
             (ETAG, self.etag),
-            (LAST_MODIFIED, httpdate::fmt_http_date(modified)),
             (
                 CACHE_CONTROL,
                 format!("public, max-age={}", self.age_seconds_max),
@@ -236,11 +242,16 @@ impl Published {
             // For caches that know no `max-age`, which counts otherwise (RFC 9111 5.3).
             (EXPIRES, httpdate::fmt_http_date(expires)),
         ];
-        if known {
-            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        let mut answer = if known {
+            (StatusCode::NOT_MODIFIED, headers).into_response()
+        } else {
+            let content_type = [(CONTENT_TYPE, self.content_type)];
+            (headers, content_type, self.body).into_response()
+        };
+        if let Some(Ok(modified)) = modified.map(HeaderValue::try_from) {
+            answer.headers_mut().insert(LAST_MODIFIED, modified);
         }
-        let content_type = [(CONTENT_TYPE, self.content_type)];
-        (headers, content_type, self.body).into_response()
+        answer
     }
 }
 
@@ -249,8 +260,9 @@ pub(super) fn system_time(at: UnixSeconds) -> SystemTime {
 }
 
 /// RFC 9110 13.2.2: entity tags count, dates only where there is no tag. A date must be the same:
-/// after a cut-over the file of an authority may be older than the one that the client has.
-pub(super) fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+/// after a restore the file may be older than the one that the client has. Without `modified` no
+/// date counts.
+pub(super) fn is_known(asked: &HeaderMap, etag: &str, modified: Option<SystemTime>) -> bool {
     let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
     if asked.contains_key(IF_NONE_MATCH) {
         let tags = asked.get_all(IF_NONE_MATCH).iter();
@@ -261,7 +273,7 @@ pub(super) fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> b
             .any(|tag| tag == "*" || tag == etag);
     }
     let since = text(IF_MODIFIED_SINCE).and_then(|date| httpdate::parse_http_date(date).ok());
-    since == Some(modified)
+    modified.is_some() && since == modified
 }
 
 pub(super) fn etag(sha256: [u8; 32]) -> String {

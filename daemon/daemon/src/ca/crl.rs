@@ -13,6 +13,7 @@ mod status;
 pub(super) use lists::RevocationLists;
 pub use status::{CrlStatus, CrlSummary};
 
+use super::failures::SHORT_PAUSE_SECONDS;
 use super::hierarchy::Generation;
 use super::issuer::issue::sign_and_verify;
 use super::issuer::pace::Source;
@@ -26,11 +27,6 @@ use crate::x509::lint;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
-
-/// How soon a list is tried again whose token is not there, in seconds.
-const TOKEN_PAUSE_SECONDS: i64 = 5;
-/// The longest pause after failures, in seconds. Each attempt uses up a number and is audited.
-const FAILURE_PAUSE_SECONDS_MAX: i64 = 300;
 
 /// When revocation lists are signed again.
 #[derive(Clone, Debug)]
@@ -139,7 +135,7 @@ impl CrlPublisher {
     /// Returns when to check the lists of this generation again, in Unix seconds.
     fn update_generation(&self, generation: &Generation, counts: &Counts) -> UnixSeconds {
         let now = self.issuer.now();
-        if let Some(retry_at) = self.retry_at(generation).filter(|it| *it > now) {
+        if let Some(retry_at) = self.lists.failures.pause(generation.id, now) {
             return retry_at;
         }
         let mut next = UnixSeconds::MAX;
@@ -167,17 +163,21 @@ impl CrlPublisher {
         let now = self.issuer.now();
         let token = self.issuer.signing_token(generation);
         if token.is_ok_and(|it| it.client.out_for().is_some()) {
-            return Err(now + TOKEN_PAUSE_SECONDS);
+            return Err(now + SHORT_PAUSE_SECONDS);
         }
         let signer = Signer::from(generation);
         if let Err(error) = pollster::block_on(self.issuer.ready_token(&signer)) {
-            let authority = &generation.authority;
-            let number = generation.number.get();
-            tracing::warn!(authority, generation = number, code = error.code.name(), %error,
-                "revocation list not signed, the key has not signed a test");
-            return Err(self.lists.waits_for_its_key(generation.id, &error, now));
+            // The token is there, and nothing was recorded.
+            let counted = self.lists.failures.waits(generation.id, &error, now);
+            if counted.is_new {
+                let authority = &generation.authority;
+                let number = generation.number.get();
+                tracing::warn!(authority, generation = number, code = error.code.name(), %error,
+                    "revocation list not signed, the key has not signed a test");
+            }
+            return Err(counted.retry_at);
         }
-        let source = Source::RevocationList(generation.id);
+        let source = Source::RevocationList(generation.id, due.part.part);
         if let Err(Error {
             advice: Advice::Later { seconds },
             ..
@@ -188,15 +188,18 @@ impl CrlPublisher {
         match self.sign(generation, due) {
             Ok(list) => {
                 self.lists.publish(list.clone());
-                self.lists.failures().remove(&generation.id);
+                self.lists.failures.ended(generation.id);
                 Ok(list)
             }
             Err(error) => {
-                let authority = &generation.authority;
-                let number = generation.number.get();
-                tracing::warn!(authority, generation = number, code = error.code.name(), %error,
-                    "a revocation list is not signed; the previous one stays");
-                Err(self.lists.failed(generation.id, &error, now))
+                let counted = self.lists.failures.failed(generation.id, &error, now);
+                if counted.is_new {
+                    let authority = &generation.authority;
+                    let number = generation.number.get();
+                    tracing::warn!(authority, generation = number, code = error.code.name(), %error,
+                        "a revocation list is not signed; the previous one stays");
+                }
+                Err(counted.retry_at)
             }
         }
     }
@@ -216,18 +219,28 @@ impl CrlPublisher {
             let base = complete.filter(|_| has_deltas)?;
             let due_at = match self.delta(part) {
                 Some(list) if up_to_date => self.next_of(&list),
-                _ => UnixSeconds::MIN,
+                _ => self.at_once(part, is_delta),
             };
             let base = Some(base);
             return Some((due_at, Due { part, base }));
         }
         let due_at = match complete {
             // Otherwise verifiers would not find the delta list, or look for one that ends.
-            Some(list) if list.names_delta != has_deltas => UnixSeconds::MIN,
+            Some(list) if list.names_delta != has_deltas => self.at_once(part, is_delta),
             Some(list) if up_to_date || has_deltas => self.next_of(&list),
-            _ => UnixSeconds::MIN,
+            _ => self.at_once(part, is_delta),
         };
         Some((due_at, Due { part, base: None }))
+    }
+
+    /// Returns when a list is due at the earliest: no two have one thisUpdate, because some clients
+    /// know by that date alone which one they have (RFC 9110 8.8.2).
+    fn at_once(&self, part: CrlPart, is_delta: bool) -> UnixSeconds {
+        let now = self.issuer.now();
+        match self.lists.last(part, is_delta) {
+            Some(last) if last.this_update == now => now + 1,
+            _ => UnixSeconds::MIN,
+        }
     }
 
     fn next_of(&self, list: &CrlRow) -> UnixSeconds {
@@ -236,11 +249,6 @@ impl CrlPublisher {
             None => self.schedule.interval_seconds,
         };
         list.this_update + interval
-    }
-
-    fn retry_at(&self, generation: &Generation) -> Option<UnixSeconds> {
-        let failures = self.lists.failures();
-        failures.get(&generation.id).map(|it| it.retry_at)
     }
 
     fn sign(&self, generation: &Generation, due: &Due) -> Result<CrlRow, Error> {
@@ -344,8 +352,8 @@ impl CrlPublisher {
     ) -> AuditEntry {
         let entries = draft.entries.len() + draft.released.len();
         let mut detail = json!({ "number": draft.number, "entries": entries });
-        if part.count > 1 {
-            detail["partition"] = json!(format!("{}of{}", part.part, part.count));
+        if let Some(partition) = part.partition() {
+            detail["partition"] = json!(partition);
         }
         if let Some(base) = draft.base {
             detail["base"] = json!(base);
@@ -378,9 +386,9 @@ impl CrlPublisher {
 /// The name of the file with the delta list of a part.
 fn delta_file(generation: &Generation, part: CrlPart) -> String {
     let name = generation.name();
-    match part.count {
-        1 => format!("{name}.delta.crl"),
-        count => format!("{name}.{}of{count}.delta.crl", part.part),
+    match part.partition() {
+        None => format!("{name}.delta.crl"),
+        Some(partition) => format!("{name}.{partition}.delta.crl"),
     }
 }
 

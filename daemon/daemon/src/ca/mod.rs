@@ -29,6 +29,7 @@ pub mod exclusion;
 pub mod expiry;
 pub mod explain;
 pub mod external;
+mod failures;
 pub mod generated_key;
 pub mod hierarchy;
 pub mod import;

@@ -14,6 +14,7 @@ use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::ids::{CrlId, GenerationId};
 use crate::x509::crl::{Entry, names_delta};
+use crate::x509::crl_partition::partition_name;
 use crate::x509::serial::SerialNumber;
 use serde_json::json;
 
@@ -25,6 +26,13 @@ pub struct CrlPart {
     pub count: u16,
     /// Which one, counted from 1.
     pub part: u16,
+}
+
+impl CrlPart {
+    /// Returns the name of the partition, such as `3of8`; `None` if the list is whole.
+    pub fn partition(self) -> Option<String> {
+        (self.count > 1).then(|| partition_name(self.part, self.count))
+    }
 }
 
 impl From<GenerationId> for CrlPart {

@@ -25,6 +25,7 @@ mod intent;
 mod issued;
 mod key_use;
 mod million;
+mod million_revoked;
 mod responder;
 mod revocation;
 mod roll;

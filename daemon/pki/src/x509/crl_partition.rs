@@ -29,8 +29,13 @@ impl CrlPartitions {
 
     /// Returns the address of a partition's list.
     pub fn url(&self, part: u16) -> String {
-        format!("{}.{part}of{}.crl", self.address, self.count)
+        format!("{}.{}.crl", self.address, partition_name(part, self.count))
     }
+}
+
+/// Returns the name of a partition in the name of its list's file.
+pub fn partition_name(part: u16, count: u16) -> String {
+    format!("{part}of{count}")
 }
 
 /// Returns which of `count` partitions has the serial number with these octets, counted from 1.

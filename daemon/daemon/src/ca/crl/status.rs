@@ -87,7 +87,6 @@ impl CrlPublisher {
     pub(in crate::ca) fn alarms(&self) -> Vec<Alarm> {
         let now = self.issuer.now();
         let hierarchy = self.issuer.hierarchy();
-        let failures = self.lists.failures();
         let mut alarms = Vec::new();
         for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
@@ -105,12 +104,9 @@ impl CrlPublisher {
                 let parameters = json!({ "token": generation.token });
                 raise(AlarmCode::CrlWithheld, parameters, text);
             }
-            if let Some(failure) = failures.get(&generation.id) {
-                let text = format!(
-                    "the revocation list of {name} cannot be signed: {}",
-                    failure.message
-                );
-                let parameters = json!({ "reason": failure.message });
+            if let Some(reason) = self.lists.failures.reason(generation.id) {
+                let text = format!("the revocation list of {name} cannot be signed: {reason}");
+                let parameters = json!({ "reason": reason });
                 raise(AlarmCode::CrlNotSigned, parameters, text);
             }
             if let Some(ended_at) = self.first_end(generation).filter(|it| *it < now) {
@@ -157,7 +153,7 @@ fn status(generation: &Generation, part: CrlPart, list: &CrlRow, up_to_date: boo
     CrlStatus {
         authority: generation.authority.clone(),
         generation: generation.number,
-        partition: (part.count > 1).then(|| format!("{}of{}", part.part, part.count)),
+        partition: part.partition(),
         delta: list.base.is_some(),
         number: list.number,
         this_update: list.this_update.to_string(),

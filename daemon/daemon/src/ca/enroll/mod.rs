@@ -3,8 +3,6 @@
 mod adoption;
 mod possession;
 
-pub(super) use possession::UnsignedProofs;
-
 use super::authorize::{Authorized, Operate};
 use super::exclusion::Exclusions;
 use super::roll::canary;

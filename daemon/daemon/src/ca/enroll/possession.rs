@@ -12,105 +12,17 @@ use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
 use crate::ca::issuer::pace::Source;
 use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
-use crate::ca::{Advice, Code, Error, lock};
+use crate::ca::{Code, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
-use crate::ids::CaCertificateId;
 use crate::store::{AuditEntry, CaCertificateRow, OnIssued, Purpose};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::name::{DistinguishedName, NameRefusal, Subject};
 use crate::x509::profile::Profile;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 
-/// The pause before a proof is tried again whose token or key is unavailable: nothing was recorded.
-const TOKEN_PAUSE_SECONDS: i64 = 5;
-/// The longest pause after failures.
-const FAILURE_PAUSE_SECONDS_MAX: i64 = 300;
 /// How long before its authority the certificate of a proof ends, in seconds: the clock moves
 /// between the decision and the signature.
 const END_MARGIN_SECONDS: i64 = 60;
-
-/// The proofs that could not be signed, by the row id of the CA certificate.
-#[derive(Default)]
-pub(in crate::ca) struct UnsignedProofs(Mutex<BTreeMap<CaCertificateId, Failure>>);
-
-#[derive(Clone)]
-struct Failure {
-    reason: String,
-    attempts: u32,
-    retry_at: UnixSeconds,
-}
-
-impl UnsignedProofs {
-    /// Returns why the proof of this CA certificate is not signed yet.
-    pub(in crate::ca) fn reason(&self, ca_certificate: CaCertificateId) -> Option<String> {
-        let failures = lock(&self.0);
-        failures.get(&ca_certificate).map(|it| it.reason.clone())
-    }
-
-    fn keep_only(&self, open: &[(CaCertificateRow, VerificationCode)]) {
-        lock(&self.0).retain(|id, _| open.iter().any(|(row, _)| row.id == *id));
-    }
-
-    fn is_due(&self, ca_certificate: CaCertificateId, now: UnixSeconds) -> bool {
-        let failures = lock(&self.0);
-        let failure = failures.get(&ca_certificate);
-        failure.is_none_or(|it| it.retry_at <= now)
-    }
-
-    fn next_due(&self) -> Option<UnixSeconds> {
-        lock(&self.0).values().map(|it| it.retry_at).min()
-    }
-
-    /// Records a failure. Returns true if its reason is another one than before.
-    fn failed(&self, ca_certificate: CaCertificateId, error: &Error, now: UnixSeconds) -> bool {
-        let mut failures = lock(&self.0);
-        let before = failures.get(&ca_certificate);
-        let failure = Failure::after(before, error, now);
-        let is_new = before.is_none_or(|it| it.reason != failure.reason);
-        failures.insert(ca_certificate, failure);
-        is_new
-    }
-
-    fn signed(&self, ca_certificate: CaCertificateId) {
-        lock(&self.0).remove(&ca_certificate);
-    }
-}
-
-impl Failure {
-    fn after(before: Option<&Self>, error: &Error, now: UnixSeconds) -> Self {
-        let attempts = before.map_or(0, |it| it.attempts);
-        // The pace says when, not why: the reason stays that of the signature that failed.
-        if let Some(before) = before
-            && let Advice::Later { seconds } = error.advice
-            && error.code == Code::SigningPaused
-        {
-            return Self {
-                retry_at: now + i64::from(seconds),
-                ..before.clone()
-            };
-        }
-        let doubled = TOKEN_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
-        let pause = doubled.min(FAILURE_PAUSE_SECONDS_MAX);
-        let costs_nothing = is_token_absent(error.code);
-        Self {
-            reason: error.message.clone(),
-            attempts: if costs_nothing { 0 } else { attempts + 1 },
-            retry_at: now
-                + if costs_nothing {
-                    TOKEN_PAUSE_SECONDS
-                } else {
-                    pause
-                },
-        }
-    }
-}
-
-/// Returns true if nothing was recorded, and no token had to sign.
-fn is_token_absent(code: Code) -> bool {
-    matches!(code, Code::TokenUnavailable | Code::TokenParked)
-}
 
 impl Enrollments {
     /// Wants the certificates of verified authorities at each provisioning service: that of the
@@ -154,9 +66,11 @@ impl Enrollments {
     pub fn prove_possession(&self) -> Result<Option<UnixSeconds>, Error> {
         let open = self.store.codes_to_sign()?;
         let proofs = self.issuer.unsigned_proofs();
-        proofs.keep_only(&open);
+        proofs.keep_only(|id| open.iter().any(|(row, _)| row.id == id));
         let now = self.issuer.now();
-        let due = open.iter().filter(|(row, _)| proofs.is_due(row.id, now));
+        let due = open
+            .iter()
+            .filter(|(row, _)| proofs.pause(row.id, now).is_none());
         std::thread::scope(|scope| {
             for (row, code) in due {
                 scope.spawn(move || self.prove(row, code));
@@ -170,11 +84,11 @@ impl Enrollments {
         let proofs = self.issuer.unsigned_proofs();
         match self.sign_code(row, code) {
             Ok(()) => {
-                proofs.signed(row.id);
+                proofs.ended(row.id);
                 self.issuer.wake();
             }
             Err(error) => {
-                if proofs.failed(row.id, &error, self.issuer.now()) {
+                if proofs.failed(row.id, &error, self.issuer.now()).is_new {
                     let service = &row.provisioning;
                     let certificate = &row.name;
                     tracing::warn!(service, certificate, code = error.code.name(), %error,
@@ -277,53 +191,4 @@ fn proof_profile(generation: &Generation, now: UnixSeconds) -> Result<Profile, E
         validity_seconds: profile.validity_seconds.min(left),
         ..profile
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: CaCertificateId = CaCertificateId::new(1);
-    const OTHER: CaCertificateId = CaCertificateId::new(2);
-
-    fn at(seconds: i64) -> UnixSeconds {
-        UnixSeconds::new(seconds)
-    }
-
-    fn failure(code: Code, message: &str) -> Error {
-        Error::later(30, code, message)
-    }
-
-    #[test]
-    fn each_proof_has_its_own_pauses_and_its_own_reason() {
-        let proofs = UnsignedProofs::default();
-        assert!(proofs.failed(ID, &failure(Code::TokenDeadline, "slow"), at(1_000)));
-        assert!(!proofs.is_due(ID, at(1_004)));
-        assert!(proofs.is_due(OTHER, at(1_000)));
-        assert!(!proofs.failed(ID, &failure(Code::TokenDeadline, "slow"), at(1_005)));
-        assert_eq!(proofs.next_due(), Some(at(1_015)));
-        assert_eq!(proofs.reason(ID).as_deref(), Some("slow"));
-        assert_eq!(proofs.reason(OTHER), None);
-    }
-
-    #[test]
-    fn a_pause_keeps_the_reason_of_the_signature_that_failed() {
-        let proofs = UnsignedProofs::default();
-        proofs.failed(ID, &failure(Code::SignatureWrong, "wrong"), at(1_000));
-        let paused = Error::later(40, Code::SigningPaused, "paused");
-        assert!(!proofs.failed(ID, &paused, at(1_005)));
-        assert_eq!(proofs.reason(ID).as_deref(), Some("wrong"));
-        assert_eq!(proofs.next_due(), Some(at(1_045)));
-    }
-
-    #[test]
-    fn a_token_that_is_unavailable_costs_no_longer_pauses() {
-        let proofs = UnsignedProofs::default();
-        for second in 0..20 {
-            proofs.failed(ID, &failure(Code::TokenUnavailable, "absent"), at(second));
-        }
-        assert_eq!(proofs.next_due(), Some(at(19 + TOKEN_PAUSE_SECONDS)));
-        proofs.signed(ID);
-        assert!(proofs.is_due(ID, at(19)));
-    }
 }

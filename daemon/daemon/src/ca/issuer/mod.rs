@@ -28,12 +28,13 @@ pub mod search;
 pub mod subordinate;
 
 use crate::ca::birth::BirthPolicy;
-use crate::ca::enroll::UnsignedProofs;
+use crate::ca::failures::Failures;
 use crate::ca::hierarchy::{Hierarchy, Published};
 use crate::ca::ocsp::OcspPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::station::StationPolicy;
 use crate::ca::{Code, ConfiguredToken, Error, lock};
+use crate::ids::CaCertificateId;
 use crate::store::{AuditEntry, Store};
 use arc_swap::{ArcSwap, Guard};
 use clock::{Clock, ClockPolicy};
@@ -125,7 +126,8 @@ struct IssuerState {
     open_intents: Mutex<Vec<OpenIntent>>,
     /// How often the daemon's own work may have something signed.
     pace: Pace,
-    unsigned_proofs: UnsignedProofs,
+    /// The proofs of possession that could not be signed.
+    unsigned_proofs: Failures<CaCertificateId>,
     /// The recorded uses of keys.
     key_uses: Mutex<RecordedKeyUses>,
     /// Keys that do not sign.
@@ -154,7 +156,7 @@ impl Issuer {
             failover: Failover::default(),
             open_intents: Mutex::default(),
             pace: Pace::default(),
-            unsigned_proofs: UnsignedProofs::default(),
+            unsigned_proofs: Failures::default(),
             key_uses: Mutex::default(),
             key_faults: KeyFaults::default(),
             refusals: Mutex::default(),
@@ -264,7 +266,7 @@ impl Issuer {
         &self.settings.ocsp
     }
 
-    pub(super) fn unsigned_proofs(&self) -> &UnsignedProofs {
+    pub(super) fn unsigned_proofs(&self) -> &Failures<CaCertificateId> {
         &self.shared.unsigned_proofs
     }
 

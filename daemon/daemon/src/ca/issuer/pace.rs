@@ -41,8 +41,8 @@ pub(in crate::ca) enum Source {
     Request(GenerationId),
     /// The canary of a roll, by the roll's row id.
     Canary(RollId),
-    /// The revocation list of a generation, by its row id.
-    RevocationList(GenerationId),
+    /// The revocation lists of one partition of a generation, by its row id and counted from 1.
+    RevocationList(GenerationId, u16),
     /// The certificate of the OCSP responder of a generation, by its row id.
     Responder(GenerationId),
     /// The key of that responder, which is made and has to show that it signs.
@@ -188,12 +188,14 @@ mod tests {
     fn a_success_ends_the_doubling_and_one_source_holds_up_no_other() {
         let pace = Pace::default();
         let now = Instant::now();
-        let source = Source::RevocationList(GenerationId::new(1));
+        let source = Source::RevocationList(GenerationId::new(1), 1);
         let later = now + Duration::from_secs(6);
         pace.count_signature(source, now).unwrap();
         pace.failed(source, now);
         assert!(pace.count_signature(source, now).is_err());
-        pace.count_signature(Source::RevocationList(GenerationId::new(2)), now)
+        pace.count_signature(Source::RevocationList(GenerationId::new(2), 1), now)
+            .unwrap();
+        pace.count_signature(Source::RevocationList(GenerationId::new(1), 2), now)
             .unwrap();
         pace.count_signature(source, later).unwrap();
         pace.succeeded(source);

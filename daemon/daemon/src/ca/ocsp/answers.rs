@@ -18,10 +18,13 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct KeptAnswer {
     pub(super) issuer: GenerationId,
     pub der: Der,
-    pub status: CertificateStatus,
+    /// The status of each certificate that was asked for.
+    pub(super) statuses: Vec<CertificateStatus>,
     pub this_update: UnixSeconds,
     pub next_update: UnixSeconds,
-    pub has_nonce: bool,
+    /// Whether it answers a question that others ask, too, until its end: for one certificate that
+    /// was issued, without a nonce (RFC 5019 2.1.1).
+    pub is_for_all: bool,
     /// The value of `Store::revocations` when the record last said this status.
     revocations: AtomicU64,
 }
@@ -32,13 +35,16 @@ impl KeptAnswer {
         signed: &SignedAnswer,
         content: &AnswerContent<'_>,
     ) -> Self {
+        let statuses: Vec<_> = content.singles.iter().map(|it| it.status).collect();
+        let is_of_one_issued =
+            matches!(statuses.as_slice(), [one] if *one != CertificateStatus::Unknown);
         Self {
             issuer,
             der: signed.der().clone(),
-            status: content.status,
+            statuses,
             this_update: content.this_update,
             next_update: content.next_update,
-            has_nonce: content.nonce.is_some(),
+            is_for_all: is_of_one_issued && content.nonce.is_none(),
             revocations: AtomicU64::default(),
         }
     }
@@ -52,8 +58,8 @@ impl KeptAnswer {
     }
 
     /// Returns true if it says this and has not ended.
-    pub(super) fn says(&self, status: CertificateStatus, now: UnixSeconds) -> bool {
-        self.status == status && self.this_update <= now && now < self.next_update
+    pub(super) fn says(&self, statuses: &[CertificateStatus], now: UnixSeconds) -> bool {
+        self.statuses == statuses && self.this_update <= now && now < self.next_update
     }
 
     /// Returns true until shortly before its end.
@@ -72,7 +78,12 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn find(&self, certificate: &CertificateId) -> Option<Arc<KeptAnswer>> {
+    /// Finds the answer for these certificates. Answers for several are not kept: there is no end
+    /// of different ones.
+    pub(super) fn find(&self, certificates: &[CertificateId]) -> Option<Arc<KeptAnswer>> {
+        let [certificate] = certificates else {
+            return None;
+        };
         self.by_certificate.get(certificate.der().as_ref()).cloned()
     }
 

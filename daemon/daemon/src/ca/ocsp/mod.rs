@@ -17,7 +17,7 @@ use crate::store::GenerationState;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::lint;
 use crate::x509::ocsp::{
-    AnswerContent, CertificateId, CertificateStatus, ErrorStatus, Nonce, SignedAnswer,
+    AnswerContent, CertificateId, CertificateStatus, ErrorStatus, SignedAnswer, SingleAnswer,
     StatusRequest, answer,
 };
 use crate::x509::serial::SerialNumber;
@@ -105,7 +105,7 @@ impl Ocsp {
         if request.nonce.is_some() {
             return None;
         }
-        let kept = lock(&self.shared.answers).find(&request.certificate)?;
+        let kept = lock(&self.shared.answers).find(&request.certificates)?;
         let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(kept.issuer);
         let is_current = issuer.is_some_and(|it| it.authority == authority)
@@ -120,7 +120,7 @@ impl Ocsp {
         authority: &str,
         request: &StatusRequest,
     ) -> Result<Arc<KeptAnswer>, ErrorStatus> {
-        let generation = self.issuer_of(authority, &request.certificate)?;
+        let generation = self.issuer_of(authority, &request.certificates)?;
         let asked = self.answer_by(&generation, request);
         asked.map_err(|error| {
             let code = error.code.name();
@@ -142,7 +142,7 @@ impl Ocsp {
         let generation = generations.iter().find(|it| it.id == generation)?;
         let certificate = CertificateId::new(&generation.issuer, serial).ok()?;
         let request = StatusRequest {
-            certificate,
+            certificates: vec![certificate],
             nonce: None,
         };
         let kept = self.kept(&generation.authority, &request);
@@ -189,15 +189,17 @@ impl Ocsp {
         answered.cloned().collect()
     }
 
+    /// Returns the generation that has given all of these serial numbers: its responder answers for
+    /// no other issuer (RFC 6960 4.2.2.2).
     fn issuer_of(
         &self,
         authority: &str,
-        certificate: &CertificateId,
+        certificates: &[CertificateId],
     ) -> Result<Arc<Generation>, ErrorStatus> {
         let generations = self.generations();
-        let mut named = generations
-            .into_iter()
-            .filter(|it| it.authority == authority && certificate.names(&it.issuer));
+        let mut named = generations.into_iter().filter(|it| {
+            it.authority == authority && certificates.iter().all(|one| one.names(&it.issuer))
+        });
         named.next().ok_or(ErrorStatus::Unauthorized)
     }
 
@@ -216,22 +218,24 @@ impl Ocsp {
         }
         // Read first: a change counted after this makes the status be read again.
         let revocations = self.issuer.store().revocations();
-        let status = self.status(generation, request.certificate.serial())?;
+        let serials = request.certificates.iter().map(CertificateId::serial);
+        let statuses = serials.map(|it| self.status(generation, it));
+        let statuses = statuses.collect::<Result<Vec<_>, _>>()?;
         let now = self.issuer.now();
-        let kept = lock(&self.shared.answers).find(&request.certificate);
-        let kept = kept.filter(|it| it.says(status, now));
+        let kept = lock(&self.shared.answers).find(&request.certificates);
+        let kept = kept.filter(|it| it.says(&statuses, now));
         if let Some(kept) = &kept {
             kept.read_at(revocations);
             if request.nonce.is_none() && kept.is_fresh(now) {
                 return Ok(Arc::clone(kept));
             }
         }
-        match self.sign(generation, request, status, request.nonce.as_ref()) {
+        match self.sign(generation, request, &statuses) {
             Ok(signed) => {
                 signed.read_at(revocations);
                 let signed = Arc::new(signed);
-                if request.nonce.is_none() && status != CertificateStatus::Unknown {
-                    lock(&self.shared.answers).keep(&request.certificate, &signed, now);
+                if signed.is_for_all {
+                    lock(&self.shared.answers).keep(&request.certificates[0], &signed, now);
                 }
                 Ok(signed)
             }
@@ -256,8 +260,7 @@ impl Ocsp {
         &self,
         generation: &Generation,
         request: &StatusRequest,
-        status: CertificateStatus,
-        nonce: Option<&Nonce>,
+        statuses: &[CertificateStatus],
     ) -> Result<KeptAnswer, Error> {
         let now = self.issuer.signing_time()?;
         let responder = self.shared.responders.of(generation.id, now);
@@ -274,16 +277,20 @@ impl Ocsp {
             );
             return Err(Error::later(1, Code::SigningPaused, message));
         }
-        let validity = match status {
-            CertificateStatus::Unknown => UNKNOWN_SECONDS.min(self.policy().validity_seconds),
-            _ => self.policy().validity_seconds,
-        };
+        let mut validity = self.policy().validity_seconds;
+        if statuses.contains(&CertificateStatus::Unknown) {
+            validity = validity.min(UNKNOWN_SECONDS);
+        }
+        let singles = request.certificates.iter().zip(statuses);
+        let singles = singles.map(|(certificate, status)| SingleAnswer {
+            certificate,
+            status: *status,
+        });
         let content = AnswerContent {
-            certificate: &request.certificate,
-            status,
+            singles: &singles.collect::<Vec<_>>(),
             this_update: now,
             next_update: (now + validity).min(responder.certificate.not_after()),
-            nonce,
+            nonce: request.nonce.as_ref(),
         };
         let signed = self.signed(&responder, &content)?;
         Ok(KeptAnswer::new(generation.id, &signed, &content))

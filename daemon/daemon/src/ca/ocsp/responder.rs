@@ -4,6 +4,7 @@
 use super::OcspPolicy;
 use crate::ca::alarm::{Alarm, AlarmCode};
 use crate::ca::authorize::Caller;
+use crate::ca::failures::{Failures, SHORT_PAUSE_SECONDS};
 use crate::ca::hierarchy::Generation;
 use crate::ca::issuer::generation::new_key_id;
 use crate::ca::issuer::pace::Source;
@@ -26,10 +27,6 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-/// The first pause after a failure, in seconds; it doubles.
-const FAILURE_PAUSE_SECONDS: i64 = 5;
-/// The longest pause after failures, in seconds.
-const FAILURE_PAUSE_SECONDS_MAX: i64 = 300;
 /// A generation that ends sooner gets no responder's certificate any more, in seconds.
 const VALIDITY_SECONDS_MIN: i64 = 60;
 /// The name in place of a profile's in intents and lists.
@@ -49,16 +46,9 @@ pub(super) struct Responder {
 #[derive(Default)]
 pub(super) struct Responders {
     present: ArcSwap<BTreeMap<GenerationId, Arc<Responder>>>,
-    failures: Mutex<BTreeMap<GenerationId, Failure>>,
+    failures: Failures<GenerationId>,
     /// One thread at a time makes keys and certificates.
     updating: Mutex<()>,
-}
-
-#[derive(Clone)]
-struct Failure {
-    message: String,
-    attempts: u32,
-    retry_at: UnixSeconds,
 }
 
 impl Responders {
@@ -76,8 +66,7 @@ impl Responders {
     }
 
     pub(super) fn problem_of(&self, generation: GenerationId) -> Option<String> {
-        let failures = lock(&self.failures);
-        failures.get(&generation).map(|it| it.message.clone())
+        self.failures.reason(generation)
     }
 
     pub(super) fn alarm_of(&self, generation: &Generation, now: UnixSeconds) -> Option<Alarm> {
@@ -112,7 +101,7 @@ impl Responders {
         let _alone = lock(&self.updating);
         if generations.is_empty() {
             self.present.store(Arc::default());
-            lock(&self.failures).clear();
+            self.failures.keep_only(|_| false);
             return Ok(None);
         }
         let rows = issuer.store().responders()?;
@@ -130,7 +119,7 @@ impl Responders {
             present.extend(responder.map(|it| (generation.id, it)));
         }
         let known: BTreeSet<_> = generations.iter().map(|it| it.id).collect();
-        lock(&self.failures).retain(|id, _| known.contains(id));
+        self.failures.keep_only(|id| known.contains(&id));
         self.present.store(Arc::new(present));
         Ok(next)
     }
@@ -154,21 +143,18 @@ impl Responders {
             && let renewal = renewal_of(&responder.certificate)
             && now < renewal
         {
-            lock(&self.failures).remove(&id);
+            self.failures.ended(id);
             return (before, renewal);
         }
-        let failure = lock(&self.failures).get(&id).cloned();
-        if let Some(failure) = &failure
-            && now < failure.retry_at
-        {
-            return (before, failure.retry_at);
+        if let Some(retry_at) = self.failures.pause(id, now) {
+            return (before, retry_at);
         }
         match making.make(row) {
             Ok(Some(responder)) => {
-                lock(&self.failures).remove(&id);
+                self.failures.ended(id);
                 let renewal = renewal_of(&responder.certificate);
                 let responder = Some(Arc::new(responder));
-                (responder, renewal.max(now + FAILURE_PAUSE_SECONDS))
+                (responder, renewal.max(now + SHORT_PAUSE_SECONDS))
             }
             // The generation ends too soon: its last certificate serves to its end.
             Ok(None) => (before, making.generation.certificate.not_after()),
@@ -176,23 +162,15 @@ impl Responders {
         }
     }
 
-    /// Notes a failure, and returns when the next attempt is due.
+    /// Counts a failure, and returns when the next attempt is due.
     fn failed(&self, generation: &Generation, now: UnixSeconds, error: &Error) -> UnixSeconds {
-        let mut failures = lock(&self.failures);
-        let attempts = failures.get(&generation.id).map_or(0, |it| it.attempts);
-        let pause = FAILURE_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
-        let retry_at = now + pause.min(FAILURE_PAUSE_SECONDS_MAX);
-        let failure = Failure {
-            message: error.message.clone(),
-            attempts: attempts.saturating_add(1),
-            retry_at,
-        };
-        failures.insert(generation.id, failure);
-        drop(failures);
-        let generation = generation.name();
-        tracing::warn!(generation, code = error.code.name(), %error,
-            "certificate of the OCSP responder not made, retrying");
-        retry_at
+        let counted = self.failures.failed(generation.id, error, now);
+        if counted.is_new {
+            let generation = generation.name();
+            tracing::warn!(generation, code = error.code.name(), %error,
+                "certificate of the OCSP responder not made, retrying");
+        }
+        counted.retry_at
     }
 }
 

@@ -73,7 +73,7 @@ impl Fixture {
         }
     }
 
-    fn rows(&self, of: &str) -> i64 {
+    pub(super) fn rows(&self, of: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {of}");
         self.raw().query_row(&sql, [], |row| row.get(0)).unwrap()
     }

@@ -8,7 +8,7 @@ use super::{Finding, Findings, LintFailures, finding};
 use crate::der_bytes::Der;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::PublicKey;
-use crate::x509::ocsp::answer::{Answer, AnswerContent, CertificateStatus};
+use crate::x509::ocsp::answer::{Answer, AnswerContent, CertificateStatus, SingleAnswer};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 /// `[2] EXPLICIT OCTET STRING` of 20 octets: `byKey` of `ResponderID`.
@@ -95,28 +95,40 @@ fn check(
         || "the answer was produced at another time".to_owned(),
     );
     check_nonce(extensions, expected, findings).map_err(finding("extensions_unreadable"))?;
-    check_single(*responses, expected, findings).map_err(finding("response_unreadable"))
+    check_singles(*responses, expected, findings).map_err(finding("response_unreadable"))
 }
 
-fn check_single(
+fn check_singles(
     responses: Value<'_>,
     expected: &AnswerContent<'_>,
     findings: &mut Findings,
 ) -> Result<(), String> {
     let all = canonical::children(responses)?;
-    let [single] = all.as_slice() else {
+    if all.is_empty() || all.len() != expected.singles.len() {
         return Err(format!("{} certificates are answered for", all.len()));
-    };
-    let parts = canonical::children(*single)?;
+    }
+    for (single, wanted) in all.into_iter().zip(expected.singles) {
+        check_single(single, wanted, expected, findings)?;
+    }
+    Ok(())
+}
+
+fn check_single(
+    single: Value<'_>,
+    wanted: &SingleAnswer<'_>,
+    expected: &AnswerContent<'_>,
+    findings: &mut Findings,
+) -> Result<(), String> {
+    let parts = canonical::children(single)?;
     let [certificate, status, this_update, next_update] = parts.as_slice() else {
         return Err(format!("{} fields", parts.len()));
     };
     findings.require(
-        certificate.whole == expected.certificate.der().as_ref(),
+        certificate.whole == wanted.certificate.der().as_ref(),
         "certificate",
         || "the answer is for another certificate".to_owned(),
     );
-    findings.require(status.whole == encoded(expected.status), "status", || {
+    findings.require(status.whole == encoded(wanted.status), "status", || {
         "the answer has another status".to_owned()
     });
     let next = canonical::children(*next_update)?;

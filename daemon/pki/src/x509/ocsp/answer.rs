@@ -68,12 +68,19 @@ impl ErrorStatus {
     }
 }
 
+/// The part of an answer about one certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SingleAnswer<'a> {
+    pub certificate: &'a CertificateId,
+    pub status: CertificateStatus,
+}
+
 /// The content of an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerContent<'a> {
-    pub certificate: &'a CertificateId,
-    pub status: CertificateStatus,
-    /// The time of the signature, and from when on the status is known to be correct.
+    /// One for each certificate of the request, in its order (RFC 6960 4.2.1).
+    pub singles: &'a [SingleAnswer<'a>],
+    /// The time of the signature, and from when on each status is known to be correct.
     pub this_update: UnixSeconds,
     pub next_update: UnixSeconds,
     pub nonce: Option<&'a Nonce>,
@@ -87,17 +94,22 @@ pub struct Answer {
 
 /// Builds the to-be-signed bytes of an answer by the responder with this key.
 pub fn build(responder: &PublicKey, content: &AnswerContent<'_>) -> Result<Answer, BuildRefusal> {
-    let status = status_der(content.status)?;
+    let statuses = content.singles.iter().map(|it| status_der(it.status));
+    let statuses = statuses.collect::<Result<Vec<_>, _>>()?;
+    let singles = content.singles.iter().zip(&statuses);
+    let responses = singles.map(|(single, status)| {
+        Ok(wire::SingleResponse {
+            cert_id: AnyRef::from_der(single.certificate.der())?,
+            cert_status: AnyRef::from_der(status)?,
+            this_update: time(content.this_update)?,
+            next_update: time(content.next_update)?,
+        })
+    });
     let key_hash = responder.key_identifier();
     let data = wire::ResponseData {
         responder_key_hash: OctetString::new(key_hash)?,
         produced_at: time(content.this_update)?,
-        responses: vec![wire::SingleResponse {
-            cert_id: AnyRef::from_der(content.certificate.der())?,
-            cert_status: AnyRef::from_der(&status)?,
-            this_update: time(content.this_update)?,
-            next_update: time(content.next_update)?,
-        }],
+        responses: responses.collect::<Result<_, BuildRefusal>>()?,
         response_extensions: match content.nonce {
             None => None,
             Some(nonce) => Some(vec![extension(

@@ -1,5 +1,5 @@
-//! Reads OCSP requests and builds their answers (RFC 6960), within the profile of RFC 5019: one
-//! certificate for each request, answers by the key of a delegated responder.
+//! Reads OCSP requests and builds their answers (RFC 6960) by the key of a delegated responder.
+//! Clients within the profile of RFC 5019 ask for one certificate; others may ask for a few.
 //!
 //! The crate x509-ocsp is of another generation of `der`, so the structures are here.
 
@@ -7,7 +7,9 @@ pub mod answer;
 pub mod request;
 mod wire;
 
-pub use answer::{Answer, AnswerContent, CertificateStatus, ErrorStatus, SignedAnswer};
+pub use answer::{
+    Answer, AnswerContent, CertificateStatus, ErrorStatus, SignedAnswer, SingleAnswer,
+};
 pub use request::{CertificateId, Nonce, RequestRefusal, StatusRequest};
 
 use super::lint::ocsp::is_response_data;
@@ -15,8 +17,9 @@ use super::lint::ocsp::is_response_data;
 /// Prefix of the label of every responder's key.
 const LABEL_PREFIX: &str = "hallmark-ocsp ";
 
-/// The longest answer that is signed, in octets.
-pub const ANSWER_BYTES_MAX: usize = 1_024;
+/// The longest answer that is signed, in octets: that for
+/// [`CERTIFICATES_MAX`](request::CERTIFICATES_MAX) certificates by their longest names.
+pub const ANSWER_BYTES_MAX: usize = 4_096;
 
 /// Returns `CKA_LABEL` of a responder's key.
 pub fn key_label(generation: &str) -> String {

@@ -12,20 +12,21 @@ use x509_cert::ext::Extension;
 
 /// The longest request that is read, in octets.
 pub const REQUEST_BYTES_MAX: usize = 4_096;
+/// Most certificates of one request.
+pub const CERTIFICATES_MAX: usize = 16;
 /// The longest nonce, in octets (RFC 8954 2.1).
 const NONCE_OCTETS_MAX: usize = 32;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestRefusal {
-    #[error("the request has more than {REQUEST_BYTES_MAX} bytes; ask for one certificate")]
+    #[error("the request has more than {REQUEST_BYTES_MAX} bytes; ask for fewer certificates")]
     TooLong,
     #[error("the request is no OCSP request in DER (RFC 6960, section 4.1.1)")]
     Malformed,
     #[error("the request is not of version 1")]
     Version,
-    /// RFC 5019 2.1.1.
-    #[error("the request is not for one certificate; send a request for each")]
+    #[error("the request is not for 1 to {CERTIFICATES_MAX} certificates; send a request for each")]
     Count,
     /// RFC 8954 2.1.
     #[error("the nonce has not 1 to {NONCE_OCTETS_MAX} octets")]
@@ -165,10 +166,11 @@ impl Nonce {
     }
 }
 
-/// A request for the status of one certificate.
+/// A request for the status of certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRequest {
-    pub certificate: CertificateId,
+    /// At least one, in the order of the request; clients within RFC 5019 ask for one.
+    pub certificates: Vec<CertificateId>,
     pub nonce: Option<Nonce>,
 }
 
@@ -184,11 +186,12 @@ impl StatusRequest {
         if request.version.is_some_and(|it| it != 0) {
             return Err(RequestRefusal::Version);
         }
-        let [single] = request.request_list.as_slice() else {
+        let singles = request.request_list;
+        if !(1..=CERTIFICATES_MAX).contains(&singles.len()) {
             return Err(RequestRefusal::Count);
-        };
-        let of_single = single.single_request_extensions.iter().flatten();
-        if of_single.into_iter().any(|it| it.critical) {
+        }
+        let of_singles = singles.iter().flat_map(|it| &it.single_request_extensions);
+        if of_singles.flatten().any(|it| it.critical) {
             return Err(RequestRefusal::CriticalExtension);
         }
         let mut nonce = None;
@@ -202,9 +205,12 @@ impl StatusRequest {
                 return Err(RequestRefusal::CriticalExtension);
             }
         }
-        let certificate = single.req_cert.to_der().map_err(malformed)?;
+        let certificates = singles.iter().map(|it| {
+            let certificate = it.req_cert.to_der().map_err(malformed)?;
+            CertificateId::read(certificate.into())
+        });
         Ok(Self {
-            certificate: CertificateId::read(certificate.into())?,
+            certificates: certificates.collect::<Result<_, _>>()?,
             nonce,
         })
     }

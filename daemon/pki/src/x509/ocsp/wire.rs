@@ -97,13 +97,10 @@ pub(super) struct ResponseBytes {
     pub(super) response: OctetString,
 }
 
-/// `OCSPResponseStatus`.
+/// `OCSPResponseStatus` of an answer with a signature; the others are
+/// [`ErrorStatus`](super::ErrorStatus).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumerated)]
 #[repr(u8)]
 pub(super) enum ResponseStatus {
     Successful = 0,
-    MalformedRequest = 1,
-    InternalError = 2,
-    TryLater = 3,
-    Unauthorized = 6,
 }

@@ -84,6 +84,26 @@ static INTERMEDIATE: LazyLock<Authority> = LazyLock::new(|| {
     root.subordinate("Line", KeyType::P256, &Profile::authority(Some(0), YEAR))
 });
 
+/// Verifies: lists with a million entries, and with as many as one of 256 partitions of them has,
+/// are built, linted, signed and assembled in bounded time. Prints how long.
+#[test]
+#[ignore = "takes minutes: tests/run --long"]
+fn a_list_of_a_million_entries_is_made_in_bounded_time() {
+    for count in [1_000_000_u32, 3_907] {
+        let entries = (0..count).map(|number| {
+            let octets = [[0x41; 12].as_slice(), &number.to_be_bytes()].concat();
+            let serial = SerialNumber::from_magnitude(&octets).expect("is a serial number");
+            entry(&serial, RevocationReason::KeyCompromise)
+        });
+        let entries: Vec<Entry> = entries.collect();
+        let began = std::time::Instant::now();
+        let list = INTERMEDIATE.revocation_list(CrlNumber::new(7), &entries);
+        let took = began.elapsed();
+        println!("{count} entries: {} octets, {took:?}", list.der().len());
+        assert!(took.as_secs() < 120, "{took:?}");
+    }
+}
+
 /// Any serial that RFC 5280 allows, any reason, any date of four digits.
 fn any_entry() -> impl Strategy<Value = Entry> {
     let serial = proptest::collection::vec(any::<u8>(), 1..=20)

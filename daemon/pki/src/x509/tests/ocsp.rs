@@ -7,10 +7,10 @@ use crate::x509::certificate::Certificate;
 use crate::x509::key::KeyType;
 use crate::x509::lint::ocsp::lint;
 use crate::x509::ocsp::answer::build;
-use crate::x509::ocsp::request::REQUEST_BYTES_MAX;
+use crate::x509::ocsp::request::{CERTIFICATES_MAX, REQUEST_BYTES_MAX};
 use crate::x509::ocsp::{
     AnswerContent, CertificateId, CertificateStatus, ErrorStatus, RequestRefusal, SignedAnswer,
-    StatusRequest, is_answer,
+    SingleAnswer, StatusRequest, is_answer,
 };
 use crate::x509::profile::{Preset, Profile};
 use crate::x509::revocation::RevocationReason;
@@ -60,10 +60,20 @@ fn request_of_openssl(folder: &Path, serial: &str, more: &[&str]) -> Vec<u8> {
     fs::read(folder.join("request")).expect("was written")
 }
 
-fn content<'a>(request: &'a StatusRequest, status: CertificateStatus) -> AnswerContent<'a> {
+/// The same status for each certificate of a request.
+fn singles(request: &StatusRequest, status: CertificateStatus) -> Vec<SingleAnswer<'_>> {
+    let certificates = request.certificates.iter();
+    certificates
+        .map(|certificate| SingleAnswer {
+            certificate,
+            status,
+        })
+        .collect()
+}
+
+fn content<'a>(request: &'a StatusRequest, singles: &'a [SingleAnswer<'a>]) -> AnswerContent<'a> {
     AnswerContent {
-        certificate: &request.certificate,
-        status,
+        singles,
         this_update: NOW,
         next_update: NOW + 86_400,
         nonce: request.nonce.as_ref(),
@@ -107,8 +117,8 @@ fn openssl_accepts_every_status_with_and_without_a_nonce() {
             let request = request_of_openssl(folder, "0x4001", more);
             let request = StatusRequest::parse(&request).expect("is a request");
             assert_eq!(request.nonce.is_some(), more == ["-nonce"]);
-            assert!(request.certificate.names(&LINE.issuer()));
-            let answer = answered(&content(&request, status));
+            assert!(request.certificates[0].names(&LINE.issuer()));
+            let answer = answered(&content(&request, &singles(&request, status)));
             fs::write(folder.join("answer"), answer.der()).expect("writes");
             let at = (NOW + 60).get().to_string();
             let judge = [
@@ -136,6 +146,63 @@ fn openssl_accepts_every_status_with_and_without_a_nonce() {
     }
 }
 
+/// Verifies: OpenSSL asks for as many certificates as are answered, by the longest digest it has,
+/// and finds the status of each in one answer; one more is too many.
+#[test]
+fn openssl_accepts_an_answer_for_many_certificates() {
+    let folder = tempfile::tempdir().expect("makes a folder");
+    let folder = folder.path();
+    fs::write(folder.join("line.pem"), LINE.certificate.to_pem()).expect("writes");
+    let serials = |count: usize| {
+        let serials = (1..count).map(|it| format!("0x40{it:038x}"));
+        serials.flat_map(|it| ["-serial".to_owned(), it]).collect()
+    };
+    let ask = |count: usize| {
+        let serials: Vec<String> = serials(count);
+        let more: Vec<&str> = serials.iter().map(String::as_str).collect();
+        // Digest and issuer stand before the serial numbers that they are for.
+        let before = ["-nonce", "-sha512", "-issuer", "issuer.pem"];
+        request_of_openssl(folder, "0x4001", &[&before[..], &more].concat())
+    };
+    request_of_openssl(folder, "0x4001", &[]);
+    let request = StatusRequest::parse(&ask(CERTIFICATES_MAX)).expect("is a request");
+    assert_eq!(request.certificates.len(), CERTIFICATES_MAX);
+    let revoked = CertificateStatus::Revoked {
+        since: NOW - 60,
+        reason: RevocationReason::KeyCompromise,
+    };
+    let mut singles = singles(&request, revoked);
+    singles[1].status = CertificateStatus::Good;
+    let answer = answered(&content(&request, &singles));
+    fs::write(folder.join("answer"), answer.der()).expect("writes");
+    let at = (NOW + 60).get().to_string();
+    let judge = [
+        "ocsp",
+        "-respin",
+        "answer",
+        "-reqin",
+        "request",
+        "-CAfile",
+        "line.pem",
+        "-partial_chain",
+        "-attime",
+        &at,
+        "-resp_text",
+    ];
+    let (success, text) = openssl(folder, &judge);
+    assert!(success && text.contains("Response verify OK"), "{text}");
+    assert_eq!(
+        text.matches("Cert Status: revoked").count(),
+        CERTIFICATES_MAX - 1,
+        "{text}"
+    );
+    assert_eq!(text.matches("Cert Status: good").count(), 1, "{text}");
+    assert_eq!(
+        StatusRequest::parse(&ask(CERTIFICATES_MAX + 1)),
+        Err(RequestRefusal::Count)
+    );
+}
+
 #[test]
 fn an_answer_that_differs_from_what_was_asked_is_not_signed() {
     let folder = tempfile::tempdir().expect("makes a folder");
@@ -143,7 +210,8 @@ fn an_answer_that_differs_from_what_was_asked_is_not_signed() {
     let request = StatusRequest::parse(&request).expect("is a request");
     let other = request_of_openssl(folder.path(), "0x4002", &["-nonce"]);
     let other = StatusRequest::parse(&other).expect("is a request");
-    let asked = content(&request, CertificateStatus::Good);
+    let good = singles(&request, CertificateStatus::Good);
+    let asked = content(&request, &good);
     let key = RESPONDER.0.public_key();
     let built = || build(&key, &asked).expect("builds");
     let revoked = CertificateStatus::Revoked {
@@ -154,21 +222,35 @@ fn an_answer_that_differs_from_what_was_asked_is_not_signed() {
         (
             "certificate",
             AnswerContent {
-                certificate: &other.certificate,
+                singles: &singles(&other, CertificateStatus::Good),
                 ..asked
             },
         ),
         (
             "status",
             AnswerContent {
-                status: revoked,
+                singles: &singles(&request, revoked),
                 ..asked
             },
         ),
         (
             "status",
             AnswerContent {
-                status: CertificateStatus::Unknown,
+                singles: &singles(&request, CertificateStatus::Unknown),
+                ..asked
+            },
+        ),
+        (
+            "response_unreadable",
+            AnswerContent {
+                singles: &[good[0], good[0]],
+                ..asked
+            },
+        ),
+        (
+            "response_unreadable",
+            AnswerContent {
+                singles: &[],
                 ..asked
             },
         ),
@@ -296,7 +378,10 @@ fn each_limit_of_a_request_has_its_refusal() {
             RequestRefusal::Nonce,
         ),
         (written(0, &[], &[]), RequestRefusal::Count),
-        (written(2, &[], &[]), RequestRefusal::Count),
+        (
+            written(CERTIFICATES_MAX + 1, &[], &[]),
+            RequestRefusal::Count,
+        ),
         (
             written(1, &[], b"\xa0\x03\x02\x01\x01"),
             RequestRefusal::Version,
@@ -332,7 +417,7 @@ fn a_name_by_sha_1_is_that_of_openssl() {
     let request = request_of_openssl(folder.path(), "7", &["-no_nonce"]);
     let request = StatusRequest::parse(&request).expect("is a request");
     let own = CertificateId::new(&LINE.issuer(), &serial(7)).expect("encodes");
-    assert_eq!(request.certificate, own);
+    assert_eq!(request.certificates, [own.clone()]);
     let other = Authority::root(KeyType::P256, &Profile::authority(None, YEAR));
     assert!(!own.names(&other.issuer()));
 }
@@ -348,13 +433,14 @@ proptest! {
     /// refused.
     #[test]
     fn a_mutated_request_is_read_within_the_limits_or_refused(
+        certificates in 1_usize..=CERTIFICATES_MAX,
         places in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         length in any::<prop::sample::Index>(),
         cut in any::<bool>(),
         more in proptest::collection::vec(any::<u8>(), 0..4),
     ) {
         let value = [&[0x04][..], &sized(&[7; 16])].concat();
-        let mut der = written(1, &extensions(NONCE, false, &value), &[]);
+        let mut der = written(certificates, &extensions(NONCE, false, &value), &[]);
         for (place, octet) in places {
             let at = place.index(der.len());
             der[at] = octet;
@@ -365,24 +451,26 @@ proptest! {
         der.extend(more);
         if let Ok(request) = StatusRequest::parse(&der) {
             prop_assert!(request.nonce.is_none_or(|it| (1..=32).contains(&it.octets().len())));
-            let id = request.certificate.der();
-            prop_assert!(der.windows(id.len()).any(|it| it == &id[..]), "not as it was sent");
+            prop_assert!((1..=CERTIFICATES_MAX).contains(&request.certificates.len()));
+            for id in request.certificates.iter().map(CertificateId::der) {
+                prop_assert!(der.windows(id.len()).any(|it| it == &id[..]), "not as it was sent");
+            }
         }
     }
 
     #[test]
     fn every_answer_passes_the_lint_and_is_one(
         serial in proptest::collection::vec(any::<u8>(), 1..=20),
-        since in 0_i64..253_402_300_000, reason in 0_usize..9,
+        since in 0_i64..253_402_300_000, reason in 0_usize..9, count in 1_usize..=CERTIFICATES_MAX,
     ) {
         let serial = SerialNumber::from_magnitude(&serial);
         prop_assume!(serial.is_ok());
         let id = CertificateId::new(&LINE.issuer(), &serial.expect("is one")).expect("encodes");
-        let request = StatusRequest { certificate: id, nonce: None };
+        let request = StatusRequest { certificates: vec![id; count], nonce: None };
         let status = CertificateStatus::Revoked {
             since: UnixSeconds::new(since),
             reason: RevocationReason::ALL[reason],
         };
-        answered(&content(&request, status));
+        answered(&content(&request, &singles(&request, status)));
     }
 }
