@@ -82,6 +82,7 @@
 //! | `published` | caches of lists and CA certificates, with curl |
 //! | `split_lists` | delta lists and partitions of revocation lists, judged by OpenSSL |
 //! | `ocsp` | OCSP answers, judged by OpenSSL, GnuTLS and curl; a responder without its token |
+//! | `ocsp_responder` | responders are renewed; an alarm with its cause while they are not |
 //! | `held` | one certificate is revoked, held or released, by its own command, and everywhere |
 //! | `block` | a device, a group or a generation is blocked, and the block is lifted |
 //! | `compromise` | a compromised leaf is excluded when the command answers |
@@ -100,6 +101,7 @@
 //! | `certificates` | certificates are found by what is known of them, explained and exported |
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
+//! | `renewed_authority` | its certificate is renewed for the same key, or not |
 //! | `subordinate` | a factory certifies a gateway, which is another daemon |
 //! | `subordinate_request` | requests of authorities elsewhere: refused, or as the profile says |
 //! | `est_clients` | EST with Bouncy Castle's client, and as `aziot-certd` asks |
@@ -206,6 +208,7 @@ mod lost_places;
 mod manufacturer;
 mod modes;
 mod ocsp;
+mod ocsp_responder;
 mod old_authority;
 mod one_time_credential;
 mod open_places;
@@ -235,6 +238,7 @@ mod reload;
 mod relying_party;
 mod removal;
 mod renewal;
+mod renewed_authority;
 mod repeated_deletions;
 mod request;
 mod restored;

@@ -6,7 +6,7 @@ use crate::configured::{device_profile, station_table};
 use crate::device::{is_assigned, register};
 use crate::process::{CommandOutput, until};
 use crate::relying_party::{Relying, pem};
-use crate::request::{Holder, Request};
+use crate::request::{Holder, Request, der};
 use crate::subordinate_request::{P384, Requests};
 use crate::test_env::TestEnv;
 use dps_emulator::Kind;
@@ -123,10 +123,11 @@ fn has_list(env: &TestEnv, authority: &str) {
 
 /// A factory signs the intermediate of a gateway, which is another daemon. Verifies: OpenSSL
 /// accepts four levels with the lists of both; DPS, which knows the factory's root alone, assigns
-/// the gateway's device; a renewal keeps the key, and both certificates serve; another key needs
-/// the operator's `--rekey`, and serves after the gateway's rollover; after its compromise the
-/// factory's list has it, OpenSSL refuses all below it and nothing else, its key is certified no
-/// more, and the receipt names the group by which DPS goes on.
+/// the gateway's device; a renewal keeps the key, both certificates serve, and the gateway takes
+/// the later one over without a rollover, also over a restart; another key needs the operator's
+/// `--rekey`, and serves after the gateway's rollover; after its compromise the factory's list has
+/// it, OpenSSL refuses all below it and nothing else, its key is certified no more, and the receipt
+/// names the group by which DPS goes on.
 #[test]
 fn a_factory_certifies_a_gateway() {
     let factory = TestEnv::new();
@@ -134,8 +135,9 @@ fn a_factory_certifies_a_gateway() {
     let factory = factory.started();
     factory.add_group("works", "root");
     factory.wait_in_sync();
-    let gateway = gateway();
+    let mut gateway = gateway();
     let csr = carried(&gateway, &factory);
+    let asked = gateway.run(&["authority", "csr", "gateway"]);
     let first = signed(&factory, &csr, &["--common-name", "Gateway 7"]);
     assert_eq!(
         (&first["subject"], &first["path_length"]),
@@ -163,11 +165,22 @@ fn a_factory_certifies_a_gateway() {
     let verdict = judged(&factory, &gateway, &by_renewed, &renewed_pem);
     assert_eq!(verdict.code, Some(0), "{verdict:?}");
     is_assigned(&factory.emulator, &by_renewed);
+    assert_eq!(gateway.run(&["authority", "csr", "gateway"]), asked);
+    is_renewed(&mut gateway, &renewed);
+    let station = gateway.station_called("station-2");
+    let later = station.obtain(&Request::new("behind", "press-3"));
+    assert_eq!(der(&later.chain[0]), der(&renewed_pem));
+    for (device, own) in [(&later, &*renewed_pem), (&device, own)] {
+        let verdict = judged(&factory, &gateway, device, own);
+        assert_eq!(verdict.code, Some(0), "{verdict:?}");
+        is_assigned(&factory.emulator, device);
+    }
 
     // Another key.
     let roll = start(&gateway, "gateway", "expiry", &[]);
     until("the next key asks", || {
         let next = gateway.hallmark(&["authority", "csr", "gateway"]);
+        assert_ne!(next.out, asked, "a rollover asks for its own key alone");
         (next.code == Some(0)).then_some(())
     });
     let next = carried(&gateway, &factory);
@@ -221,6 +234,30 @@ fn a_factory_certifies_a_gateway() {
     );
     let found = factory.json(&["certificate", "list", "Gateway 7", "--state", "revoked"]);
     assert_eq!(found[0]["serial"], second["serial"]);
+}
+
+/// Installs a renewed certificate at the gateway, whose generation stays as it is, and starts the
+/// gateway again; the same certificate is not installed again.
+fn is_renewed(gateway: &mut TestEnv, renewed: &Value) {
+    let before = gateway.json(&["authority", "show", "gateway"]);
+    installed(gateway, renewed);
+    let shown = gateway.json(&["authority", "show", "gateway"]);
+    assert_eq!(shown.as_array().unwrap().len(), 1, "{shown:#}");
+    assert_ne!(shown[0]["not_after"], before[0]["not_after"], "{shown:#}");
+    for kept in [
+        "generation",
+        "state",
+        "subject",
+        "spki_sha256",
+        "crl_number",
+    ] {
+        assert_eq!(shown[0][kept], before[0][kept], "{kept}: {shown:#}");
+    }
+    gateway.restart();
+    assert_eq!(gateway.json(&["authority", "show", "gateway"]), shown);
+    let file = path(gateway, "chain.pem", &chain(renewed));
+    let again = gateway.hallmark(&["authority", "install", "gateway", &file]);
+    assert!(again.error.contains("authority_not_waiting"), "{again:?}");
 }
 
 /// Revokes it at the factory, for good, and returns the places that are open.

@@ -7,6 +7,8 @@
 //! reaches a self-signed certificate. The issuers are certificates here and nothing else: they
 //! cannot sign.
 
+mod renewal;
+
 use super::adoption::may_be_an_authority;
 use super::alarm::{Alarm, AlarmCode};
 use super::authorize::{Authorized, Operate};
@@ -16,6 +18,7 @@ use super::issuer::issue::sign_and_verify;
 use super::issuer::pace::Source;
 use super::{Code, Error};
 use crate::der_bytes::Der;
+use crate::enrollment::roll::RollState;
 use crate::ids::GenerationNumber;
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
 use crate::token::spki_sha256;
@@ -28,6 +31,7 @@ use crate::x509::key::PublicKey;
 use crate::x509::path::{self, Misfit, PathRefusal};
 use crate::x509::request::{self, SignedRequest};
 use crate::x509::requested_names::RequestedNames;
+use renewal::{is_certified_in, is_renewable};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -58,13 +62,14 @@ pub(super) fn waiting(authority: &str) -> Error {
 }
 
 impl Ceremonies {
-    /// The request of the generation that waits: PEM.
+    /// The request of the generation that waits, or else the one by which the serving generation
+    /// was certified, for a renewal: PEM.
     pub fn request_pem(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
     ) -> Result<String, Error> {
-        let row = self.pending_generation(authority)?;
+        let row = self.asking_generation(authority)?;
         let der = match row.request.as_ref().and_then(|it| it.der.clone()) {
             Some(der) => der,
             None => {
@@ -78,21 +83,32 @@ impl Ceremonies {
     }
 
     /// Installs what the issuer has answered: the certificate and those above it, PEM in any order.
-    /// The generation signs from then on, so its key must sign now.
+    /// It is for the generation that waits, or renews that of the serving generation. The
+    /// generation signs from then on, so its key must sign now.
     pub fn install(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
         bundle: &str,
     ) -> Result<(), Error> {
-        let row = self.pending_generation(authority)?;
+        let row = self.certified_generation(authority, bundle)?;
+        let present = row.certificate.as_deref().map(Certificate::parse);
+        let present = present.transpose().map_err(|error| {
+            let message = format!("the certificate of {authority} is unreadable: {error}");
+            Error::stop(Code::HierarchyUnreadable, message)
+        })?;
+        let as_asked = |certificate: &Certificate| has_requested_subject(&row, certificate);
         let needs = Needs {
             now: self.issuer.now(),
             authorities_below: self.issuer.hierarchy().depth_below(authority),
             limits: &|certificate| self.issuer.constraint(authority, [certificate]),
+            fits_the_request: &as_asked,
         };
-        let answer = Answer::read(&row, bundle, &needs)
-            .map_err(|(code, reason)| refusal(&row, code, reason))?;
+        let answer = match &present {
+            None => Answer::read(&row, bundle, &needs),
+            Some(present) => Answer::renewing(&row, present, bundle, &needs),
+        };
+        let answer = answer.map_err(|(code, reason)| refusal(&row, code, reason))?;
         if let Some(key) = on_record(&row) {
             self.issuer.prove_key(&row.token, &key)?;
         }
@@ -107,12 +123,14 @@ impl Ceremonies {
                 "serial": answer.certificate.serial().to_string(),
                 "sha256": sha256(&answer.certificate),
                 "above": above,
+                "renews": present.as_ref().map(|it| it.serial().to_string()),
             }),
         };
         let installed = InstalledCertificate {
             generation: row.id,
             certificate: (&answer.certificate).into(),
             above: render_chain(&answer.above),
+            renews: present.map(|it| it.sha256()),
         };
         self.issuer.store().install_certificate(installed, entry)?;
         self.issuer.reload_hierarchy()?;
@@ -145,14 +163,42 @@ impl Ceremonies {
         hierarchy.waiting().map(alarm).collect()
     }
 
-    fn pending_generation(&self, authority: &str) -> Result<GenerationRow, Error> {
-        let rows = self.issuer.store().generations()?;
-        let mut own = rows.into_iter().filter(|it| it.authority == authority);
-        own.find(|it| PendingAuthority::of(it).is_some()).ok_or_else(|| {
+    /// The generation that waits, or else the serving one if it was certified by a request, and no
+    /// rollover is going to make another key.
+    fn asking_generation(&self, authority: &str) -> Result<GenerationRow, Error> {
+        let roll = self.issuer.store().open_authority_roll(authority)?;
+        let has_next_key = roll.is_none_or(|it| it.state == RollState::Draining);
+        let waits = |it: &GenerationRow| PendingAuthority::of(it).is_some();
+        let was_certified =
+            |it: &GenerationRow| has_next_key && is_renewable(it) && it.request.is_some();
+        self.generation_that(authority, &[&waits, &was_certified])
+    }
+
+    /// The generation that waits, or else the serving one if the bundle has its key.
+    fn certified_generation(&self, authority: &str, bundle: &str) -> Result<GenerationRow, Error> {
+        let is_certified = |it: &GenerationRow| is_certified_in(bundle, it);
+        let waits = |it: &GenerationRow| PendingAuthority::of(it).is_some();
+        let waits_for_this = |it: &GenerationRow| waits(it) && is_certified(it);
+        let is_renewed = |it: &GenerationRow| is_renewable(it) && is_certified(it);
+        self.generation_that(authority, &[&waits_for_this, &is_renewed, &waits])
+    }
+
+    /// The generation of an authority that meets the first condition that one meets.
+    fn generation_that(
+        &self,
+        authority: &str,
+        conditions: &[&dyn Fn(&GenerationRow) -> bool],
+    ) -> Result<GenerationRow, Error> {
+        let mut own = self.issuer.store().generations()?;
+        own.retain(|it| it.authority == authority);
+        let mut found = conditions
+            .iter()
+            .filter_map(|meets| own.iter().find(|it| meets(it)));
+        found.next().cloned().ok_or_else(|| {
             let message = format!(
                 "authority {authority:?} waits for no certificate: a ceremony makes one that does \
                  (`external_issuer`), and `hallmark roll start --authority` the next generation of \
-                 it"
+                 it; a certificate that renews the present one has its key"
             );
             Error::conflict(Code::AuthorityNotWaiting, message)
         })
@@ -274,6 +320,8 @@ struct Needs<'a> {
     authorities_below: u8,
     /// Why verifiers would refuse leaves below a certificate.
     limits: &'a dyn Fn(&Certificate) -> Option<String>,
+    /// Whether the certificate is what the issuer was asked for.
+    fits_the_request: &'a dyn Fn(&Certificate) -> Result<(), Refusal>,
 }
 
 impl Needs<'_> {
@@ -286,16 +334,7 @@ impl Needs<'_> {
         let request = row.request.as_ref();
         let asked = request.and_then(|it| it.path_length).unwrap_or(0);
         let authorities_below = asked.max(self.authorities_below);
-        let der = request.and_then(|it| it.der.as_deref());
-        let names = RequestedNames::of_authority(der.unwrap_or_default())
-            .map_err(|error| (Code::InstallOtherName, error.to_string()))?;
-        if !names.has_subject_of(certificate) {
-            let reason = format!(
-                "its subject is {:?}, and another one was asked for",
-                certificate.subject()
-            );
-            return Err((Code::InstallOtherName, reason));
-        }
+        (self.fits_the_request)(certificate)?;
         check_authority(certificate, authorities_below)?;
         may_be_an_authority(certificate).map_err(|why| (Code::InstallNotAnAuthority, why))?;
         self.fits(certificate)?;
@@ -326,6 +365,20 @@ impl Needs<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn has_requested_subject(row: &GenerationRow, certificate: &Certificate) -> Result<(), Refusal> {
+    let der = row.request.as_ref().and_then(|it| it.der.as_deref());
+    let names = RequestedNames::of_authority(der.unwrap_or_default())
+        .map_err(|error| (Code::InstallOtherName, error.to_string()))?;
+    if names.has_subject_of(certificate) {
+        return Ok(());
+    }
+    let reason = format!(
+        "its subject is {:?}, and another one was asked for",
+        certificate.subject()
+    );
+    Err((Code::InstallOtherName, reason))
 }
 
 fn outlives_none(certificate: &Certificate, above: &Certificate) -> Result<(), Refusal> {

@@ -6,11 +6,15 @@
 
 use super::adoption::{CertificateIssuer, MadeElsewhere, record_certificate};
 use super::audit::{self, AuditEntry};
-use super::engine::params;
+use super::engine::{Tx, params};
 use super::generation::{certify, record_chain};
+use super::json::from_json;
 use super::{Recorded, Store, StoreError};
 use crate::der_bytes::Der;
-use crate::ids::GenerationId;
+use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::error_code::Code;
+use crate::ids::{GenerationId, IntentId};
 
 /// A request to record before it is signed.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct InstalledCertificate {
     pub certificate: MadeElsewhere,
     /// The chain above it: PEM, from the issuer's to the self-signed one.
     pub above: String,
+    /// SHA-256 of the certificate of the serving generation that it renews, for the same key.
+    pub renews: Option<[u8; 32]>,
 }
 
 impl Store {
@@ -93,7 +99,7 @@ impl Store {
     }
 
     /// Records the certificate. The first generation of an authority serves at once, a later one is
-    /// staged.
+    /// staged. A renewed certificate takes the place of the present one.
     pub fn install_certificate(
         &self,
         installed: InstalledCertificate,
@@ -103,10 +109,83 @@ impl Store {
             let id = installed.generation;
             let certificate = &installed.certificate;
             let issuer = CertificateIssuer::Elsewhere { certified: id };
+            if let Some(present) = installed.renews {
+                check_renewal(tx, id, present)?;
+            }
             let intent = record_certificate(tx, certificate, issuer, &entry)?;
-            record_chain(tx, id, &installed.above)?;
-            certify(tx, id, intent)?;
+            match installed.renews {
+                Some(_) => renew_certificate(tx, id, intent, &installed.above)?,
+                None => {
+                    record_chain(tx, id, &installed.above)?;
+                    certify(tx, id, intent)?;
+                }
+            }
             audit::append(tx, &entry)
         })
     }
+}
+
+/// Refuses a renewal of another certificate than the present one, of one that is revoked or on
+/// hold, and of one that a provisioning service holds.
+fn check_renewal(tx: &Tx<'_>, id: GenerationId, present: [u8; 32]) -> Result<(), StoreError> {
+    let is_revoked: Option<bool> = tx.query_optional(
+        "SELECT c.revoked_at IS NOT NULL FROM generation g
+         JOIN certificate c ON c.intent = g.certificate
+         WHERE g.id = ?1 AND g.state = 'serving' AND c.sha256 = ?2",
+        params![id, present],
+        |row| row.get(0),
+    )?;
+    let is_revoked = is_revoked.ok_or_else(|| {
+        StoreError::Conflict("the authority has another certificate since a moment ago".into())
+    })?;
+    let blocking = |code, message| Err(StoreError::Blocking { code, message });
+    if is_revoked {
+        let message = "nothing is installed: the present certificate is revoked or on hold; lift \
+                       the block first, or roll the authority with the reason compromise";
+        return blocking(Code::IssuerRevoked, message.to_owned());
+    }
+    if let Some(place) = place_of(tx, id, present)? {
+        let message = format!(
+            "nothing is installed: {place} holds the present certificate, and devices present it \
+             until they are renewed; `hallmark roll start --authority` makes the next generation, \
+             and the service gets both"
+        );
+        return blocking(Code::InstallEnrolled, message);
+    }
+    Ok(())
+}
+
+/// Returns a place at a provisioning service that holds the certificate of a generation.
+fn place_of(tx: &Tx<'_>, id: GenerationId, sha256: [u8; 32]) -> Result<Option<String>, StoreError> {
+    let groups: Vec<(String, String, Slots)> = tx.query_all(
+        "SELECT provisioning, name, slots FROM enrollment WHERE kind = 'group'",
+        params![],
+        |row| Ok((row.get(0)?, row.get(1)?, from_json(&row.get::<String>(2)?)?)),
+    )?;
+    let thumbprint = Thumbprint::from_bytes(sha256);
+    let mut holding = groups
+        .iter()
+        .filter(|(_, _, slots)| slots.held().contains(&thumbprint));
+    if let Some((provisioning, name, _)) = holding.next() {
+        return Ok(Some(format!("group {name} at {provisioning}")));
+    }
+    let provisioning: Option<String> = tx.query_optional(
+        "SELECT provisioning FROM ca_certificate WHERE generation = ?1 AND gone = 0",
+        params![id],
+        |row| row.get(0),
+    )?;
+    Ok(provisioning.map(|it| format!("the list of CA certificates of {it}")))
+}
+
+fn renew_certificate(
+    tx: &Tx<'_>,
+    id: GenerationId,
+    certificate: IntentId,
+    above: &str,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE generation SET certificate = ?2, above = ?3 WHERE id = ?1",
+        params![id, certificate, above],
+    )?;
+    Ok(())
 }

@@ -61,8 +61,9 @@ WHEN OLD.spki IS NOT NULL AND
 BEGIN
     SELECT RAISE(ABORT, 'generation_keeps_its_lists');
 END;
+-- A renewed certificate for the same key comes with a chain of its own.
 CREATE TRIGGER generation_keeps_its_chain BEFORE UPDATE OF above ON generation
-WHEN OLD.above IS NOT NULL OR NEW.above IS NULL
+WHEN (OLD.above IS NOT NULL AND NEW.certificate IS OLD.certificate) OR NEW.above IS NULL
 BEGIN
     SELECT RAISE(ABORT, 'generation_keeps_its_chain');
 END;
@@ -923,7 +924,11 @@ BEFORE UPDATE OF revoked_by, revoked_at ON device_credential WHEN OLD.revoked_at
 BEGIN
     SELECT RAISE(ABORT, 'device_credential_stays_revoked');
 END;
+-- For those that ended long ago, which are forgotten. The newest stays: uses name credentials by
+-- their row id, so none is given twice.
+CREATE INDEX device_credential_end ON device_credential (expires_at);
 CREATE TRIGGER device_credential_is_kept BEFORE DELETE ON device_credential
+WHEN OLD.id = (SELECT max(id) FROM device_credential)
 BEGIN
     SELECT RAISE(ABORT, 'device_credential_is_kept');
 END;
@@ -939,6 +944,7 @@ CREATE TABLE grant_use (
     intent INTEGER NOT NULL REFERENCES intent (id),
     PRIMARY KEY (kind, name, intent)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX grant_use_intent ON grant_use (intent);
 CREATE TRIGGER grant_is_used_once BEFORE INSERT ON grant_use
 WHEN NEW.kind <> 'birth' AND EXISTS (
     SELECT 1 FROM grant_use g JOIN intent i ON i.id = g.intent

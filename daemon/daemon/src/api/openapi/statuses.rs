@@ -43,6 +43,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::InstallLimits
         | Code::InstallMalformed
         | Code::InstallNotAnAuthority
+        | Code::InstallNotLater
         | Code::InstallNotValid
         | Code::InstallOtherKey
         | Code::InstallOtherName
@@ -136,6 +137,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::GeneratedKeyGone
         | Code::HoldOfBlock
         | Code::IdempotencyKeyReused
+        | Code::InstallEnrolled
         | Code::LateRenewalSuperseded
         | Code::LateRenewalUsed
         | Code::NothingToRenew

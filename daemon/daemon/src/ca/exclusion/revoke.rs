@@ -174,13 +174,20 @@ impl Exclusions {
     pub(super) fn refuse_authority(&self, row: &CertificateRow) -> Result<(), Error> {
         let hierarchy = self.issuer.hierarchy();
         let thumbprint = Thumbprint::from_bytes(row.sha256);
-        let Some(generation) = hierarchy.with_certificate(thumbprint) else {
+        // An earlier certificate for its key, which was renewed, is by its issuer elsewhere.
+        let renewed = || {
+            let key = Certificate::parse(&row.der).ok()?.spki_der().clone();
+            let issuer = hierarchy.generation(row.issuer)?;
+            (*issuer.public_key.spki_der() == key).then_some(issuer)
+        };
+        let found = hierarchy.with_certificate(thumbprint).or_else(renewed);
+        let Some(generation) = found else {
             return Ok(());
         };
         let name = &generation.authority;
         let number = generation.number;
         let message = format!(
-            "this is the certificate of generation {number} of authority {name}, and all that it \
+            "this is a certificate of generation {number} of authority {name}, and all that it \
              signed is excluded with it: `hallmark roll start --authority {name} --generation \
              {number} --reason compromise` for good, or `hallmark authority block {name} \
              --generation {number}` until you lift the block"

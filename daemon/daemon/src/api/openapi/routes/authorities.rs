@@ -61,9 +61,10 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
         .does("Installs the certificate that the external issuer made.")
         .codes(
             "authority_unknown authority_not_waiting install_malformed install_other_key \
-             install_other_name install_limits install_chain_incomplete install_key_identifier \
-             install_not_an_authority install_not_valid install_outlives_issuer \
-             install_path_length install_signature",
+             install_other_name install_limits install_chain_incomplete install_enrolled \
+             install_key_identifier install_not_an_authority install_not_later \
+             install_not_valid install_outlives_issuer install_path_length install_signature \
+             issuer_revoked",
         )
         .example(json!({ "certificates": CERTIFICATE }));
     routes
