@@ -59,6 +59,25 @@ fn a_device_is_found_and_its_life_is_shown() {
     assert_eq!(local(&env, "/console/devices/nothing").status, 404);
 }
 
+/// Verifies: the page of a device says that it has older certificates than those of the first page,
+/// and leads to them.
+#[test]
+fn a_device_with_many_certificates_has_further_pages() {
+    let env = TestEnv::running();
+    let station = env.station();
+    for _ in 0..52 {
+        station.obtain(&Request::device("press-1"));
+    }
+    let count = |page: &str| page.matches(">explain</a>").count();
+    let page = local(&env, "/console/devices/press-1").body;
+    assert_eq!(count(&page), 50, "{page}");
+    let next = page.split("href=\"/console/devices/press-1?").nth(1);
+    let next = next.unwrap().split('"').next().unwrap();
+    let older = local(&env, &format!("/console/devices/press-1?{next}")).body;
+    assert_eq!(count(&older), 2, "{older}");
+    assert!(!older.contains("Older ones"), "{older}");
+}
+
 /// Verifies: the list of certificates has the filters of the API and the next page, and its CSV has
 /// every certificate that fits, of all pages.
 #[test]

@@ -14,18 +14,20 @@ use serde_json::Value;
 #[serde(default)]
 pub(super) struct Which {
     after: String,
+    /// Of the enrollments that are not on record.
+    unknown_after: String,
 }
 
 #[derive(Deserialize)]
-struct Enrollment {
-    provisioning: String,
-    kind: String,
-    name: String,
-    status: String,
-    state: String,
-    primary: Option<String>,
-    secondary: Option<String>,
-    observed_at: Option<At>,
+pub(super) struct Enrollment {
+    pub(super) provisioning: String,
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) status: String,
+    pub(super) state: String,
+    pub(super) primary: Option<String>,
+    pub(super) secondary: Option<String>,
+    pub(super) observed_at: Option<At>,
     observed: Option<Value>,
     drift: Option<Value>,
     pending: Option<Pending>,
@@ -80,8 +82,20 @@ pub(super) fn severity(state: &str) -> &'static str {
 }
 
 impl Enrollment {
-    fn severity(&self) -> &'static str {
+    pub(super) fn severity(&self) -> &'static str {
         severity(&self.state)
+    }
+
+    /// The hub and the identity, from the registration record at the service.
+    pub(super) fn registration(&self) -> Option<String> {
+        let record = self.observed.as_ref()?.get("registrationState")?;
+        let status = record.get("status")?.as_str()?;
+        let hub = record.get("assignedHub").and_then(|it| it.as_str());
+        let id = record.get("deviceId").and_then(|it| it.as_str());
+        Some(match (hub, id) {
+            (Some(hub), Some(id)) => format!("{status} to {hub} as {id}"),
+            _ => status.to_owned(),
+        })
     }
 
     /// Returns the observed content of a slot: a thumbprint, or the name of a CA certificate.
@@ -117,22 +131,78 @@ struct Page {
     ca_certificates: Vec<CaCertificate>,
     changes: Vec<Change>,
     unknown: Vec<Unknown>,
+    next_unknown: Option<String>,
     enrollments: Vec<Enrollment>,
     next: Option<String>,
 }
 
 /// Shows the page.
 pub(super) async fn show(visit: Visit, Query(which): Query<Which>) -> Result<Response, Refused> {
-    let after = query(&[("after", &which.after)]);
-    let path = format!("/v1/enrollments?limit={PAGE_ROWS}&{after}");
+    let Which {
+        after,
+        unknown_after,
+    } = which;
+    let from = query(&[("after", &after)]);
+    let path = format!("/v1/enrollments?limit={PAGE_ROWS}&{from}");
     let (enrollments, next) = visit.list(&path).await?;
-    let path = format!("/v1/enrollments?unknown=true&limit={PAGE_ROWS}");
+    let from = query(&[("after", &unknown_after)]);
+    let path = format!("/v1/enrollments?unknown=true&limit={PAGE_ROWS}&{from}");
+    let (unknown, next_unknown) = visit.list(&path).await?;
+    let page_of = |after: &str, unknown_after: &str| {
+        query(&[("after", after), ("unknown_after", unknown_after)])
+    };
     page(&Page {
         frame: visit.frame("Cloud"),
         ca_certificates: visit.get("/v1/ca-certificates").await?,
         changes: visit.get("/v1/push").await?,
-        unknown: visit.get(&path).await?,
+        unknown,
+        next_unknown: next_unknown.map(|it| page_of(&after, &it)),
         enrollments,
-        next: next.map(|it| query(&[("after", &it)])),
+        next: next.map(|it| page_of(&it, &unknown_after)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::to_bytes;
+    use axum::extract::RawQuery;
+    use axum::http::header::LINK;
+    use axum::response::IntoResponse;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::json;
+
+    /// One row of each list, behind which there are more.
+    async fn enrollments(RawQuery(query): RawQuery) -> Response {
+        let query = query.unwrap_or_default();
+        let after = if query.contains("unknown=true") { 8 } else { 9 };
+        let link = format!("</v1/enrollments?{query}&after={after}>; rel=\"next\"");
+        let row = json!({
+            "provisioning": "dps", "kind": "group", "name": "g", "status": "enabled",
+            "state": "in step", "observed_at": "2026-01-01T00:00:00Z",
+        });
+        ([(LINK, link)], Json(json!([row]))).into_response()
+    }
+
+    #[test]
+    fn each_list_goes_on_where_it_is_and_keeps_the_page_of_the_other() {
+        let api = Router::new()
+            .route("/v1/enrollments", get(enrollments))
+            .route("/v1/push", get(|| async { Json(json!([])) }))
+            .route("/v1/ca-certificates", get(|| async { Json(json!([])) }));
+        let which = Which {
+            after: "3".into(),
+            unknown_after: "4".into(),
+        };
+        let html = pollster::block_on(async {
+            let page = show(Visit::of_test(api), Query(which)).await.unwrap();
+            to_bytes(page.into_body(), 100_000).await.unwrap()
+        });
+        let html = String::from_utf8(html.to_vec()).unwrap();
+        for next in ["after=9&#38;unknown_after=4", "after=3&#38;unknown_after=8"] {
+            let link = format!("href=\"/console/cloud?{next}\"");
+            assert!(html.contains(&link), "{link}: {html}");
+        }
+    }
 }

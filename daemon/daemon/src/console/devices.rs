@@ -2,6 +2,7 @@
 
 use super::audit::Entry;
 use super::certificates::{Found, Row};
+use super::cloud::Enrollment;
 use super::components::{self, At, Part, Sentence, segment};
 use super::refused::Refused;
 use super::table::{PAGE_ROWS, query};
@@ -21,6 +22,13 @@ const ENTRIES: u32 = 100;
 #[serde(default)]
 pub(super) struct Search {
     q: String,
+    after: String,
+}
+
+/// The page of a device's certificates.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Which {
     after: String,
 }
 
@@ -50,42 +58,11 @@ struct Block {
     since: At,
 }
 
-#[derive(Deserialize)]
-struct Enrollment {
-    provisioning: String,
-    kind: String,
-    name: String,
-    status: String,
-    state: String,
-    primary: Option<String>,
-    secondary: Option<String>,
-    observed_at: Option<At>,
-    observed: Option<serde_json::Value>,
-}
-
 /// How far the calls are that announce a new leaf to a device of a group.
 #[derive(Deserialize)]
 struct Progress {
     notified: i64,
     offline: i64,
-}
-
-impl Enrollment {
-    fn severity(&self) -> &'static str {
-        super::cloud::severity(&self.state)
-    }
-
-    /// The hub and the identity, from the registration record at the service.
-    fn registration(&self) -> Option<String> {
-        let record = self.observed.as_ref()?.get("registrationState")?;
-        let status = record.get("status")?.as_str()?;
-        let hub = record.get("assignedHub").and_then(|it| it.as_str());
-        let id = record.get("deviceId").and_then(|it| it.as_str());
-        Some(match (hub, id) {
-            (Some(hub), Some(id)) => format!("{status} to {hub} as {id}"),
-            _ => status.to_owned(),
-        })
-    }
 }
 
 #[derive(Template)]
@@ -104,6 +81,8 @@ struct One {
     id: String,
     detail: Detail,
     certificates: Vec<Row>,
+    /// The parameter of the page with older ones.
+    older: Option<String>,
     current: Option<Found>,
     life: Timeline,
     entries: Vec<Entry>,
@@ -164,11 +143,19 @@ async fn find(visit: &Visit, name: &str) -> Result<Option<String>, Refused> {
 }
 
 /// Shows one device.
-pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Response, Refused> {
+pub(super) async fn show(
+    visit: Visit,
+    Path(id): Path<String>,
+    Query(which): Query<Which>,
+) -> Result<Response, Refused> {
     let name = segment(&id);
     let detail: Detail = visit.get(&format!("/v1/devices/{name}")).await?;
-    let path = format!("/v1/certificates?limit={PAGE_ROWS}&device={name}");
-    let certificates: Vec<Row> = visit.find(&path).await?.unwrap_or_default();
+    let after = query(&[("after", &which.after)]);
+    let path = format!("/v1/certificates?limit={PAGE_ROWS}&device={name}&{after}");
+    let (certificates, older): (Vec<Row>, _) = match visit.list(&path).await {
+        Err(refused) if refused.is_missing() => (Vec::new(), None),
+        listed => listed?,
+    };
     let path = format!("/v1/certificates/{}", detail.device.thumbprint);
     let current = visit.find(&path).await?;
     let path = format!("/v1/audit?last={ENTRIES}&device={name}");
@@ -182,6 +169,7 @@ pub(super) async fn show(visit: Visit, Path(id): Path<String>) -> Result<Respons
         id,
         detail,
         certificates,
+        older: older.map(|it| query(&[("after", &it)])),
         current,
         entries,
     })

@@ -99,10 +99,25 @@ function replaceBy(text, goesOn) {
 function hasNoAnswer() {
   replaceBy(`No answer since ${lastMade}: what this page said may have changed. It asks again by itself.`, true);
 }
-document.addEventListener("htmx:sendError", hasNoAnswer);
-document.addEventListener("htmx:timeout", hasNoAnswer);
+// A list whose filter has no answer must not go on showing the rows of an earlier filter.
+function listHasNoAnswer(event, text) {
+  const list = event.detail.target;
+  if (list?.id !== "list") return;
+  const note = document.createElement("p");
+  note.className = "note critical";
+  note.setAttribute("role", "alert");
+  note.textContent = text;
+  list.replaceChildren(note);
+}
+function wasNotSent(event) {
+  hasNoAnswer();
+  listHasNoAnswer(event, "No answer to this filter. Change it, or press Show, to ask again.");
+}
+document.addEventListener("htmx:sendError", wasNotSent);
+document.addEventListener("htmx:timeout", wasNotSent);
 document.addEventListener("htmx:responseError", (event) => {
   const { status } = event.detail.xhr;
+  listHasNoAnswer(event, `This filter was refused (status ${status}). Press Show to see why.`);
   if (status !== 401 && status !== 403) return hasNoAnswer();
   replaceBy(`Refused since ${lastMade} (status ${status}): this browser may not read the page any more. ` +
     "Load it again to see why.", false);
