@@ -11,7 +11,7 @@ use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Issue};
 use crate::ca::device_credential::CredentialRequest;
 use crate::ids::DeviceCredentialId;
-use crate::store::{DeviceCredentialRow, FAILURES_MAX};
+use crate::store::DeviceCredentialRow;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::human_seconds;
 use axum::Json;
@@ -83,18 +83,11 @@ pub(super) struct Page {
 
 impl Credential {
     fn new(row: DeviceCredentialRow, now: UnixSeconds) -> Self {
-        let state = match &row {
-            it if it.used_at.is_some() => "used",
-            it if it.revoked_at.is_some() => "revoked",
-            it if it.failures >= FAILURES_MAX => "locked",
-            it if it.expires_at < now => "expired",
-            _ => "open",
-        };
         Self {
+            state: row.state(now).name(),
             id: row.id,
             registration_id: row.registration_id,
             profile: row.profile,
-            state,
             made_by: row.made_by,
             made_at: row.made_at.to_string(),
             expires_at: row.expires_at.to_string(),

@@ -8,15 +8,17 @@ use crate::ca::generated_key::{GeneratedKey, Handover, KeyFile, KeyFormat};
 use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::{Code, Error};
 use crate::x509::key::KeyType;
-use axum::Json;
+use axum::body::Bytes;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::io;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
+use zeroize::Zeroizing;
 
 /// How long a request waits until it may make a key.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
@@ -98,8 +100,9 @@ impl Asks<Issue> {
             content: &file.content,
         };
         let answer = Answer::from(issued);
-        let mut response =
-            (StatusCode::CREATED, Json(AnswerWithKey { answer, key })).into_response();
+        let body = secret_json(&AnswerWithKey { answer, key })?;
+        let content_type = [(CONTENT_TYPE, "application/json")];
+        let mut response = (StatusCode::CREATED, content_type, body).into_response();
         is_not_kept(&mut response);
         Ok(response)
     }
@@ -144,6 +147,42 @@ impl Asks<Issue> {
             ca.issuer().generate_key(&permission, &request, key_type)
         };
         self.api.application(work).await
+    }
+}
+
+/// A body with a private key, which is overwritten once it was sent.
+pub(super) fn secret_body(content: Zeroizing<Vec<u8>>) -> Bytes {
+    /// `Zeroizing` has no `AsRef<[u8]>` of its own.
+    struct Secret(Zeroizing<Vec<u8>>);
+    impl AsRef<[u8]> for Secret {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Secret(content))
+}
+
+/// Writes JSON with a private key into one buffer: one that grows leaves copies behind.
+fn secret_json(value: &impl Serialize) -> Result<Bytes, Error> {
+    let failed = |error: serde_json::Error| Error::stop(Code::AnswerUnencodable, error.to_string());
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_err(failed)?;
+    let mut content = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *content, value).map_err(failed)?;
+    Ok(secret_body(content))
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, written: &[u8]) -> io::Result<usize> {
+        self.0 += written.len();
+        Ok(written.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

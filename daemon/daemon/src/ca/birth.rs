@@ -16,7 +16,7 @@ use crate::files;
 use crate::store::{BirthGrant, Grant};
 use crate::x509::bundle;
 use crate::x509::certificate::Certificate;
-use crate::x509::idevid::{HardwareType, IDEVID_BYTES_MAX, NamePlace};
+use crate::x509::idevid::{self, HardwareType, IDEVID_BYTES_MAX, NamePlace};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -337,7 +337,11 @@ impl Issuer {
 }
 
 fn granted(birth: &Birth, id: String, leaf: &[u8]) -> Caller {
-    let read = Certificate::parse(leaf).ok();
+    // It may have a form that only certificates of ours must not have.
+    let (serial, issuer) = match Certificate::parse(leaf) {
+        Ok(read) => (read.serial().to_string(), read.issuer()),
+        Err(_) => idevid::serial_and_issuer(leaf).unwrap_or_default(),
+    };
     let BirthTable {
         name,
         profile,
@@ -351,14 +355,8 @@ fn granted(birth: &Birth, id: String, leaf: &[u8]) -> Caller {
             birth: name.clone(),
             registration_id: id.clone(),
             times: i64::from(times.get()),
-            serial: read
-                .as_ref()
-                .map(|it| it.serial().to_string())
-                .unwrap_or_default(),
-            issuer: read
-                .as_ref()
-                .map(|it| it.issuer().to_string())
-                .unwrap_or_default(),
+            serial,
+            issuer,
             enroll: enroll.clone(),
         })),
         name: id,

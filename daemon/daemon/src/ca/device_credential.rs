@@ -11,7 +11,9 @@ use super::roll::canary;
 use super::{Advice, Code, Error, Issuer};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::DeviceCredentialId;
-use crate::store::{AuditEntry, DeviceCredentialRow, FAILURES_MAX, Grant, NewDeviceCredential};
+use crate::store::{
+    AuditEntry, CredentialState, DeviceCredentialRow, FAILURES_MAX, Grant, NewDeviceCredential,
+};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
@@ -142,7 +144,9 @@ impl Issuer {
             Error::missing(Code::CredentialUnknown, message)
         };
         let row = self.store().device_credential(id)?;
-        let row = row.filter(|it| it.used_at.is_none()).ok_or_else(none)?;
+        let now = self.now();
+        let can_be_revoked = |it: &DeviceCredentialRow| it.state(now) != CredentialState::Used;
+        let row = row.filter(can_be_revoked).ok_or_else(none)?;
         // A station does not learn which devices of others have one.
         let profile = self.profile(&row.profile).ok();
         permission
@@ -180,8 +184,10 @@ impl Issuer {
             Some(row) if is_right => self.judged(row),
             row => {
                 // Nothing is left to lock: a stranger makes no write by it.
+                let now = self.now();
                 let countable = |it: &DeviceCredentialRow| {
-                    it.failures < FAILURES_MAX && it.revoked_at.is_none()
+                    let state = it.state(now);
+                    !matches!(state, CredentialState::Revoked | CredentialState::Locked)
                 };
                 if let Some(row) = row.filter(countable) {
                     self.store()
@@ -197,34 +203,22 @@ impl Issuer {
 
     /// Judges a credential whose secret is right. After its use it may repeat its request.
     fn judged(&self, row: DeviceCredentialRow) -> Result<Caller, Error> {
-        let DeviceCredentialRow {
-            registration_id: id,
-            ..
-        } = &row;
+        let id = &row.registration_id;
         let again = "have a station or an operator make another one";
-        if row.revoked_at.is_some() {
-            let message = format!("the one-time credential of {id} is revoked; {again}");
-            return Err(unauthenticated(Code::CredentialRevoked, message));
-        }
-        if row.failures >= FAILURES_MAX {
-            let message = format!(
-                "the one-time credential of {id} is locked after {FAILURES_MAX} wrong secrets; \
-                 {again}"
-            );
-            return Err(unauthenticated(Code::CredentialLocked, message));
-        }
-        if row.used_at.is_none() && row.expires_at < self.now() {
-            let message = format!(
-                "the one-time credential of {id} ended at {}; {again}",
-                row.expires_at
-            );
-            return Err(unauthenticated(Code::CredentialExpired, message));
-        }
-        Ok(Caller::Granted {
-            name: row.registration_id,
-            profile: row.profile,
-            grant: Grant::Credential(row.id),
-        })
+        let (code, how) = match row.state(self.now()) {
+            CredentialState::Used | CredentialState::Open => return Ok(granted(row)),
+            CredentialState::Revoked => (Code::CredentialRevoked, "is revoked".to_owned()),
+            CredentialState::Locked => {
+                let how = format!("is locked after {FAILURES_MAX} wrong secrets");
+                (Code::CredentialLocked, how)
+            }
+            CredentialState::Expired => {
+                let how = format!("ended at {}", row.expires_at);
+                (Code::CredentialExpired, how)
+            }
+        };
+        let message = format!("the one-time credential of {id} {how}; {again}");
+        Err(unauthenticated(code, message))
     }
 
     fn locked_entry(&self, row: &DeviceCredentialRow) -> AuditEntry {
@@ -235,6 +229,14 @@ impl Issuer {
             subject: row.registration_id.clone(),
             detail: json!({ "failures": FAILURES_MAX }),
         }
+    }
+}
+
+fn granted(row: DeviceCredentialRow) -> Caller {
+    Caller::Granted {
+        name: row.registration_id,
+        profile: row.profile,
+        grant: Grant::Credential(row.id),
     }
 }
 

@@ -99,6 +99,7 @@ impl From<StoreError> for Error {
                 Code::ClientCertificateRevoked,
                 message,
             ),
+            StoreError::GrantEnded(refused) => (*refused).into(),
             StoreError::Missing(_) => Self::missing(Code::NotFound, message),
             StoreError::Unreadable(_) => Self::stop(Code::StoreUnreadable, message),
         }

@@ -14,7 +14,7 @@ use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::ids::IntentId;
 use crate::store::{
-    CaCertificateRow, CertificateState, EnrollmentKind, EnrollmentRow, ListedCertificate,
+    CaCertificateRow, CertificateState, EnrollmentKind, EnrollmentRow, GrantUse, ListedCertificate,
     RevocationEvent,
 };
 use crate::x509::revocation::RevocationReason;
@@ -167,7 +167,7 @@ impl CertificateAuthority {
         Ok(Explanation {
             number: it.intent,
             state: it.state,
-            permission: permission_in_words(&it),
+            permission: self.permission_in_words(&it)?,
             recorded_at: it.recorded_at.to_string(),
             issued_at: it.issued_at.map(|at| at.to_string()),
             signed_by: signer.map(|generation| SignedBy {
@@ -181,6 +181,11 @@ impl CertificateAuthority {
             revocations: self.revocations_of(it.intent)?,
             asked_by: it.caller,
         })
+    }
+
+    fn permission_in_words(&self, it: &ListedCertificate) -> Result<String, Error> {
+        let grant = self.store().grant_used_by(it.intent)?;
+        Ok(permission_in_words(it, grant.as_ref()))
     }
 
     fn revocations_of(&self, certificate: IntentId) -> Result<Vec<RevocationShown>, Error> {
@@ -387,7 +392,7 @@ fn drifted(row: &EnrollmentRow, observed: Option<&Record>, holds_it: bool) -> &'
 
 /// Says which rule of `ca::authorize` let the caller ask for it. The caller is on record as
 /// `Caller` displays it.
-fn permission_in_words(it: &ListedCertificate) -> String {
+fn permission_in_words(it: &ListedCertificate, grant: Option<&GrantUse>) -> String {
     let profile = &it.profile;
     if it.signed_elsewhere {
         return "it was signed elsewhere, and taken over by an adoption or an import".into();
@@ -402,6 +407,18 @@ fn permission_in_words(it: &ListedCertificate) -> String {
             format!("the [[station]] tables allowed it the profile {profile} and this name")
         }
         "hallmarkd" => format!("the daemon needed it, by {profile}"),
-        _ => format!("its holder renewed its own certificate, by profile {profile}"),
+        _ => match grant {
+            None => format!("its holder renewed its own certificate, by profile {profile}"),
+            Some(GrantUse::LateRenewal) => format!(
+                "its holder renewed its own certificate after its end, by profile {profile}"
+            ),
+            Some(GrantUse::Credential(number)) => {
+                format!("its holder had one-time credential {number}, for profile {profile}")
+            }
+            Some(GrantUse::Birth(name)) => format!(
+                "its holder has a birth certificate as [[birth]] {name} accepts, for profile \
+                 {profile}"
+            ),
+        },
     }
 }

@@ -1,7 +1,9 @@
 //! Makes a key pair for the holder of a leaf, and writes it into a file for this holder.
 //!
 //! The private key is never stored, logged or sent elsewhere: it exists from here to the end of one
-//! answer. Every buffer with it or with a password is overwritten when it is dropped.
+//! answer. Every buffer with it that is made here or in `api` is overwritten when it is dropped,
+//! the body of the answer once it was sent. HTTP and TLS copy bodies, also of a request with a
+//! password, into memory of their own, which is not overwritten.
 
 use super::issuer::issue::Issued;
 use super::{Code, Error};
@@ -135,9 +137,9 @@ impl GeneratedKey {
         &self.public_key
     }
 
-    /// Returns the key as PKCS #8 without encryption.
-    pub fn pkcs8(&self) -> &[u8] {
-        &self.pkcs8
+    /// Returns the key as PKCS #8 without encryption, in lines of base64.
+    pub fn base64_lines(&self) -> Zeroizing<String> {
+        base64_lines(&self.pkcs8)
     }
 
     /// Encrypts the key as it is handed over. Takes a second.
@@ -199,15 +201,22 @@ fn pem(pkcs8: &[u8], encrypted: bool) -> Zeroizing<String> {
     } else {
         "PRIVATE KEY"
     };
-    let base64 = Zeroizing::new(STANDARD.encode(pkcs8));
-    let mut text = Zeroizing::new(String::with_capacity(2 * base64.len() + 128));
+    let lines = base64_lines(pkcs8);
+    let mut text = Zeroizing::new(String::with_capacity(lines.len() + 128));
     text.push_str(&format!("-----BEGIN {label}-----\n"));
-    for line in base64.as_bytes().chunks(PEM_COLUMNS) {
-        text.extend(line.iter().copied().map(char::from));
-        text.push('\n');
-    }
+    text.push_str(&lines);
     text.push_str(&format!("-----END {label}-----\n"));
     text
+}
+
+fn base64_lines(pkcs8: &[u8]) -> Zeroizing<String> {
+    let base64 = Zeroizing::new(STANDARD.encode(pkcs8));
+    let mut lines = Zeroizing::new(String::with_capacity(2 * base64.len()));
+    for line in base64.as_bytes().chunks(PEM_COLUMNS) {
+        lines.extend(line.iter().copied().map(char::from));
+        lines.push('\n');
+    }
+    lines
 }
 
 impl MacKey {

@@ -1,4 +1,5 @@
-//! Removes finished work at hubs, and what is on record of revocations that nothing shows any more.
+//! Removes finished work at hubs, what is on record of revocations that nothing shows any more, and
+//! one-time credentials that ended.
 //!
 //! A finished task is needed while its rollover or block is open, for the numbers of its receipt,
 //! and some time longer for operators. The author of a revocation, and the lists that had it, are
@@ -18,12 +19,17 @@ pub const HUB_TASKS_KEPT_MAX: u32 = 100_000;
 const HUB_TASKS_PER_CHUNK: u32 = 500;
 /// The same of the records of revocations.
 const REVOCATIONS_PER_CHUNK: u32 = 500;
+/// How long a one-time credential is kept after its end, in seconds, whatever became of it: lists
+/// show it, and a device whose answer was lost may repeat its request by it.
+pub const CREDENTIALS_KEPT_SECONDS: i64 = 30 * 86_400;
+/// How many go in one transaction.
+const CREDENTIALS_PER_CHUNK: u32 = 500;
 /// Interval of the cleanup, in seconds.
 const INTERVAL_SECONDS: i64 = 3_600;
 
 impl CertificateAuthority {
-    /// Deletes finished work at hubs and records of revocations that are no longer needed, once an
-    /// hour.
+    /// Deletes finished work at hubs, records of revocations and credentials that are no longer
+    /// needed, once an hour.
     pub fn forget_finished_work(&self) -> Result<(), Error> {
         let now = self.now();
         if now < UnixSeconds::new(self.shared.retention_due.load(Ordering::Relaxed)) {
@@ -31,6 +37,7 @@ impl CertificateAuthority {
         }
         self.forget_hub_tasks(now - HUB_TASKS_KEPT_SECONDS)?;
         self.forget_revocations(now - self.revocations_kept_seconds)?;
+        self.forget_credentials(now - CREDENTIALS_KEPT_SECONDS)?;
         let due = now + INTERVAL_SECONDS;
         self.shared
             .retention_due
@@ -48,6 +55,22 @@ impl CertificateAuthority {
                 self.store.forget_hub_tasks(tasks)?;
             }
             if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn forget_credentials(&self, before: UnixSeconds) -> Result<(), Error> {
+        let limit = CREDENTIALS_PER_CHUNK;
+        loop {
+            let entry = AuditEntry {
+                at: self.now(),
+                actor: "hallmarkd".into(),
+                action: "credentials.forgotten",
+                subject: "credentials".into(),
+                detail: json!({ "before": before.to_string() }),
+            };
+            if self.store.forget_device_credentials(before, limit, entry)? < limit as usize {
                 return Ok(());
             }
         }

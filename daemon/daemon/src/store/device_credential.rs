@@ -7,6 +7,21 @@ use super::audit::{self, AuditEntry};
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::DeviceCredentialId;
+use serde_json::json;
+
+/// The intent by which the credential `$id` has given a certificate. An open intent may fail, so
+/// it is no use yet.
+macro_rules! its_use {
+    ($id:literal) => {
+        concat!(
+            "FROM grant_use g JOIN intent i ON i.id = g.intent
+             WHERE g.kind = 'credential' AND g.name = CAST(",
+            $id,
+            " AS TEXT) AND i.ended IS NULL
+               AND NOT EXISTS (SELECT 1 FROM open_intent o WHERE o.intent = i.id)"
+        )
+    };
+}
 
 /// So many wrong secrets lock a credential.
 pub const FAILURES_MAX: i64 = 10;
@@ -43,12 +58,58 @@ pub struct DeviceCredentialRow {
     pub used_at: Option<UnixSeconds>,
 }
 
-const SELECT: &str = "SELECT c.id, c.registration_id, c.profile, c.salt, c.secret_sha256, \
-     c.made_by, c.made_at, c.expires_at, c.failures, c.revoked_at, \
-     (SELECT i.recorded_at FROM grant_use g JOIN intent i ON i.id = g.intent \
-      WHERE g.kind = 'credential' AND g.name = CAST(c.id AS TEXT) AND i.ended IS NULL \
-        AND NOT EXISTS (SELECT 1 FROM open_intent o WHERE o.intent = i.id)) \
-     FROM device_credential c";
+const SELECT: &str = concat!(
+    "SELECT c.id, c.registration_id, c.profile, c.salt, c.secret_sha256,
+         c.made_by, c.made_at, c.expires_at, c.failures, c.revoked_at,
+         (SELECT i.recorded_at ",
+    its_use!("c.id"),
+    ") FROM device_credential c"
+);
+
+/// The state of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialState {
+    Revoked,
+    /// By wrong secrets, also after its use.
+    Locked,
+    /// It has given a certificate, and answers a repeat of that request alone.
+    Used,
+    Expired,
+    /// A device may use it, or is using it.
+    Open,
+}
+
+impl DeviceCredentialRow {
+    /// Returns the state at `now`.
+    pub fn state(&self, now: UnixSeconds) -> CredentialState {
+        match self {
+            it if it.revoked_at.is_some() => CredentialState::Revoked,
+            it if it.failures >= FAILURES_MAX => CredentialState::Locked,
+            it if it.used_at.is_some() => CredentialState::Used,
+            it if it.expires_at < now => CredentialState::Expired,
+            _ => CredentialState::Open,
+        }
+    }
+}
+
+impl CredentialState {
+    /// Returns the name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Locked => "locked",
+            Self::Used => "used",
+            Self::Expired => "expired",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// Credentials that ended before `?1`.
+pub(super) const FORGET: &str = "DELETE FROM device_credential WHERE id IN (
+     SELECT id FROM device_credential WHERE expires_at < ?1
+       AND id < (SELECT max(id) FROM device_credential)
+     ORDER BY expires_at LIMIT ?2)";
 
 impl Store {
     /// Stores a credential, and ends earlier ones of the same registration id that were not used.
@@ -118,6 +179,24 @@ impl Store {
         })
     }
 
+    /// Deletes at most `limit` credentials that ended before `before`, with an entry that counts
+    /// them. Returns how many. The newest stays, so that no row id is given twice: uses name it.
+    pub fn forget_device_credentials(
+        &self,
+        before: UnixSeconds,
+        limit: u32,
+        mut entry: AuditEntry,
+    ) -> Result<usize, StoreError> {
+        self.write(move |tx| {
+            let forgotten = tx.execute(FORGET, params![before, limit])?;
+            if forgotten > 0 {
+                entry.detail["credentials"] = json!(forgotten);
+                audit::append(tx, &entry)?;
+            }
+            Ok(forgotten)
+        })
+    }
+
     /// Counts a wrong secret for a credential, up to the number that locks it. `locked` is the
     /// audit entry of that moment.
     pub fn count_wrong_secret(
@@ -142,18 +221,18 @@ impl Store {
 
 fn revoke(tx: &Tx<'_>, registration_id: &str, entry: &AuditEntry) -> Result<usize, StoreError> {
     tx.execute(
-        "UPDATE device_credential SET revoked_at = ?2, revoked_by = ?3
-         WHERE registration_id = ?1 AND revoked_at IS NULL AND NOT EXISTS (
-             SELECT 1 FROM grant_use g JOIN intent i ON i.id = g.intent
-             WHERE g.kind = 'credential' AND g.name = CAST(device_credential.id AS TEXT)
-               AND i.ended IS NULL
-               AND NOT EXISTS (SELECT 1 FROM open_intent o WHERE o.intent = i.id))",
+        concat!(
+            "UPDATE device_credential SET revoked_at = ?2, revoked_by = ?3
+             WHERE registration_id = ?1 AND revoked_at IS NULL AND NOT EXISTS (SELECT 1 ",
+            its_use!("device_credential.id"),
+            ")"
+        ),
         params![registration_id, entry.at, entry.actor],
     )
 }
 
 /// Returns whether the credential is revoked, and when it was made.
-pub(super) fn state(
+pub(super) fn revoked_and_made(
     tx: &Tx<'_>,
     id: DeviceCredentialId,
 ) -> Result<(bool, UnixSeconds), StoreError> {

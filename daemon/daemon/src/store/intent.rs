@@ -108,11 +108,26 @@ pub struct Recorded<Id = IntentId> {
     id: Id,
     tbs: Der,
     requester: Option<Requester>,
+    grant: Option<Grant>,
 }
 
 impl Recorded {
-    pub(super) fn of_intent(id: IntentId, tbs: Der, requester: Option<Requester>) -> Self {
-        Self { id, tbs, requester }
+    pub(super) fn of_intent(
+        id: IntentId,
+        tbs: Der,
+        requester: Option<Requester>,
+        grant: Option<Grant>,
+    ) -> Self {
+        Self {
+            id,
+            tbs,
+            requester,
+            grant,
+        }
+    }
+
+    pub(super) fn grant(&self) -> Option<Grant> {
+        self.grant.clone()
     }
 }
 
@@ -123,6 +138,7 @@ impl<Id: Copy> Recorded<Id> {
             id,
             tbs,
             requester: None,
+            grant: None,
         }
     }
 

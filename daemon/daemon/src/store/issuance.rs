@@ -94,6 +94,7 @@ impl Store {
     pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentError> {
         let tbs = intent.tbs.clone();
         let requester = intent.requester;
+        let grant = intent.grant.clone();
         let revocations = self.revocations_counter();
         let recorded = self.writer.run(move |tx| {
             // Step 1 has judged the caller outside of this transaction, maybe seconds ago.
@@ -109,12 +110,12 @@ impl Store {
                 outcome => Ok(outcome),
             }
         });
-        Ok(Recorded::of_intent(recorded.await??, tbs, requester))
+        Ok(Recorded::of_intent(recorded.await??, tbs, requester, grant))
     }
 
     /// Step 10: records the certificate, its effects and the audit entry in one transaction. Fails
     /// with [`StoreError::RequesterRevoked`] if the caller's client certificate was revoked after
-    /// the caller was authorized.
+    /// the caller was authorized, and with [`StoreError::GrantEnded`] if its grant has ended since.
     pub async fn record_certificate(
         &self,
         recorded: &Recorded,
@@ -124,6 +125,7 @@ impl Store {
     ) -> Result<IssuedEffects, StoreError> {
         let intent = recorded.id();
         let requester = recorded.requester();
+        let grant = recorded.grant();
         let signature = Signature::of(&der, recorded.tbs())?;
         let revocations = self.revocations_counter();
         let effects = self.writer.run(move |tx| {
@@ -132,6 +134,9 @@ impl Store {
                 && client::is_excluded(tx, requester, revocations.load(Ordering::Acquire))?
             {
                 return Err(StoreError::RequesterRevoked);
+            }
+            if let Some(grant) = &grant {
+                grant::still_admits(tx, grant, intent)?;
             }
             // Refused by a trigger, `certificate_has_an_open_intent`, if an exclusion has abandoned
             // the intent since step 7.

@@ -136,14 +136,16 @@ pub use constraint::Constraint;
 pub use crl::{CrlDraft, CrlPart, CrlRow, NewCrl, RecordedCrl};
 pub use cross_certificate::CrossRow;
 pub use device::DeviceRow;
-pub use device_credential::{DeviceCredentialRow, FAILURES_MAX, NewDeviceCredential};
+pub use device_credential::{
+    CredentialState, DeviceCredentialRow, FAILURES_MAX, NewDeviceCredential,
+};
 pub use enrollment::{EnrollmentKind, EnrollmentRow};
 pub use exclusion::{Cause, Excluded, Exclusion, RecordedExclusion};
 pub use expiry::{CurrentLeaf, Ending, WINDOWS};
 pub use fleet_queries::{DeviceBelow, DrainReport};
 pub use former::{FormerRevocation, FormerSerial};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestRow};
-pub use grant::{BirthGrant, Grant};
+pub use grant::{BirthGrant, Grant, GrantUse};
 pub use group_registrations::{GroupToList, GroupsListed};
 pub use health::WriteFault;
 pub use hold::{BlockedDevice, HoldChunk};
@@ -220,6 +222,9 @@ pub enum StoreError {
     /// The caller's client certificate was revoked: nothing was recorded.
     #[error("{REQUESTER_REVOKED}")]
     RequesterRevoked,
+    /// The grant by which a device requested a leaf has ended while the token signed.
+    #[error("{0}")]
+    GrantEnded(Box<IntentError>),
     /// The object does not exist.
     #[error("there is no {0}")]
     Missing(String),

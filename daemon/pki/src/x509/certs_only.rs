@@ -46,11 +46,6 @@ pub fn to_base64(certificates: &[&Certificate]) -> der::Result<String> {
     Ok(pem::base64_lines(&to_cms(certificates)?))
 }
 
-/// Returns other bytes in the same form.
-pub fn base64_lines(bytes: &[u8]) -> String {
-    pem::base64_lines(bytes)
-}
-
 fn to_cms(certificates: &[&Certificate]) -> der::Result<Vec<u8>> {
     let all = certificates.iter().map(|it| &**it.der());
     let all = all.collect::<Vec<_>>().concat();

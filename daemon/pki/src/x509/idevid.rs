@@ -64,6 +64,14 @@ pub enum NoName {
     TooLong(&'static str),
 }
 
+/// Returns the serial number in hex, and the issuer as text, of a certificate in which
+/// [`NamePlace::read`] finds a name.
+pub fn serial_and_issuer(der: &[u8]) -> Option<(String, String)> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let serial = hex::encode_upper(certificate.raw_serial());
+    Some((serial, certificate.issuer().to_string()))
+}
+
 impl NamePlace {
     /// Returns the name in this place, in words.
     fn words(&self) -> &'static str {
