@@ -7,11 +7,14 @@ use hallmark_protocol::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The most answers that are sent together. The daemon goes on with them together: its store
-/// records them in one commit.
-const GATHERED_MAX: usize = 5;
-/// How long the first of them may wait for the others: a token that is slower sends each at once.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long an answer may wait for the next one, to be sent in one system call. It waits only while
+/// jobs are queued.
+const GATHER: Duration = Duration::from_micros(250);
+/// The most answers of a slower token that are sent together. The daemon goes on with them
+/// together: its store records them in one commit.
+const SLOW_MAX: usize = 5;
+/// How long the first of them may wait: a token that is slower still sends each at once.
+const GATHER_SLOW: Duration = Duration::from_millis(20);
 
 /// One signer; `number` is its slot in the session pool.
 pub(super) struct SignerThread {
@@ -26,11 +29,10 @@ impl SignerThread {
     pub(super) fn run(self) {
         let mut gathered: Option<Gathered> = None;
         loop {
-            // A signer that holds answers must not wait: another one may take the last job. It
-            // holds no more than are queued, so that the token is not idle when the next requests
-            // are those of the answers; and none while it makes a key.
+            // A signer that holds answers must not wait: another one may take the last job. And it
+            // holds none while it makes a key.
             let job = match &gathered {
-                Some(held) => self.queue.pop_of(held.count, Job::is_signature),
+                Some(held) => self.queue.pop_of(held.least_queued(), Job::is_signature),
                 None => match self.queue.pop() {
                     Some(job) => Some(job),
                     None => return,
@@ -65,7 +67,7 @@ impl SignerThread {
             since,
             count,
         });
-        if count >= GATHERED_MAX || since.elapsed() >= GATHER {
+        if gathered.as_ref().is_some_and(Gathered::is_due) {
             send(gathered)
         } else {
             gathered
@@ -82,6 +84,21 @@ struct Gathered {
 }
 
 impl Gathered {
+    fn is_due(&self) -> bool {
+        let held = self.since.elapsed();
+        held >= GATHER_SLOW || (held >= GATHER && self.count >= SLOW_MAX)
+    }
+
+    /// How many jobs must be queued so that it may wait. Of a slow token as many as it holds: the
+    /// token is not idle when the next requests are those of the answers.
+    fn least_queued(&self) -> usize {
+        if self.since.elapsed() < GATHER {
+            1
+        } else {
+            self.count
+        }
+    }
+
     fn is_for(&self, job: &Job) -> bool {
         Arc::ptr_eq(&self.writer, &job.writer)
     }
