@@ -54,6 +54,14 @@ fn a_failure_is_one_object_for_scripts() {
     let nowhere = env.path("nowhere").display().to_string();
     let json = |env: &TestEnv, arguments: &[&str]| env.hallmark(&[&["--json"], arguments].concat());
     let issue = ["issue", "--profile", "no-such", "--id", "x", "--csr", csr];
+    let roll = [
+        "roll",
+        "start",
+        "--authority",
+        "nonsense",
+        "--reason",
+        "expiry",
+    ];
     for (code, arguments) in [
         ("device_unknown", &["device", "show", "nonsense"][..]),
         ("device_unknown", &["device", "block", "nonsense"]),
@@ -61,6 +69,7 @@ fn a_failure_is_one_object_for_scripts() {
         ("enrollment_unknown", &["push", "retry", "nonsense"]),
         ("enrollment_unknown", &["enrollment", "show", "nonsense"]),
         ("authority_unknown", &["authority", "show", "nonsense"]),
+        ("authority_unknown", &roll),
         ("authority_not_waiting", &["authority", "csr", "nonsense"]),
         ("certificate_unknown", &["certificate", "show", "0A1B"]),
         ("certificate_unknown", &["certificate", "list", "nonsense"]),

@@ -37,6 +37,14 @@ impl Rollovers {
         authority: &str,
         detail: &AuthorityDetail,
     ) -> Result<RollRow, Error> {
+        let hierarchy = self.issuer.hierarchy();
+        let has_key =
+            hierarchy.serving(authority).is_some() || hierarchy.waiting().any(|it| it == authority);
+        if !has_key && self.issuer.token_of(authority).is_err() {
+            let message =
+                format!("there is no authority {authority:?}; `hallmark authority list` has all");
+            return Err(Error::missing(Code::AuthorityUnknown, message));
+        }
         self.begin_authority_roll(permission.caller(), authority, detail, None)
     }
 
