@@ -35,7 +35,6 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::DaysOutOfRange
         | Code::DeviceRegistryRefuses
         | Code::EnrollmentGroupIdInvalid
-        | Code::EnrollmentInvalid
         | Code::IdempotencyKeyInvalid
         | Code::IdempotencyKeyRequired
         | Code::InstallChainIncomplete
@@ -69,7 +68,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::Sha256Invalid
         | Code::TemplateRefused => &[400],
         Code::AuthorityUnknown => &[400, 404],
-        Code::ImportRefused | Code::RollNotApprovable => &[400, 409],
+        Code::EnrollmentInvalid | Code::ImportRefused | Code::RollNotApprovable => &[400, 409],
         Code::BodyInvalid => &[400, 422],
         Code::IssuerNotYetValid
         | Code::IssuersName

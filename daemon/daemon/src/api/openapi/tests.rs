@@ -2,7 +2,9 @@
 //! the router, and judges its parts.
 
 use super::operation::Operation;
+use super::statuses::statuses;
 use super::{described, document};
+use crate::ca::Code;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A row of docs/api.md.
@@ -79,6 +81,28 @@ fn the_page_of_routes_says_the_same() {
             !is_whole || own.is_subset(&known),
             "{key:?}: {own:?} {known:?}"
         );
+    }
+}
+
+/// Verifies that each code has the statuses of the table in docs/operations.md; those below 400 are
+/// of members in an answer.
+#[test]
+fn statuses_are_those_of_the_table_of_codes() {
+    let page = include_str!("../../../../../docs/operations.md");
+    let (_, table) = page.split_once("\n## Codes of refusals").unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = rows.map(|row| {
+        let (name, rest) = row.split_once("` | ").unwrap();
+        let statuses = rest.split(" | ").next().unwrap().split(", ");
+        let statuses: Vec<u16> = statuses.map(|it| it.parse().unwrap()).collect();
+        (name, statuses)
+    });
+    let rows: BTreeMap<&str, Vec<u16>> = rows.collect();
+    for code in Code::ALL {
+        let mut documented = rows[code.name()].clone();
+        documented.retain(|it| *it >= 400);
+        assert_eq!(statuses(*code), documented, "{code}");
     }
 }
 

@@ -82,8 +82,8 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
         )
         .codes(
             "authority_unknown authority_limited profile_unknown csr_conflicts_profile \
-             csr_other_common_name subject_of_authority subordinate_other_key days_out_of_range \
-             device_registry_refuses path_length",
+             csr_other_common_name subject_of_authority subordinate_on_hold \
+             subordinate_other_key days_out_of_range device_registry_refuses path_length",
         )
         .codes(SIGNING)
         .header("Idempotency-Key", IDEMPOTENCY_KEY, EXAMPLE_KEY)

@@ -44,7 +44,7 @@ pub(super) fn devices_and_enrollments(routes: &mut Routes<'_>) {
         .codes(
             "enrollment_invalid enrollment_group_id_invalid registration_id_invalid \
              registration_id_reserved provisioning_unknown authority_unknown device_blocked \
-             group_blocked",
+             group_blocked issuer_revoked",
         )
         .example(json!({ "kind": "individual", "name": "press-7" }));
     routes
@@ -54,7 +54,10 @@ pub(super) fn devices_and_enrollments(routes: &mut Routes<'_>) {
     routes
         .delete("/v1/enrollments/{kind}/{name}", enrollments::remove)
         .does("Marks an enrollment for removal at its service; `?override=` gives a reason. 202.")
-        .codes("enrollment_unknown enrollment_excludes provisioning_unknown")
+        .codes(
+            "enrollment_unknown enrollment_excludes provisioning_unknown device_blocked \
+             group_blocked",
+        )
         .writes_nothing(StatusCode::ACCEPTED);
     routes
         .post("/v1/enrollments/{kind}/{name}/adoption", enrollments::adopt)

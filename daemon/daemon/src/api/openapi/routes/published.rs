@@ -18,7 +18,10 @@ pub(super) fn est(routes: &mut Routes<'_>) {
         let path = |operation: &str| format!("{base}/{operation}");
         routes
             .get(path("cacerts"), est::authorities)
-            .does("Returns the certificates from the profile's authority up to its root.")
+            .does(
+                "Returns the certificates from the profile's authority up to its root, and the \
+                 cross-certificates of a root that was rolled.",
+            )
             .codes("profile_unknown est_label_required authority_absent authority_waiting")
             .codes("issuer_revoked answer_unencodable")
             .writes_media(est::AUTHORITIES);
@@ -89,7 +92,8 @@ pub(super) fn files(routes: &mut Routes<'_>) {
         .get("/ca/{file}", published::certificate)
         .does(
             "Returns the certificate of an authority, DER: `AUTHORITY.cer` or \
-             `AUTHORITY-GENERATION.cer`.",
+             `AUTHORITY-GENERATION.cer`; of a root that was rolled also the cross-certificates, \
+             `root-2-by-root-1.cer` and `root-1-by-root-2.cer`.",
         )
         .codes("not_published")
         .header("If-None-Match", IF_NONE_MATCH, ENTITY_TAG)
