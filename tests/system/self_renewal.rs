@@ -324,7 +324,7 @@ fn a_certificate_that_is_not_renewed_is_an_alarm_before_it_ends() {
     for line in [
         "hallmark_certificates_expiring{role=\"device\",profile=\"device\",within=\"7d\"} 3",
         "hallmark_certificates_expiring{role=\"device\",profile=\"device\",within=\"alarm\"} 3",
-        "hallmark_certificates_next_expiry_seconds{role=\"station\",profile=\"station\"}",
+        "hallmark_certificates_next_expiry_timestamp_seconds{role=\"station\",profile=\"station\"}",
     ] {
         assert!(metrics.contains(line), "no {line}: {metrics}");
     }

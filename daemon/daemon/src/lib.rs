@@ -13,6 +13,7 @@
 //! | [`token`] | runs token workers, and signs through them |
 //! | `request_task` | runs requests for certificates, on the threads of `store` and `token`, too |
 //! | [`provisioning`] | calls DPS, Azure Resource Manager and IoT Hub |
+//! | [`measured`] | counts and times the work of all of them, for `/metrics` |
 //!
 //! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
 //! do not use each other. `daemon/programs/tests/house` reads `use` lines to check that, and Cargo
@@ -30,6 +31,7 @@ pub mod ca;
 pub mod commands;
 pub mod config;
 pub mod console;
+pub mod measured;
 pub mod provisioning;
 mod request_task;
 pub mod service;

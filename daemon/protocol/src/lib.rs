@@ -177,6 +177,17 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// Returns the name of the kind, for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            TokenError::Unavailable { .. } => "unavailable",
+            TokenError::Deadline { .. } => "deadline",
+            TokenError::Parked { .. } => "parked",
+            TokenError::Key { .. } => "key",
+            TokenError::Refused { .. } => "refused",
+        }
+    }
+
     /// Makes an [`Unavailable`](TokenError::Unavailable) that starts no recovery.
     pub fn unavailable(token: &str, reason: impl Into<String>) -> Self {
         TokenError::Unavailable {

@@ -14,12 +14,15 @@ use crate::ca::{Code, Error};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A request whose sender has the permission that `R` names.
 pub(super) struct Asks<R: RoutePermission> {
     pub(super) api: Api,
     pub(super) peer: Peer,
     pub(super) permission: Authorized<R::Permission>,
+    /// Begins when its sender was identified.
+    pub(super) since: Instant,
 }
 
 /// A permission that a handler needs.
@@ -122,6 +125,7 @@ impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
             api,
             peer,
             permission,
+            since: Instant::now(),
         })
     }
 }

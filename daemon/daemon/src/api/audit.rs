@@ -5,6 +5,7 @@ use super::pagination::rows;
 use super::parts::Query;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
+use crate::measured;
 use crate::moment::Moment;
 use crate::store::{AuditFilter, AuditRecord, AuditVerdict};
 use axum::Json;
@@ -49,7 +50,10 @@ pub(super) async fn list(
 }
 
 pub(super) async fn verify(Asks { api, .. }: Asks<Inspect>) -> Result<Json<AuditVerdict>, Problem> {
-    Ok(Json(
-        api.application(|ca| Ok(ca.store().verify_audit()?)).await?,
-    ))
+    let verified = api.application(|ca| {
+        let verdict = ca.store().verify_audit()?;
+        measured::audit_verified(ca.now().get(), verdict.broken_at.is_none());
+        Ok(verdict)
+    });
+    Ok(Json(verified.await?))
 }

@@ -6,7 +6,6 @@
 //!
 //! A batch takes one of few permits before its body is read, because bodies and answers are large.
 
-use super::Api;
 use super::asks::Asks;
 use super::body::{Members, read_typed_up_to, why_invalid_in};
 use super::certificates::Answer;
@@ -229,7 +228,7 @@ impl Asks<Issue> {
     /// One item, and how long it was in the application. At a stop, items that were not begun stay
     /// so: the answer must be sent in time.
     async fn issue_item(&self, request: &IssueRequest) -> (Outcome, Duration) {
-        let Api { ca, shared, .. } = &self.api;
+        let shared = &self.api.shared;
         // The semaphore is never closed.
         let _permit = shared.in_flight.batches(&self.peer).items.acquire().await;
         if *shared.stop.borrow() {
@@ -238,10 +237,7 @@ impl Asks<Issue> {
             return (Err(error.into()), Duration::MAX);
         }
         let begun = Instant::now();
-        let issued = ca.issuer().issue_certificate(&self.permission, request);
-        let outcome = issued.await.map_err(|error| {
-            Problem::from(error).about(&request.registration_id, &request.profile)
-        });
+        let outcome = self.run_cycle(request).await;
         (outcome, begun.elapsed())
     }
 }

@@ -17,6 +17,7 @@ use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
 use crate::ids::GenerationNumber;
+use crate::measured::{self, Outcome, Stage, StageClock};
 use crate::x509::certificate::render_pem;
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
@@ -205,20 +206,33 @@ pub(super) async fn issue(
         return asks.issue_with_key(asked, generate).await;
     }
     let issued = asks.issue(&asked).await?;
-    Ok((StatusCode::CREATED, Json(Answer::from(issued))).into_response())
+    let mut clock = StageClock::begin();
+    let answer = (StatusCode::CREATED, Json(Answer::from(issued))).into_response();
+    clock.ends(Stage::Answer);
+    Ok(answer)
 }
 
 impl Asks<Issue> {
     /// The whole cycle. The layer `api::refusals` has it run to its end, and audits its refusals.
     pub(super) async fn issue(&self, request: &IssueRequest) -> Result<Issued, Problem> {
         let _permit = self.api.take_permit().await?;
-        let issued = self
-            .api
-            .ca
-            .issuer()
-            .issue_certificate(&self.permission, request);
+        self.run_cycle(request).await
+    }
+
+    /// The same, with the permit of the caller.
+    pub(super) async fn run_cycle(&self, request: &IssueRequest) -> Result<Issued, Problem> {
+        let begun = measured::leaves_queue(self.since);
+        let issuer = self.api.ca.issuer();
+        let issued = issuer.issue_certificate(&self.permission, request).await;
+        measured::issuance(
+            begun,
+            match &issued {
+                Ok(_) => Outcome::Issued,
+                Err(error) if error.is_refusal() => Outcome::Refused,
+                Err(_) => Outcome::Failed,
+            },
+        );
         issued
-            .await
             .map_err(|error| Problem::from(error).about(&request.registration_id, &request.profile))
     }
 }

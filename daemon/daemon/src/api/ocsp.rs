@@ -12,8 +12,9 @@ use super::{Api, Edge};
 use crate::ca::ocsp::KeptAnswer;
 use crate::ca::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::measured;
 use crate::x509::ocsp::request::REQUEST_BYTES_MAX;
-use crate::x509::ocsp::{ErrorStatus, StatusRequest};
+use crate::x509::ocsp::{CertificateStatus, ErrorStatus, StatusRequest};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -99,6 +100,12 @@ async fn answer(api: &Api, authority: String, der: &[u8], asked: &HeaderMap) -> 
 
 /// An answer without a signature may be another one in a second.
 fn without_signature(status: ErrorStatus) -> Response {
+    measured::ocsp_answer(match status {
+        ErrorStatus::MalformedRequest => "malformed_request",
+        ErrorStatus::InternalError => "internal_error",
+        ErrorStatus::TryLater => "try_later",
+        ErrorStatus::Unauthorized => "unauthorized",
+    });
     let headers = [
         (CONTENT_TYPE, CONTENT_TYPE_ANSWERED),
         (CACHE_CONTROL, "no-store"),
@@ -109,6 +116,13 @@ fn without_signature(status: ErrorStatus) -> Response {
 /// RFC 5019 section 6.2. An answer for one client alone, and one that may change with the next
 /// certificate that is issued, are not for caches.
 fn signed(api: &Api, answer: Arc<KeptAnswer>, asked: &HeaderMap) -> Response {
+    for status in &answer.statuses {
+        measured::ocsp_answer(match status {
+            CertificateStatus::Good => "good",
+            CertificateStatus::Revoked { .. } => "revoked",
+            CertificateStatus::Unknown => "unknown",
+        });
+    }
     let content_type = [(CONTENT_TYPE, CONTENT_TYPE_ANSWERED)];
     if !answer.is_for_all {
         let headers = [(CACHE_CONTROL, "no-store")];

@@ -120,6 +120,7 @@ pub(super) async fn sign(
         api,
         peer,
         permission,
+        ..
     }: Asks<Operate>,
     Path(name): Path<String>,
     headers: HeaderMap,

@@ -25,8 +25,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 /// The largest manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
@@ -121,6 +122,15 @@ impl Backups {
 
     fn folder(&self) -> PathBuf {
         folder_beside(self.issuer.store().path())
+    }
+
+    /// Returns when the newest backup beside the database was made, by its name.
+    pub fn newest(&self) -> Option<UnixSeconds> {
+        let newest = folder::backups(&self.folder()).ok()?.pop()?;
+        let (made, _) = time_of_name(newest.file_name()?.to_str()?)?;
+        let form = format_description!("[year][month][day]T[hour][minute][second]Z");
+        let made = PrimitiveDateTime::parse(made, form).ok()?;
+        Some(UnixSeconds::new(made.assume_utc().unix_timestamp()))
     }
 
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.

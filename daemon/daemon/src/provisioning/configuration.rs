@@ -19,7 +19,7 @@ use super::credential::{Credential, CredentialError};
 use super::device::DeviceClient;
 use super::dps::DpsClient;
 use super::endpoint::{EndpointInvalid, Endpoints};
-use super::http::{Plane, PlaneError, PlaneSettings};
+use super::http::{Plane, PlaneError, PlaneKind, PlaneSettings};
 use super::hub::{HubClient, Hubs};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -196,7 +196,8 @@ impl DevicePlane {
 
     /// A plane that presents no certificate: it answers, and does nothing.
     pub(super) fn without_certificate(&self) -> Result<Plane, PlaneError> {
-        Plane::new(&self.settings, Credential::None, self.budget.clone())
+        let budget = self.budget.clone();
+        Plane::new(PlaneKind::Device, &self.settings, Credential::None, budget)
     }
 }
 
@@ -289,17 +290,17 @@ impl Provisioning {
     /// hold keys of credentials.
     pub fn clients(&self, keys: &TokenKeys) -> Result<Clients, PlaneError> {
         let arm = self.arm.as_ref().map(|(access, path)| {
-            let plane = access.plane(keys)?;
+            let plane = access.plane(PlaneKind::Arm, keys)?;
             Ok(ArmClient::new(plane, path))
         });
         let hub = |access: &Access| {
             Ok(HubClient::new(
-                access.plane(keys)?,
+                access.plane(PlaneKind::Hub, keys)?,
                 access.settings.host.clone(),
             ))
         };
         Ok(Clients {
-            dps: DpsClient::new(self.service.plane(keys)?),
+            dps: DpsClient::new(self.service.plane(PlaneKind::Dps, keys)?),
             arm: arm.transpose()?,
             hubs: self.hubs.iter().map(hub).collect::<Result<_, _>>()?,
             device: self.device_plane(),
@@ -364,9 +365,10 @@ impl Access {
 
     /// Each plane counts and throttles for itself: when Azure Resource Manager is busy, a block on
     /// the service plane must not wait for it.
-    fn plane(&self, keys: &TokenKeys) -> Result<Plane, PlaneError> {
+    fn plane(&self, kind: PlaneKind, keys: &TokenKeys) -> Result<Plane, PlaneError> {
         let budget = Arc::new(Budget::new(self.operations_per_minute));
-        Plane::new(&self.settings, self.credential.credential(keys)?, budget)
+        let credential = self.credential.credential(keys)?;
+        Plane::new(kind, &self.settings, credential, budget)
     }
 }
 

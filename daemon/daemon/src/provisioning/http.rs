@@ -10,14 +10,15 @@ use super::call::{Body, Call, Reply};
 use super::credential::Credential;
 use super::failure::{BadAnswer, CallError};
 use super::skew::Skew;
+use crate::measured;
 use reqwest::header::{self, HeaderValue};
-use reqwest::{Method, Response, redirect, retry, tls};
+use reqwest::{Method, Request, Response, redirect, retry, tls};
 use secrecy::{ExposeSecret, SecretString};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The bound of the TCP connection and the TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,9 +67,36 @@ pub enum PlaneError {
     Client { host: String, reason: String },
 }
 
+/// The purpose of a plane, as metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaneKind {
+    /// The service plane of DPS.
+    Dps,
+    /// Azure Resource Manager.
+    Arm,
+    Hub,
+    /// The way in of devices.
+    Device,
+    /// Where access tokens come from.
+    Credential,
+}
+
+impl PlaneKind {
+    fn name(self) -> &'static str {
+        match self {
+            PlaneKind::Dps => "dps",
+            PlaneKind::Arm => "arm",
+            PlaneKind::Hub => "hub",
+            PlaneKind::Device => "device",
+            PlaneKind::Credential => "credential",
+        }
+    }
+}
+
 /// One plane of the service.
 #[derive(Clone, Debug)]
 pub struct Plane {
+    kind: PlaneKind,
     client: reqwest::Client,
     /// `https://` and the host.
     origin: String,
@@ -91,11 +119,12 @@ impl Plane {
 
     /// Prepares calls; sends nothing.
     pub fn new(
+        kind: PlaneKind,
         settings: &PlaneSettings,
         credential: Credential,
         budget: Arc<Budget>,
     ) -> Result<Self, PlaneError> {
-        Self::build(settings, None, credential, budget)
+        Self::build(kind, settings, None, credential, budget)
     }
 
     /// Prepares calls as a device: `identity_pem` holds its key, its leaf and the chain above.
@@ -107,7 +136,8 @@ impl Plane {
         let identity = reqwest::Identity::from_pem(identity_pem.expose_secret().as_bytes());
         // The source is left out: it might quote a key.
         let identity = identity.map_err(|_| PlaneError::ClientCertificate)?;
-        Self::build(settings, Some(identity), Credential::None, budget)
+        let kind = PlaneKind::Device;
+        Self::build(kind, settings, Some(identity), Credential::None, budget)
     }
 
     /// Prepares calls to the metadata service of this machine: the one plane without TLS, and
@@ -118,6 +148,7 @@ impl Plane {
     ) -> Result<Self, PlaneError> {
         let client = bounded_client().https_only(false).build();
         Ok(Self {
+            kind: PlaneKind::Credential,
             client: client.map_err(|error| PlaneError::Client {
                 host: address.to_string(),
                 reason: with_sources(&error),
@@ -131,6 +162,7 @@ impl Plane {
     }
 
     fn build(
+        kind: PlaneKind,
         settings: &PlaneSettings,
         identity: Option<reqwest::Identity>,
         credential: Credential,
@@ -154,6 +186,7 @@ impl Plane {
             builder = builder.identity(identity);
         }
         Ok(Self {
+            kind,
             client: builder.build().map_err(failed)?,
             origin: format!("https://{}", settings.host),
             credential,
@@ -174,10 +207,7 @@ impl Plane {
         })?;
         let secret = self.authorize(&call).await?;
         let request = self.request(&call, secret.as_ref());
-        let sent = self.client.execute(request?).await;
-        let response = sent.map_err(|error| lost(&call, &error))?;
-        self.skew.note(response.headers(), SystemTime::now());
-        let answer = read_answer(&call, response).await?;
+        let answer = self.send(&call, request?).await?;
         if let (401, Some(refused)) = (answer.status, &secret) {
             self.credential.forget(refused).await;
         }
@@ -193,6 +223,20 @@ impl Plane {
     /// seconds; `None` before one that had a `Date`.
     pub(super) fn skew_seconds(&self) -> Option<i64> {
         self.skew.seconds()
+    }
+
+    async fn send(&self, call: &Call<'_>, request: Request) -> Result<Reply, CallError> {
+        let begun = Instant::now();
+        let answer = match self.client.execute(request).await {
+            Ok(response) => {
+                self.skew.note(response.headers(), SystemTime::now());
+                read_answer(call, response).await
+            }
+            Err(error) => Err(lost(call, &error)),
+        };
+        let status = answer.as_ref().ok().map(|it| it.status);
+        measured::cloud_call(self.kind.name(), begun, status);
+        answer
     }
 
     async fn authorize(&self, call: &Call<'_>) -> Result<Option<SecretString>, CallError> {
@@ -219,7 +263,7 @@ impl Plane {
         &self,
         call: &Call<'_>,
         secret: Option<&SecretString>,
-    ) -> Result<reqwest::Request, CallError> {
+    ) -> Result<Request, CallError> {
         let url = format!("{}{}", self.origin, call.path_and_query);
         let mut request = self.client.request(call.method.clone(), url);
         request = request.timeout(self.timeout);

@@ -5,7 +5,7 @@ use super::budget::Budget;
 use super::credential::Credential;
 use super::dps::{BulkMode, DpsClient, ScanKind};
 use super::failure::CallError;
-use super::http::Plane;
+use super::http::{Plane, PlaneKind};
 use super::scripted_server::{HOST, Received, Script, ScriptedServer};
 use crate::enrollment::desired::{EnrollmentName, SlotCertificate};
 use crate::enrollment::etag::Etag;
@@ -33,7 +33,7 @@ async fn fixture(script: Vec<Script>) -> Fixture {
     let host = HOST.to_owned();
     let credential = Credential::ConnectionString { path, host };
     let budget = Arc::new(Budget::new(1000));
-    let plane = Plane::new(&server.settings(), credential, budget).unwrap();
+    let plane = Plane::new(PlaneKind::Dps, &server.settings(), credential, budget).unwrap();
     let resource = ResourcePath {
         subscription: "s".into(),
         resource_group: "r g".into(),
@@ -136,7 +136,7 @@ async fn no_connection_is_not_a_lost_answer() {
     std::fs::write(&ca_bundle, authority.cert.pem()).unwrap();
     settings.ca_bundle = Some(ca_bundle.path().to_owned());
     let budget = Arc::new(Budget::new(1000));
-    let plane = Plane::new(&settings, Credential::None, budget).unwrap();
+    let plane = Plane::new(PlaneKind::Dps, &settings, Credential::None, budget).unwrap();
     let id = id();
     let id = EnrollmentName::Individual(&id);
     let error = DpsClient::new(plane)

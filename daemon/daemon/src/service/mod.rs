@@ -64,6 +64,7 @@ const STOP_BLOCKED: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<()> {
+    crate::measured::started();
     raise_descriptor_limit();
     let _lock = take_state(&configuration.state_dir)?;
     let listeners = Listeners::open(&configuration)?;

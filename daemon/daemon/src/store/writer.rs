@@ -13,6 +13,7 @@ use super::StoreError;
 use super::engine::Tx;
 use super::health::WriteHealth;
 use super::probe::{Probing, needs_another_connection, probe};
+use crate::measured;
 use crate::request_task;
 use futures_channel::oneshot;
 use rusqlite::hooks::Action;
@@ -20,7 +21,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most operations that may be queued; one more fails with `Unavailable`.
 const QUEUE_MAX: usize = 1_024;
@@ -176,7 +177,9 @@ impl WriterThread {
     fn serve(&mut self, first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>) {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP_MAX - 1));
+        let begun = Instant::now();
         let outcome = self.commit(&mut group);
+        measured::commit(begun, group.len());
         if self.revoked.swap(false, Ordering::Relaxed) {
             self.state.revocations.fetch_add(1, Ordering::Release);
         }

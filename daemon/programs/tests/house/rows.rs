@@ -78,8 +78,13 @@ const ROWS: &[Row] = &[
         libraries: &["async_task", "futures_util", "tokio"],
     },
     Row {
+        prefix: "measured",
+        may_use: &[],
+        libraries: &[],
+    },
+    Row {
         prefix: "store",
-        may_use: &["request_task"],
+        may_use: &["measured", "request_task"],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
     // Daemon and worker share it, so it knows neither.
@@ -105,7 +110,7 @@ const ROWS: &[Row] = &[
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Row {
         prefix: "token",
-        may_use: &["request_task", "store::Recorded"],
+        may_use: &["measured", "request_task", "store::Recorded"],
         // Many wait for one test signature (`client::trust`), on whatever executor.
         libraries: &["hallmark_protocol", "futures_util"],
     },
@@ -157,13 +162,13 @@ const ROWS: &[Row] = &[
     },
     Row {
         prefix: "provisioning/reconcile",
-        may_use: &["ca", "provisioning", "store"],
+        may_use: &["ca", "measured", "provisioning", "store"],
         // The canary's key is made where it is used, and kept nowhere.
         libraries: &["tokio", "futures_util", "rcgen"],
     },
     Row {
         prefix: "provisioning",
-        may_use: &[],
+        may_use: &["measured"],
         libraries: &["reqwest", "tokio", "hyper", "axum"],
     },
     // Paths of manufacturers' certificates are validated by the verifier of rustls.
@@ -174,13 +179,13 @@ const ROWS: &[Row] = &[
     },
     Row {
         prefix: "ca",
-        may_use: &["store", "token"],
+        may_use: &["measured", "store", "token"],
         // The key of a placeholder is made where its certificate is, and dropped.
         libraries: &["fail", "rcgen"],
     },
     Row {
         prefix: "api",
-        may_use: &["ca", "request_task", "store"],
+        may_use: &["ca", "measured", "request_task", "store"],
         libraries: &[
             "axum",
             "tokio",
@@ -231,6 +236,7 @@ const ROWS: &[Row] = &[
             "commands",
             "config",
             "console",
+            "measured",
             "provisioning",
             "service",
             "store",

@@ -26,6 +26,9 @@ pub struct CrlStatus {
     pub delta: bool,
     pub number: CrlNumber,
     pub this_update: String,
+    /// The same in Unix seconds.
+    #[serde(skip)]
+    pub this_update_seconds: UnixSeconds,
     /// RFC 3339: from then on verifiers refuse it.
     pub next_update: String,
     /// The same in Unix seconds.
@@ -157,6 +160,7 @@ fn status(generation: &Generation, part: CrlPart, list: &CrlRow, up_to_date: boo
         delta: list.base.is_some(),
         number: list.number,
         this_update: list.this_update.to_string(),
+        this_update_seconds: list.this_update,
         next_update: list.next_update.to_string(),
         next_update_seconds: list.next_update,
         entries: list.entries,

@@ -22,6 +22,7 @@ use crate::ca::signing_request::{LeafHolder, Signer, SigningRequest};
 use crate::ca::{Code, ConfiguredToken, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
+use crate::measured::{Stage, StageClock};
 use crate::store::{
     Grant, Idempotency, IntentError, Moves, OnIssued, Purpose, Recorded, StoreError,
 };
@@ -126,6 +127,7 @@ impl Issuer {
         request: &IssueRequest,
         idempotency: Option<&Idempotency>,
     ) -> Result<Issued, Error> {
+        let mut clock = StageClock::begin();
         // 3. The CSR: its own signature, key policy, canonical DER.
         let csr = request
             .read_csr()
@@ -159,6 +161,7 @@ impl Issuer {
         // 5. The signing generation, or that of the standby while no token with its key is ready.
         let generation = self.signing_generation(&profile.authority).await?;
         self.signs_leaves(&generation)?;
+        clock.ends(Stage::Request);
         crash_point("cycle-5");
 
         let caller = permission.caller();
@@ -211,6 +214,7 @@ impl Issuer {
         &self,
         request: SigningRequest<'_>,
     ) -> Result<Issued, Error> {
+        let mut clock = StageClock::begin();
         // 6. The clock is believed, and the token can sign with exactly this key now; else nothing
         //    would be signed of what is recorded. Then the bytes to be signed, with a random serial
         //    number, linted by code that the builder does not share.
@@ -221,6 +225,7 @@ impl Issuer {
         let linted = request.build_and_lint(&serial, now)?;
         // Last, because it counts a signature: what was refused before asks for none.
         self.may_have_signed(request.source)?;
+        clock.ends(Stage::Build);
         crash_point("cycle-6");
 
         // 7. Recorded, durable, unless the request repeats one on record. A token accepts only the
@@ -235,6 +240,7 @@ impl Issuer {
             }
             (recorded, _) => recorded?,
         };
+        clock.ends(Stage::Intent);
         crash_point("cycle-7");
 
         // 8. and 9. Signed within a deadline; the recorded bytes; verified.
@@ -247,6 +253,7 @@ impl Issuer {
             Err(unsigned) => return Err(self.end_intent(&recorded, unsigned).await),
         };
 
+        let mut clock = StageClock::begin();
         // 10. Certificate, audit entry, device, slots and dirty mark: one transaction.
         let dropped_names = request.dropped_names(&certificate);
         let entry = request.audit_entry(&serial, &certificate, &dropped_names, now);
@@ -263,6 +270,7 @@ impl Issuer {
                 return Err(self.end_intent(&recorded, record_failure(error)).await);
             }
         };
+        clock.ends(Stage::Record);
         crash_point("cycle-10");
 
         if !effects.provisioning.is_empty() {
@@ -358,12 +366,14 @@ pub(in crate::ca) async fn sign_and_verify<T: Signed>(
     public_key: &PublicKey,
     recorded: &Recorded<impl Copy>,
 ) -> Result<T, Unsigned> {
+    let mut clock = StageClock::begin();
     // 8. The token signs, with a deadline.
     let algorithm = public_key.key_type().signature_algorithm();
     let signature = token
         .client
         .sign_recorded(key, algorithm, recorded, token.sign_deadline)
         .await?;
+    clock.ends(Stage::Signature);
     crash_point(T::SIGNED);
 
     // 9. The signature is over the recorded bytes, and verifies with the public key on record.
@@ -381,6 +391,7 @@ pub(in crate::ca) async fn sign_and_verify<T: Signed>(
         Error::stop(Code::SignatureWrong, message)
     })?;
     token.client.confirm(key);
+    clock.ends(Stage::Verification);
     crash_point(T::VERIFIED);
     Ok(signed)
 }

@@ -19,7 +19,7 @@ pub struct KeptAnswer {
     pub(super) issuer: GenerationId,
     pub der: Der,
     /// The status of each certificate that was asked for.
-    pub(super) statuses: Vec<CertificateStatus>,
+    pub statuses: Vec<CertificateStatus>,
     pub this_update: UnixSeconds,
     pub next_update: UnixSeconds,
     /// Whether it answers a question that others ask, too, until its end: for one certificate that

@@ -68,6 +68,9 @@ pub struct OcspStatus {
     pub generation: GenerationNumber,
     /// RFC 3339: the end of its certificate; `None` while it has none.
     pub certificate_not_after: Option<String>,
+    /// The same in Unix seconds.
+    #[serde(skip)]
+    pub not_after_seconds: Option<UnixSeconds>,
     /// Why it has no newer certificate.
     pub problem: Option<String>,
 }
@@ -152,15 +155,15 @@ impl Ocsp {
     /// The responders, issuers first.
     pub fn statuses(&self) -> Vec<OcspStatus> {
         let generations = self.generations();
-        let statuses = generations.iter().map(|it| OcspStatus {
-            authority: it.authority.clone(),
-            generation: it.number,
-            certificate_not_after: self
-                .shared
-                .responders
-                .end_of(it.id)
-                .map(|it| it.to_string()),
-            problem: self.shared.responders.problem_of(it.id),
+        let statuses = generations.iter().map(|it| {
+            let not_after = self.shared.responders.end_of(it.id);
+            OcspStatus {
+                authority: it.authority.clone(),
+                generation: it.number,
+                certificate_not_after: not_after.map(|it| it.to_string()),
+                not_after_seconds: not_after,
+                problem: self.shared.responders.problem_of(it.id),
+            }
         });
         statuses.collect()
     }

@@ -10,7 +10,7 @@ use super::managed_identity::{ENDPOINT_DEFAULT, Identity, ManagedIdentity, parse
 use super::{Credential, CredentialError, SharedAccessKey, file};
 use crate::provisioning::budget::Budget;
 use crate::provisioning::endpoint::{EndpointInvalid, Endpoints};
-use crate::provisioning::http::{Plane, PlaneError};
+use crate::provisioning::http::{Plane, PlaneError, PlaneKind};
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -266,7 +266,8 @@ impl CredentialSettings {
             }
             Means::ClientAssertion(application) => {
                 let keys = keys_of(keys, &application.token)?;
-                let endpoint = Plane::new(&application.endpoint, Credential::None, budget())?;
+                let kind = PlaneKind::Credential;
+                let endpoint = Plane::new(kind, &application.endpoint, Credential::None, budget())?;
                 let source = ClientAssertion::new(application, self.audience, endpoint, keys);
                 access(Source::ClientAssertion(source))
             }

@@ -7,6 +7,7 @@
 //! time counts as hung, too.
 
 use super::in_flight::{Expiry, HEALTH_DEADLINE, InFlight, Lateness, Outcome, Pending};
+use crate::measured;
 use crate::request_task;
 use crate::token::frame_writer::FrameWriter;
 use crate::token::health::WorkerHealth;
@@ -148,7 +149,7 @@ impl Connection {
                 operation,
             })
         });
-        self.answered(asked)
+        self.answered(name, asked)
     }
 
     /// Sends a request for [`Operation::Sign`]. The worker knows the key by its number.
@@ -182,19 +183,23 @@ impl Connection {
                 }
             })
         });
-        self.answered(asked)
+        self.answered("sign", asked)
     }
 
     fn answered(
         &self,
+        operation: &'static str,
         asked: Result<oneshot::Receiver<Outcome>, TokenError>,
     ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
         // A request that failed was not given to the writer; after that it may be sent.
         let asked = asked.map_err(CallFailure::unsent);
         let token = self.token.clone();
+        let begun = Instant::now();
         async move {
             let gone = |_| Err(TokenError::unavailable(&token, "the client is closed"));
             let outcome = asked?.await.unwrap_or_else(gone);
+            let failure = outcome.as_ref().err().map(TokenError::kind);
+            measured::token_operation(&token, operation, begun, failure);
             outcome.map_err(CallFailure::sent)
         }
     }
