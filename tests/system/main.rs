@@ -117,6 +117,7 @@
 //! | `receipt_stories` | receipts after repeats, second compromises, restores and reloads |
 //! | `repeated_deletions` | exclusions in force delete again what hubs got back |
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
+//! | `monitoring` | alert rules and dashboard, judged by promtool; faults raise alerts |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
 //! | `operator` | failures for scripts, the newest of the journal, certificates fetched again |
 //! | `path_length` | rollovers for which the certificates above leave no path length |
@@ -207,6 +208,7 @@ mod load;
 mod lost_places;
 mod manufacturer;
 mod modes;
+mod monitoring;
 mod ocsp;
 mod ocsp_responder;
 mod old_authority;

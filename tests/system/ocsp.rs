@@ -48,7 +48,7 @@ pub(crate) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn of(env: &'a TestEnv) -> Self {
+    pub(crate) fn of(env: &'a TestEnv) -> Self {
         env.write("root.pem", &env.authority("root"));
         let above = ["plant", "line-1", "operations"].map(|it| env.authority(it));
         env.write("above.pem", &above.concat());
@@ -76,7 +76,7 @@ impl<'a> Client<'a> {
     }
 
     /// The status of a certificate by line-1, as OpenSSL verified it.
-    fn status(&self, serial: &str) -> String {
+    pub(crate) fn status(&self, serial: &str) -> String {
         self.status_by("line-1.pem", serial)
     }
 
