@@ -117,6 +117,7 @@
 //! | `receipt_stories` | receipts after repeats, second compromises, restores and reloads |
 //! | `repeated_deletions` | exclusions in force delete again what hubs got back |
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
+//! | `traced` | the trace of a request, in the logs, at the provisioning service and at the hub |
 //! | `monitoring` | alert rules and dashboard, judged by promtool; faults raise alerts |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
 //! | `operator` | failures for scripts, the newest of the journal, certificates fetched again |
@@ -273,6 +274,7 @@ mod token_gone;
 mod token_objects;
 mod tokens;
 mod tpm;
+mod traced;
 mod unrecorded;
 mod weak_key;
 mod wrong_clock;

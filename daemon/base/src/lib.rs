@@ -22,3 +22,4 @@ pub mod process_memory;
 pub mod program;
 pub mod socket_path;
 pub mod toml_error;
+pub mod trace;

@@ -20,8 +20,8 @@
 //! keeps these crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`],
 //! [`der_bytes`], [`ids`], [`moment`], [`unix_seconds`]) has no clock and no I/O, `hallmark-base`
 //! gives access to the machine ([`files`], [`notify`], [`printable`], [`socket_path`],
-//! [`toml_error`]), and `hallmark-protocol` has what the daemon and a token's worker agree on. No
-//! token library is below: the worker is a program of its own.
+//! [`toml_error`], [`trace`]), and `hallmark-protocol` has what the daemon and a token's worker
+//! agree on. No token library is below: the worker is a program of its own.
 //!
 //! The dangerous path, the issuance cycle, is `ca::issuer::issue`; `docs/issuance-cycle.md`
 //! explains it.
@@ -38,7 +38,7 @@ pub mod service;
 pub mod store;
 pub mod token;
 
-pub use hallmark_base::{files, notify, printable, socket_path, toml_error};
+pub use hallmark_base::{files, notify, printable, socket_path, toml_error, trace};
 pub use hallmark_pki::{
     crl_number, der_bytes, enrollment, error_code, ids, moment, unix_seconds, x509,
 };

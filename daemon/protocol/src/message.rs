@@ -12,6 +12,7 @@ use crate::TokenError;
 use crate::health::WorkerHealth;
 use crate::operation::octets;
 use crate::operation::{Answer, Operation};
+use hallmark_base::trace::TraceContext;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of these messages. Daemon and workers come from one package, so another one is refused.
-pub const VERSION: u16 = 9;
+pub const VERSION: u16 = 10;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
@@ -66,6 +67,8 @@ pub enum ToWorker {
         /// The token hashes it.
         #[serde(with = "octets")]
         message: Vec<u8>,
+        /// As in [`TokenRequest`].
+        trace: Option<Arc<TraceContext>>,
     },
     /// Any other request.
     Request(TokenRequest),
@@ -91,6 +94,7 @@ impl NamedKeys {
                 key,
                 algorithm,
                 message,
+                trace,
             } => {
                 let named = usize::try_from(key).ok().and_then(|it| self.0.get(it));
                 let key = named.ok_or(ProtocolError::UnnamedKey(key))?;
@@ -103,6 +107,7 @@ impl NamedKeys {
                     id,
                     deadline_ms,
                     operation,
+                    trace,
                 }))
             }
         }
@@ -119,6 +124,8 @@ pub struct TokenRequest {
     pub deadline_ms: u32,
     /// The operation that the token performs.
     pub operation: Operation,
+    /// The trace of the request that it is for, if there is one.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
 /// A message from a worker.
@@ -265,6 +272,7 @@ mod tests {
             key,
             algorithm: SignatureAlgorithm::EcdsaSha256,
             message,
+            trace: None,
         }
     }
 

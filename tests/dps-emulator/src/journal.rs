@@ -28,6 +28,8 @@ pub struct LoggedRequest {
     pub path: String,
     /// `If-Match`, if there was one.
     pub if_match: Option<String>,
+    /// `traceparent`, if there was one.
+    pub traceparent: Option<String>,
     /// Body, if it is JSON and not too long.
     pub body: Option<Value>,
     /// SHA-256 thumbprint of the leaf that was presented.

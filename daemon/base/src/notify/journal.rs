@@ -4,14 +4,15 @@
 //! `printable::line`, so an event is one line in both.
 
 use crate::printable::line;
-use std::fmt::{Debug, Write as _};
+use crate::trace;
+use std::fmt::{self, Debug, Write as _};
 use std::io::{IsTerminal, stderr};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::field::{MakeExt, RecordFields};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::debug_fn;
-use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::fmt::format::{FormatFields, Writer, debug_fn};
+use tracing_subscriber::fmt::{MakeWriter, layer as line_layer};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -40,10 +41,23 @@ where
             name => write!(writer, "{name}={}", line(&text)),
         }
     });
-    fmt::layer()
-        .fmt_fields(fields.delimited(" "))
+    line_layer()
+        .fmt_fields(WithTrace(fields.delimited(" ")))
         .with_writer(writer)
         .with_ansi(colours)
+}
+
+/// Adds the id of the trace, if the work of this thread is a part of one.
+struct WithTrace<F>(F);
+
+impl<'writer, F: for<'a> FormatFields<'a>> FormatFields<'writer> for WithTrace<F> {
+    fn format_fields<R: RecordFields>(&self, mut to: Writer<'writer>, fields: R) -> fmt::Result {
+        self.0.format_fields(to.by_ref(), fields)?;
+        match trace::current() {
+            Some(trace) => write!(to, " trace_id={}", trace.trace_id()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Returns true if standard error is a stream of the journal (`systemd.exec(5)`,
@@ -65,6 +79,9 @@ impl<S: Subscriber> Layer<S> for Journal {
         let metadata = event.metadata();
         let mut entry = Entry::default();
         event.record(&mut entry);
+        if let Some(trace) = trace::current() {
+            entry.add("trace_id", &trace.trace_id().to_string());
+        }
         let mut fields = vec![
             format!("PRIORITY={}", priority(*metadata.level())),
             format!("MESSAGE={}{}", entry.message, entry.shown),
@@ -112,16 +129,17 @@ impl Visit for Entry {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match field.name() {
             "message" => self.message = line(&format!("{value:?}")).into_owned(),
-            name => {
-                let value = format!("{value:?}");
-                let _ = write!(self.shown, " {name}={}", line(&value));
-                self.field(name, &value);
-            }
+            name => self.add(name, &format!("{value:?}")),
         }
     }
 }
 
 impl Entry {
+    fn add(&mut self, name: &str, value: &str) {
+        let _ = write!(self.shown, " {name}={}", line(value));
+        self.field(name, value);
+    }
+
     /// Returns a field name of capital letters, digits and `_`, which the journal requires.
     fn field(&mut self, name: &str, value: &str) {
         let plain = |it: char| Some(it).filter(char::is_ascii_alphanumeric).unwrap_or('_');

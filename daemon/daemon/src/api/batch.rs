@@ -15,6 +15,7 @@ use crate::ca::authorize::Issue;
 use crate::ca::issuer::issue::{IssueRequest, Issued};
 use crate::ca::{Code, Error};
 use crate::request_task;
+use crate::trace;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -208,9 +209,8 @@ impl Asks<Issue> {
             let room = window.saturating_sub(in_work.len());
             for (index, request) in waiting.by_ref().take(room) {
                 let asks = Arc::clone(&asks);
-                in_work.push(request_task::spawn(async move {
-                    (index, asks.issue_item(&request).await)
-                }));
+                let issued = async move { (index, asks.issue_item(&request).await) };
+                in_work.push(request_task::spawn(trace::scope(trace::current(), issued)));
             }
             let Some(ended) = in_work.next().await else {
                 return outcomes;

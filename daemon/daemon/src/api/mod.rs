@@ -63,6 +63,7 @@ mod unrouted;
 
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{CertificateAuthority, Code, CurrentAuthority, Error};
+use crate::trace;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::Extensions;
@@ -443,9 +444,10 @@ impl Api {
     ) -> Result<T, Problem> {
         let permit = self.take_permit().await?;
         let ca = Arc::clone(&self.ca);
+        let trace = trace::current();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            work(&ca)
+            trace::within(trace, || work(&ca))
         });
         work.await
             .map_err(|_| Error::stop(Code::Internal, "the request failed; the log says why").into())

@@ -12,28 +12,31 @@ use super::{Api, Edge};
 use crate::ca::issuer::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
 use crate::ca::{Advice, Code, Error};
 use crate::request_task;
+use crate::trace::{self, TraceContext};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Answers a request, and audits it if it was refused.
 pub(super) async fn audit(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let summary = RequestSummary::of(&request);
     request.extensions_mut().insert(summary.applicant.clone());
     let is_cycle = summary.asks_for_certificate();
-    let handle = async move {
+    let trace = trace_of(request.headers());
+    let handle = trace::scope(trace, async move {
         let mut response = next.run(request).await;
         if let Some(Refusals(refusals)) = response.extensions_mut().remove() {
             // All at once: the entries share a commit.
             join_all(refusals.into_iter().map(|it| summary.audit(&edge, it))).await;
         }
         response
-    };
+    });
     let handled = if is_cycle {
         request_task::start(handle).await.ok()
     } else {
@@ -43,6 +46,19 @@ pub(super) async fn audit(State(edge): State<Edge>, mut request: Request, next: 
         let error = Error::stop(Code::Internal, "the request failed; the log says why");
         Problem::from(error).into_response()
     })
+}
+
+/// Returns the trace context of a request. One with several `traceparent` has none (W3C Trace
+/// Context, section 3.2); several `tracestate` are one list (section 3.3.1).
+fn trace_of<'a>(headers: &'a HeaderMap) -> Option<Arc<TraceContext>> {
+    let text = |it: &'a HeaderValue| it.to_str().ok();
+    let parents: Vec<_> = headers.get_all(trace::PARENT).iter().map(text).collect();
+    let [Some(parent)] = parents[..] else {
+        return None;
+    };
+    let states: Option<Vec<_>> = headers.get_all(trace::STATE).iter().map(text).collect();
+    let state = states.map(|it| it.join(","));
+    TraceContext::parse(parent, state.as_deref()).map(Arc::new)
 }
 
 impl Edge {

@@ -11,6 +11,7 @@ use super::credential::Credential;
 use super::failure::{BadAnswer, CallError};
 use super::skew::Skew;
 use crate::measured;
+use crate::trace;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, Request, Response, redirect, retry, tls};
 use secrecy::{ExposeSecret, SecretString};
@@ -278,6 +279,12 @@ impl Plane {
         }
         if let Some(etag) = call.if_match {
             request = request.header(header::IF_MATCH, etag.if_match());
+        }
+        if let Some(trace) = trace::current() {
+            request = request.header(trace::PARENT, trace.parent());
+            if let Some(state) = trace.state() {
+                request = request.header(trace::STATE, state);
+            }
         }
         for (name, value) in &call.headers {
             request = request.header(name, value);

@@ -11,6 +11,7 @@ use super::hub_answer::{HubAnswer, HubTaskEnd};
 use super::hub_deletion::Deletion;
 use super::{Store, StoreError, UnixSeconds};
 use crate::ids::{BlockId, EnrollmentId, HubJobId, HubTaskId, IntentId, RollId};
+use crate::trace::{self, TraceContext};
 use std::collections::BTreeSet;
 
 /// The action of a task.
@@ -137,6 +138,8 @@ pub struct HubTaskRow {
     /// How often it has failed.
     pub attempts: i64,
     pub last_error: Option<String>,
+    /// The trace of the request that was its cause.
+    pub trace: Option<TraceContext>,
     /// The hub's final answer.
     pub answer: Option<String>,
 }
@@ -170,7 +173,7 @@ pub(super) const BLOCK_FOLLOWED: &str = concat!(
              WHERE a.observed IS NOT NULL))))"
 );
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, \
-     t.answer, t.queued_at, t.round, t.cause, t.cause_id FROM hub_task t";
+     t.answer, t.queued_at, t.round, t.cause, t.cause_id, t.trace FROM hub_task t";
 
 /// The call `t` is still needed: no hub has reached the device, its roll is the last one of the
 /// enrollment, and no hub was observed with the device's current leaf, which for an authority's
@@ -344,16 +347,17 @@ pub(super) fn queue(
 ) -> Result<usize, StoreError> {
     let (cause, id) = cause.columns();
     let sql = "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
-             queued_at, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             queued_at, due_at, trace)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
              done_at = NULL, answer = NULL, reached = NULL, job = NULL, outcome = NULL,
              hub = NULL, hub_device = NULL, round = round + 1,
              enrollment = coalesce(excluded.enrollment, enrollment),
              attempts = CASE WHEN done_at IS NULL THEN attempts ELSE 0 END,
              last_error = CASE WHEN done_at IS NULL THEN last_error END,
-             queued_at = excluded.queued_at,
+             queued_at = excluded.queued_at, trace = excluded.trace,
              due_at = CASE WHEN done_at IS NULL THEN due_at ELSE excluded.due_at END";
+    let trace = trace::current().map(|it| it.to_text());
     let mut queued = 0;
     for task in tasks {
         let gathered = match task.action {
@@ -370,7 +374,8 @@ pub(super) fn queue(
                 id,
                 task.enrollment,
                 at,
-                at + gathered
+                at + gathered,
+                trace
             ],
         )?;
     }
@@ -413,7 +418,9 @@ pub(super) fn end(tx: &Tx<'_>, end: &HubTaskEnd, at: UnixSeconds) -> Result<(), 
 }
 
 fn from_row(row: &Row<'_>) -> Result<HubTaskRow, StoreError> {
+    let trace: Option<String> = row.get(11)?;
     Ok(HubTaskRow {
+        trace: trace.as_deref().and_then(TraceContext::from_text),
         id: row.get(0)?,
         provisioning: row.get(1)?,
         device: row.get(2)?,

@@ -7,6 +7,7 @@ use super::json::to_json;
 use super::{Store, StoreError, UnixSeconds, hub_observation, repeated_deletion};
 use crate::enrollment::history::History;
 use crate::ids::{CaCertificateId, EnrollmentId, MarkId};
+use crate::trace::{self, TraceContext};
 use serde_json::Value;
 
 /// The subject of a mark.
@@ -38,6 +39,8 @@ pub struct MarkRow {
     pub last_error: Option<String>,
     /// The service rejects it: it waits for a new cause or an operator.
     pub parked: bool,
+    /// The trace of the request that was the last cause; read with the marks that are due.
+    pub trace: Option<TraceContext>,
 }
 
 /// The state observed at the service when nothing was left to do.
@@ -104,7 +107,7 @@ impl Store {
         self.read(|tx| {
             let marks: Vec<Option<MarkRow>> = tx.query_all(
                 "SELECT m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error,
-                        m.parked, m.enrollment, m.ca_certificate
+                        m.parked, m.enrollment, m.ca_certificate, m.trace
                  FROM mark m LEFT JOIN enrollment e ON e.id = m.enrollment
                  WHERE m.parked = 0 AND m.due_at <= ?2 AND m.provisioning = ?1
                    AND (?4 OR e.id IS NULL OR e.kind = 'group' OR m.urgent
@@ -113,7 +116,12 @@ impl Store {
                  ORDER BY NOT m.urgent, m.ca_certificate IS NULL, m.attempts > 0, m.due_at, m.id
                  LIMIT ?3",
                 params![provisioning, now, limit, new_ones],
-                |row| from_columns(row, 0, subject_of(row, 8)?),
+                |row| {
+                    let mark = from_columns(row, 0, subject_of(row, 8)?)?;
+                    let trace: Option<String> = row.get(10)?;
+                    let trace = trace.as_deref().and_then(TraceContext::from_text);
+                    Ok(mark.map(|mark| MarkRow { trace, ..mark }))
+                },
             )?;
             Ok(marks.into_iter().flatten().collect())
         })
@@ -251,12 +259,13 @@ pub(super) fn raise(
     };
     tx.execute(
         &format!(
-            "INSERT INTO mark (provisioning, {table}, cause, since, due_at)
-             SELECT provisioning, id, ?2, ?3, ?3 FROM {table} WHERE id = ?1
+            "INSERT INTO mark (provisioning, {table}, cause, since, due_at, trace)
+             SELECT provisioning, id, ?2, ?3, ?3, ?4 FROM {table} WHERE id = ?1
              ON CONFLICT ({table}) DO UPDATE SET version = version + 1, cause = excluded.cause,
-                 due_at = excluded.due_at, attempts = 0, last_error = NULL, parked = 0"
+                 due_at = excluded.due_at, attempts = 0, last_error = NULL, parked = 0,
+                 trace = excluded.trace"
         ),
-        params![id, cause, at],
+        params![id, cause, at, trace::current().map(|it| it.to_text())],
     )?;
     Ok(())
 }
@@ -383,5 +392,6 @@ pub(super) fn from_columns(
         attempts: row.get(first + 5)?,
         last_error: row.get(first + 6)?,
         parked: row.get(first + 7)?,
+        trace: None,
     }))
 }

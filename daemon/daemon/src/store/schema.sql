@@ -671,7 +671,7 @@ CREATE TABLE placeholder (
 
 -- The dirty mark: its subject must be observed; it never says what must change. `version` counts
 -- the causes, so that work done for an older cause does not clear a newer one. `urgent` marks are
--- for exclusions and come first.
+-- for exclusions and come first. `trace` is the trace context of the request that was the last cause.
 CREATE TABLE mark (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
     provisioning   TEXT    NOT NULL,
@@ -687,6 +687,7 @@ CREATE TABLE mark (
     last_error     TEXT,
     parked         INTEGER NOT NULL DEFAULT 0 CONSTRAINT mark_parked_valid CHECK (parked IN (0, 1)),
     urgent         INTEGER NOT NULL DEFAULT 0 CONSTRAINT mark_urgent_valid CHECK (urgent IN (0, 1)),
+    trace          TEXT,
     CONSTRAINT mark_has_one_subject CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
 ) STRICT;
 CREATE INDEX enrollment_by_name ON enrollment (name);
@@ -788,6 +789,7 @@ CREATE TABLE hub_task (
                  CHECK (outcome IN ('gone', 'kept', 'elsewhere', 'unknown')),
     hub          TEXT,
     hub_device   TEXT,
+    trace        TEXT,
     CONSTRAINT hub_task_once UNIQUE (cause, cause_id, device, action, provisioning),
     CONSTRAINT hub_task_done_has_answer CHECK ((done_at IS NULL) = (answer IS NULL)),
     CONSTRAINT hub_task_elsewhere_names_hub

@@ -15,6 +15,7 @@ use super::health::WriteHealth;
 use super::probe::{Probing, needs_another_connection, probe};
 use crate::measured;
 use crate::request_task;
+use crate::trace::{self, TraceContext};
 use futures_channel::oneshot;
 use rusqlite::hooks::Action;
 use rusqlite::{Connection, TransactionBehavior};
@@ -108,6 +109,7 @@ impl Writer {
             operation,
             outcome: None,
             reply,
+            trace: trace::current(),
         }));
         async move {
             queued?;
@@ -290,6 +292,8 @@ struct Operation<T, F> {
     operation: F,
     outcome: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
+    /// The trace of the caller; changes for a service are recorded with it.
+    trace: Option<Arc<TraceContext>>,
 }
 
 impl<T, F> Job for Operation<T, F>
@@ -298,7 +302,7 @@ where
     F: FnMut(&Tx<'_>) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), Refused> {
-        let outcome = (self.operation)(tx);
+        let outcome = trace::within(self.trace.clone(), || (self.operation)(tx));
         let refused = outcome.as_ref().err().map(|error| Refused {
             unwritable: match error {
                 StoreError::Unavailable(reason) => Some(reason.clone()),

@@ -25,6 +25,7 @@ const CRATES_BELOW: &[&str] = &[
     "printable",
     "socket_path",
     "toml_error",
+    "trace",
     "unix_seconds",
     "x509",
 ];
@@ -53,7 +54,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         prefix: "base/notify",
-        may_use: &["printable"],
+        may_use: &["printable", "trace"],
         libraries: &["systemd"],
     },
     Row {

@@ -3,6 +3,8 @@
 use super::Job;
 use super::queue::Queue;
 use super::recovery::Recovery;
+use hallmark_base::trace;
+use hallmark_protocol::TokenError;
 use hallmark_protocol::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +54,13 @@ impl SignerThread {
             job.answer_expired(&self.token);
         } else {
             let operation = &job.request.operation;
-            job.answer(self.recovery.perform(self.number, operation, job.deadline));
+            let answer = trace::within(job.request.trace.clone(), || {
+                let answer = self.recovery.perform(self.number, operation, job.deadline);
+                let failure = answer.as_ref().err().map(TokenError::kind);
+                tracing::debug!(operation = operation.name(), failure, "operation performed");
+                answer
+            });
+            job.answer(answer);
         }
         if gathered
             .as_ref()

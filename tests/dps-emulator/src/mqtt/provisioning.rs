@@ -79,6 +79,7 @@ async fn exchange(
         host: DEVICE_HOST.to_owned(),
         path: topic.to_owned(),
         if_match: None,
+        traceparent: None,
         body: journal::kept_body(payload),
         client: who.leaf().map(Certificate::sha256),
         status: None,

@@ -17,10 +17,12 @@ use crate::provisioning::failure::CallError;
 use crate::provisioning::http::CALL_BOUND;
 use crate::provisioning::hub::{DirectMethod, MethodOutcome};
 use crate::store::{HubAction, HubAnswer, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE};
+use crate::trace;
 use crate::unix_seconds::UnixSeconds;
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tasks that are worked on at once; the hub's budget is the limit that counts.
@@ -126,6 +128,11 @@ impl Reconciler {
 
     /// One task, and its answer on record.
     async fn do_at_hub(&self, task: HubTaskRow) -> Result<(), Error> {
+        let trace = task.trace.clone().map(Arc::new);
+        trace::scope(trace, self.do_in_its_trace(task)).await
+    }
+
+    async fn do_in_its_trace(&self, task: HubTaskRow) -> Result<(), Error> {
         let _deadline = self.deadline("hub", TASK_BOUND + 4 * APPLICATION_BOUND);
         let answer = match self.done_at_hub(&task).await {
             Ok(answer) => Ok(answer),

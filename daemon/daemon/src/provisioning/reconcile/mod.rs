@@ -31,6 +31,7 @@ use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::ids::MarkId;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Observation};
+use crate::trace;
 use crate::unix_seconds::UnixSeconds;
 use backoff::{Backoff, answer_timeout, while_the_store_fails};
 use futures_util::future::FutureExt;
@@ -224,6 +225,11 @@ impl Reconciler {
     /// Takes turns for one mark until it is settled, or has to wait. Afterwards it is not due any
     /// more.
     async fn settle(&self, mark: MarkRow) -> Result<(), Error> {
+        let trace = mark.trace.clone().map(Arc::new);
+        trace::scope(trace, self.settle_in_its_trace(mark)).await
+    }
+
+    async fn settle_in_its_trace(&self, mark: MarkRow) -> Result<(), Error> {
         let mut is_contested = false;
         for _ in 0..TURNS_MAX {
             let deadline = self.deadline("turn", TURN_BOUND);
@@ -315,7 +321,8 @@ impl Reconciler {
     ) -> Result<T, Error> {
         let ca = self.ca.clone();
         let _deadline = self.deadline("application", APPLICATION_BOUND);
-        tokio::task::spawn_blocking(move || work(&ca))
+        let trace = trace::current();
+        tokio::task::spawn_blocking(move || trace::within(trace, || work(&ca)))
             .await
             .unwrap_or_else(|_| {
                 Err(Error::stop(

@@ -18,6 +18,7 @@ use crate::token::message::{
 };
 use crate::token::operation::{Answer, Operation};
 use crate::token::{CallFailure, KeyReference, TokenError};
+use crate::trace;
 use crate::x509::key::SignatureAlgorithm;
 use anyhow::{Context, bail};
 use futures_channel::oneshot;
@@ -147,6 +148,7 @@ impl Connection {
                 id,
                 deadline_ms,
                 operation,
+                trace: trace::current(),
             })
         });
         self.answered(name, asked)
@@ -163,6 +165,7 @@ impl Connection {
         let asked = self.number_of(key).and_then(|number| {
             self.ask("sign", allowed, |id, deadline_ms| {
                 let message = message.to_vec();
+                let trace = trace::current();
                 match number {
                     Some(key) => ToWorker::Sign {
                         id,
@@ -170,6 +173,7 @@ impl Connection {
                         key,
                         algorithm,
                         message,
+                        trace,
                     },
                     None => ToWorker::Request(TokenRequest {
                         id,
@@ -179,6 +183,7 @@ impl Connection {
                             algorithm,
                             message,
                         },
+                        trace,
                     }),
                 }
             })
