@@ -18,11 +18,13 @@
 //! | `enrollment`, `registration`, `certificate`, `chain` | the things they talk about |
 //! | `etag`, `ids`, `sas`, `dates`, `page`, `rate`, `refusal` | common rules |
 //! | `running` | the threads and listeners |
+//! | `arguments` | the command line of the program |
 //! | `control`, `views`, `emulator` | the test's hand: look, interfere, move the clock |
 //!
 //! Sections named in comments are those of the contract reference: what is known of Azure, with its
 //! sources. Where it says UNCONFIRMED, behaviour is a [`Switches`] field or noted in the README.
 
+pub mod arguments;
 mod arm;
 mod certificate;
 mod chain;

@@ -11,6 +11,7 @@
 //! | `hub` | identities, direct methods, jobs |
 //! | `mqtt` | devices over MQTT, at DPS and at the hub |
 //! | `interference` | faults, the clock, the request log, state over a restart |
+//! | `page` | the page about CI, line by line |
 //! | `strangers` | independent clients: curl and openssl |
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -23,5 +24,6 @@ mod entra;
 mod hub;
 mod interference;
 mod mqtt;
+mod page;
 mod pki;
 mod strangers;
