@@ -25,7 +25,6 @@ mod intent;
 mod issued;
 mod key_use;
 mod million;
-mod million_revoked;
 mod responder;
 mod revocation;
 mod roll;

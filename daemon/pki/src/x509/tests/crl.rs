@@ -84,12 +84,13 @@ static INTERMEDIATE: LazyLock<Authority> = LazyLock::new(|| {
     root.subordinate("Line", KeyType::P256, &Profile::authority(Some(0), YEAR))
 });
 
-/// Verifies: lists with a million entries, and with as many as one of 256 partitions of them has,
-/// are built, linted, signed and assembled in bounded time. Prints how long.
+/// Verifies: a list of almost 16 MiB, the most that the lint reads, and one with as many entries as
+/// one of 256 partitions of a million has, are built, linted, signed and assembled in bounded time.
+/// Prints how long.
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
-fn a_list_of_a_million_entries_is_made_in_bounded_time() {
-    for count in [1_000_000_u32, 3_907] {
+fn a_list_at_its_limit_is_made_in_bounded_time() {
+    for count in [300_000_u32, 3_907] {
         let entries = (0..count).map(|number| {
             let octets = [[0x41; 12].as_slice(), &number.to_be_bytes()].concat();
             let serial = SerialNumber::from_magnitude(&octets).expect("is a serial number");
