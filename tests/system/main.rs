@@ -25,6 +25,7 @@
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | a substitute for systemd |
 //! | `est_client` | a client of EST: curl, and OpenSSL |
+//! | `stick` | an offline root, a daemon below it, and the medium that is carried |
 //! | `elsewhere`, `old_authority` | another organisation's CA; one that is adopted |
 //! | `manufacturer` | a manufacturer of devices, with CA, CRLs and birth certificates |
 //! | `terminal` | a terminal with an operator at it |
@@ -102,6 +103,7 @@
 //! | `certificate_files` | certificates from elsewhere, in the files that other tools write |
 //! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
 //! | `renewed_authority` | its certificate is renewed for the same key, or not |
+//! | `offline_root` | two daemons, one without network: requests, certificates and lists |
 //! | `subordinate` | a factory certifies a gateway, which is another daemon |
 //! | `subordinate_request` | requests of authorities elsewhere: refused, or as the profile says |
 //! | `est_clients` | EST with Bouncy Castle's client, and as `aziot-certd` asks |
@@ -212,6 +214,7 @@ mod modes;
 mod monitoring;
 mod ocsp;
 mod ocsp_responder;
+mod offline_root;
 mod old_authority;
 mod one_time_credential;
 mod open_places;
@@ -264,6 +267,7 @@ mod setup;
 )]
 mod software_tpm;
 mod split_lists;
+mod stick;
 mod stop;
 mod subordinate;
 mod subordinate_request;

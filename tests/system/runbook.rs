@@ -336,6 +336,7 @@ fn an_authority_is_certified_elsewhere() {
     env.write("gateway-chain.pem", &answer);
     page.text(&env);
     assert!(page.text(&env).contains("CN=Elsewhere"));
+    crate::stick::follows(Runbook::of("An offline root"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod authority;
 mod backup;
 mod batch;
 mod block;
+mod ceremony;
 mod certificate;
 mod client;
 mod command;
@@ -31,13 +32,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use client::{ApiClient, StepsBody};
-use command::{
-    CaCertificateCommand, CeremonyCommand, ClockCommand, Command, DeviceCommand, PushCommand,
-};
+use command::{CaCertificateCommand, ClockCommand, Command, DeviceCommand, PushCommand};
 use failure::Failure;
 use hallmark_base::files;
 use hallmark_base::printable;
-use output::Output;
 use serde_json::{Value, json};
 use show::Show;
 use std::io::{self, Write};
@@ -118,9 +116,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         Command::Status(options) => status::run(&client, show, options),
         Command::Doctor(options) => doctor::run(&client, show, options),
         Command::Reload => reload(&client, show),
-        Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
-            run_ceremony(&client, show, file, transcript.as_deref())
-        }
+        Command::Ceremony(command) => ceremony::run(&client, show, command),
         Command::Authority(command) => authority::run(&client, show, command),
         Command::Issue(command) => issue::run(&client, show, command),
         Command::IssueBatch(command) => batch::run(&client, show, command),
@@ -191,31 +187,6 @@ fn reload(client: &ApiClient, show: &Show) -> Result<(), Failure> {
         show.line(notice.as_str().unwrap_or_default())?;
     }
     Ok(())
-}
-
-fn run_ceremony(
-    client: &ApiClient,
-    show: &Show,
-    file: &Path,
-    folder: Option<&Path>,
-) -> Result<(), Failure> {
-    let ceremony = read(file)?;
-    if let Some(folder) = folder {
-        files::make_folder(folder, 0o755).map_err(|error| Failure::file(folder, &error))?;
-    }
-    let transcript = |name| folder.map(|folder| folder.join(name));
-    let [as_text, as_json] = ["transcript.txt", "transcript.json"].map(transcript);
-    let as_text = Output::prepare(as_text.as_deref())?;
-    let as_json = Output::prepare(as_json.as_deref())?;
-    let outcome = steps(client, "/v1/ceremonies", StepsBody::Text(ceremony))?;
-    let text = outcome["text"].as_str().unwrap_or_default();
-    if show.json {
-        show.record(&outcome["transcript"])?;
-    } else {
-        show.text(text)?;
-    }
-    as_text.write(text)?;
-    as_json.write(&format!("{:#}\n", outcome["transcript"]))
 }
 
 /// Sends a request that reports progress. The steps go to standard error; the result is returned.

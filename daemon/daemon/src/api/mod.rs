@@ -59,6 +59,7 @@ mod steps;
 mod subordinates;
 pub mod tls;
 mod tokens;
+mod transfers;
 mod unrouted;
 
 use crate::ca::exclusion::receipt::Receipt;
@@ -294,6 +295,9 @@ impl Edge {
             .route("/v1/reload", post(reload::reload))
             .route("/v1/backups", post(backups::create))
             .route("/v1/ceremonies", post(ceremonies::run))
+            .route("/v1/transfers/requests", post(transfers::request))
+            .route("/v1/transfers/answers", post(transfers::sign))
+            .route("/v1/transfers/installations", post(transfers::install))
             .route(
                 "/v1/certificates",
                 get(certificate_list::list).post(certificates::issue),

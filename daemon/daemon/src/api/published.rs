@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::{Api, Edge};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error};
-use crate::store::{CrlPart, CrlRow};
+use crate::store::{CrlPart, CrlRow, IssuerCrlRow};
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl_partition::partition_name;
@@ -48,6 +48,9 @@ pub(super) async fn crl(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    if let Some(list) = api.ca.issuer_list(&file) {
+        return Ok(of_issuer(&list, api.ca.now()).answer(&headers, api.ca.now()));
+    }
     let named = NamedList::find(&api, &file)?;
     let crls = api.ca.crls();
     let list = if named.is_delta {
@@ -72,6 +75,19 @@ pub(super) async fn crl(
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers, now))
+}
+
+/// The list of an issuer elsewhere: an operator brings the next one at any time.
+fn of_issuer(list: &IssuerCrlRow, now: UnixSeconds) -> Published {
+    let validity = list.next_update.seconds_since(list.this_update);
+    let end = list.next_update - (validity / 10).min(CRL_MARGIN_SECONDS_MAX);
+    Published {
+        content_type: "application/pkix-crl",
+        etag: etag(list.sha256()),
+        modified_at: Some(list.this_update),
+        age_seconds_max: end.seconds_since(now).clamp(0, SERVING_AGE_SECONDS_MAX),
+        body: Bytes::copy_from_slice(&list.der),
+    }
 }
 
 /// A list by the name of its file.
@@ -169,7 +185,9 @@ pub(super) async fn certificate(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let certificate = &match cross_certificate(&api, &file) {
+    let name = file.strip_suffix(".cer");
+    let of_issuer = name.and_then(|name| api.ca.issuer_certificate(name));
+    let certificate = &match cross_certificate(&api, &file).or(of_issuer) {
         Some(certificate) => certificate,
         None => published(&api, &file, ".cer")?.certificate.clone(),
     };

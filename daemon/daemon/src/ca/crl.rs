@@ -204,6 +204,24 @@ impl CrlPublisher {
         }
     }
 
+    /// Signs and publishes the complete list of a generation without partitions now, whether or not
+    /// its time has come.
+    pub(super) fn sign_complete(&self, generation: &Generation) -> Result<CrlRow, Error> {
+        let updating = self.lists.updating.lock();
+        let _alone = updating.unwrap_or_else(PoisonError::into_inner);
+        pollster::block_on(self.issuer.ready_token(&Signer::from(generation)))?;
+        self.issuer
+            .may_have_signed(Source::RevocationList(generation.id, 1))?;
+        let part = CrlPart {
+            generation: generation.id,
+            count: 1,
+            part: 1,
+        };
+        let list = self.sign(generation, &Due { part, base: None })?;
+        self.lists.publish(list.clone());
+        Ok(list)
+    }
+
     /// Returns the list of this kind, and when its time comes; `None` if there is no such list.
     fn due(
         &self,

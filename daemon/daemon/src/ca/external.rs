@@ -16,6 +16,7 @@ use super::ceremony::Ceremonies;
 use super::issuer::generation::on_record;
 use super::issuer::issue::sign_and_verify;
 use super::issuer::pace::Source;
+use super::issuer_list::{IssuerList, refuse_revoked};
 use super::{Code, Error};
 use crate::der_bytes::Der;
 use crate::enrollment::roll::RollState;
@@ -83,14 +84,20 @@ impl Ceremonies {
     }
 
     /// Installs what the issuer has answered: the certificate and those above it, PEM in any order.
-    /// It is for the generation that waits, or renews that of the serving generation. The
-    /// generation signs from then on, so its key must sign now.
+    /// It is for the generation that waits, or renews that of the serving generation.
     pub fn install(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
         bundle: &str,
     ) -> Result<(), Error> {
+        let answer = self.read_answer(authority, bundle)?;
+        self.check_answer(&answer, &[])?;
+        self.install_answer(permission, &answer)
+    }
+
+    /// Reads what the issuer has answered, and checks it, except by revocation lists.
+    pub(super) fn read_answer(&self, authority: &str, bundle: &str) -> Result<ReadAnswer, Error> {
         let row = self.certified_generation(authority, bundle)?;
         let present = row.certificate.as_deref().map(Certificate::parse);
         let present = present.transpose().map_err(|error| {
@@ -109,7 +116,39 @@ impl Ceremonies {
             Some(present) => Answer::renewing(&row, present, bundle, &needs),
         };
         let answer = answer.map_err(|(code, reason)| refusal(&row, code, reason))?;
-        if let Some(key) = on_record(&row) {
+        Ok(ReadAnswer {
+            row,
+            present,
+            answer,
+        })
+    }
+
+    /// Fails if a list on record, or one that comes with the answer, revokes a certificate of it.
+    pub(super) fn check_answer(
+        &self,
+        read: &ReadAnswer,
+        lists: &[IssuerList],
+    ) -> Result<(), Error> {
+        let chain: Vec<_> = [read.certificate()]
+            .into_iter()
+            .chain(&read.answer.above)
+            .collect();
+        refuse_revoked(self.issuer.store(), &chain, lists)
+            .map_err(|reason| refusal(&read.row, Code::InstallRevoked, reason))
+    }
+
+    /// Records the answer. The generation signs from then on, so its key must sign now.
+    pub(super) fn install_answer(
+        &self,
+        permission: &Authorized<Operate>,
+        read: &ReadAnswer,
+    ) -> Result<(), Error> {
+        let ReadAnswer {
+            row,
+            present,
+            answer,
+        } = read;
+        if let Some(key) = on_record(row) {
             self.issuer.prove_key(&row.token, &key)?;
         }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
@@ -117,7 +156,7 @@ impl Ceremonies {
             at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action: "authority.installed",
-            subject: authority.to_owned(),
+            subject: row.authority.clone(),
             detail: json!({
                 "generation": row.number,
                 "serial": answer.certificate.serial().to_string(),
@@ -130,7 +169,7 @@ impl Ceremonies {
             generation: row.id,
             certificate: (&answer.certificate).into(),
             above: render_chain(&answer.above),
-            renews: present.map(|it| it.sha256()),
+            renews: present.as_ref().map(Certificate::sha256),
         };
         self.issuer.store().install_certificate(installed, entry)?;
         self.issuer.reload_hierarchy()?;
@@ -288,6 +327,20 @@ type Refusal = (Code, String);
 struct Answer {
     certificate: Certificate,
     above: Vec<Certificate>,
+}
+
+/// An answer, and the generation that it is for.
+pub(super) struct ReadAnswer {
+    row: GenerationRow,
+    /// The certificate that it renews, if there is one.
+    present: Option<Certificate>,
+    answer: Answer,
+}
+
+impl ReadAnswer {
+    pub(super) fn certificate(&self) -> &Certificate {
+        &self.answer.certificate
+    }
 }
 
 impl Answer {

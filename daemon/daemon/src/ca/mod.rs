@@ -35,6 +35,7 @@ pub mod hierarchy;
 pub mod import;
 mod issued_lately;
 pub mod issuer;
+pub mod issuer_list;
 pub mod listeners;
 pub mod liveness;
 pub mod ocsp;
@@ -54,6 +55,7 @@ mod stranded;
 mod subordinate_expiry;
 pub mod tokens;
 pub mod transcript;
+pub mod transfer;
 
 pub use crate::error_code::Code;
 pub use error::{Advice, Error};
@@ -73,6 +75,7 @@ use enroll::Enrollments;
 use est::{Est, EstSettings};
 use exclusion::Exclusions;
 use hierarchy::Hierarchy;
+use issuer_list::IssuerLists;
 use listeners::Listeners;
 use liveness::Liveness;
 use ocsp::{Ocsp, OcspState};
@@ -194,6 +197,7 @@ pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 /// State and locks that every reload shares.
 struct SharedState {
     lists: Arc<RevocationLists>,
+    issuer_lists: IssuerLists,
     ocsp: Arc<OcspState>,
     listeners: Listeners,
     ceremony: Arc<Mutex<()>>,
@@ -211,6 +215,7 @@ impl CertificateAuthority {
     pub fn start(config: Config) -> Result<Self, Error> {
         let shared = SharedState {
             lists: Arc::new(RevocationLists::new(config.store.current_crls()?)),
+            issuer_lists: IssuerLists::load(&config.store)?,
             ocsp: Arc::default(),
             listeners: Listeners::default(),
             ceremony: Arc::default(),

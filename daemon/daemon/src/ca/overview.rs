@@ -82,6 +82,9 @@ impl AlarmCode {
             | Self::CrlWithheld
             | Self::EnrollmentsUnknown
             | Self::ExclusionPending
+            | Self::IssuerCrlAbsent
+            | Self::IssuerCrlEnded
+            | Self::IssuerCrlEnds
             | Self::OcspResponderNotRenewed => Question::Safe,
             Self::CaCertificateDrifted
             | Self::CanaryNotTried
@@ -127,6 +130,7 @@ impl AlarmCode {
             | Self::CrlWithheld
             | Self::ExclusionPending
             | Self::HttpsCertificateEnded
+            | Self::IssuerCrlEnded
             | Self::LeavesRefusedByVerifiers
             | Self::StoreNotWritable => Severity::Critical,
             _ => Severity::Attention,

@@ -83,6 +83,10 @@ impl AlarmCode {
                 "Correct what the reason names: `[listen] names` and `profile`, that profile, \
                  its authority, the folder `tls`; then `hallmark reload`."
             }
+            Self::IssuerCrlAbsent | Self::IssuerCrlEnded | Self::IssuerCrlEnds => {
+                "As \"An offline root\" says: `hallmark ceremony sign FOLDER` there, `hallmark \
+                 ceremony install FOLDER` here."
+            }
             Self::KeyUnusable => "Restore the key by the token's own tool, or roll the authority.",
             Self::LeavesRefusedByVerifiers => {
                 "Change the profiles, or roll to an issuer without these constraints."

@@ -7,6 +7,7 @@ use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
 use super::expiry::ExpiryStatus;
 use super::issued_lately::IssuedLately;
+use super::issuer_list::IssuerCrlStatus;
 use super::ocsp::OcspStatus;
 use super::overview::{Answer, Facts};
 use super::remedy::ExplainedAlarm;
@@ -57,6 +58,8 @@ pub struct Status {
     pub blocks: Vec<ActiveBlock>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
+    /// The revocation lists of issuers elsewhere that were brought here.
+    pub issuer_crls: Vec<IssuerCrlStatus>,
     /// The OCSP responders, issuers first; none without `[ocsp]`.
     pub ocsp: Vec<OcspStatus>,
     /// The certificates that end soon, by role and profile.
@@ -178,6 +181,7 @@ impl CertificateAuthority {
                 standing.into_iter().map(ActiveBlock::from).collect()
             },
             crls,
+            issuer_crls: self.issuer_crl_statuses(),
             ocsp: self.ocsp.statuses(),
             expiry: self.expiry()?,
         })
@@ -313,6 +317,7 @@ impl CertificateAuthority {
         alarms.extend(self.listener_alarms());
         alarms.extend(self.issuer.failover_alarms());
         alarms.extend(self.crls.alarms());
+        alarms.extend(self.issuer_list_alarms());
         alarms
     }
 

@@ -86,6 +86,7 @@ mod intent;
 mod issuance;
 mod issuance_count;
 mod issued_since;
+mod issuer_crl;
 mod json;
 mod key_use;
 mod known_group;
@@ -162,6 +163,7 @@ pub use intent::{
     Idempotency, Intent, IntentError, Moves, PriorRequest, Purpose, Recorded, Requester,
 };
 pub use issuance::{IssuedEffects, OnIssued};
+pub use issuer_crl::IssuerCrlRow;
 pub use key_use::{KeyCount, KeyUse};
 pub use leaf_roll::{EndingLeaf, RollStep};
 pub use mark::{MarkRow, MarkSubject, Observation};

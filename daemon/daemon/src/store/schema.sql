@@ -488,6 +488,31 @@ BEGIN
             NEW.base IS NOT NULL);
 END;
 
+-- The revocation list of an issuer elsewhere, as it was brought here; `file` is the name below
+-- `/crl/` that certificates by this issuer have. A list is replaced by one with a higher number.
+CREATE TABLE issuer_crl (
+    issuer_key   BLOB    PRIMARY KEY CONSTRAINT issuer_crl_issuer_key_valid
+                 CHECK (length(issuer_key) = 32),
+    issuer       TEXT    NOT NULL,
+    file         TEXT    CONSTRAINT issuer_crl_file UNIQUE,
+    number       BLOB    NOT NULL CONSTRAINT issuer_crl_number_valid CHECK (length(number) = 20),
+    this_update  INTEGER NOT NULL,
+    next_update  INTEGER NOT NULL
+                 CONSTRAINT issuer_crl_next_update_valid CHECK (next_update > this_update),
+    entries      INTEGER NOT NULL,
+    der          BLOB    NOT NULL,
+    installed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER issuer_crl_counts_up BEFORE UPDATE ON issuer_crl
+WHEN NEW.number <= OLD.number OR NEW.this_update < OLD.this_update
+BEGIN
+    SELECT RAISE(ABORT, 'issuer_crl_counts_up');
+END;
+CREATE TRIGGER issuer_crl_is_kept BEFORE DELETE ON issuer_crl
+BEGIN
+    SELECT RAISE(ABORT, 'issuer_crl_is_kept');
+END;
+
 -- Each change of a certificate's revocation: `reason` is the new one, null if a hold was lifted.
 -- `revocations` is `generation.revocations` of its issuer after the change.
 CREATE TABLE revocation_event (
@@ -991,6 +1016,8 @@ CREATE TABLE audit (
 -- holder.
 CREATE INDEX audit_role ON audit (detail ->> 'sha256')
     WHERE action = 'certificate.issued' AND detail ->> 'role' <> 'device';
+-- The transcripts of requests that were carried to an offline root.
+CREATE INDEX audit_transfer ON audit (subject) WHERE action = 'transfer.requested';
 CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'audit_is_append_only_update');

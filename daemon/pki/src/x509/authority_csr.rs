@@ -80,6 +80,11 @@ impl AuthorityCsr {
         &self.subject
     }
 
+    /// Returns how many authorities the request asks to be allowed below.
+    pub fn path_length(&self) -> Option<u8> {
+        self.basic_constraints.and_then(|it| it.path_length)
+    }
+
     /// Returns the requested names.
     pub fn names(&self) -> &RequestedNames {
         &self.names

@@ -21,6 +21,11 @@ const PEM_LABEL: &str = "X509 CRL";
 /// A list with all that is on record of it afterwards.
 #[derive(Clone, Debug)]
 pub struct FormerList {
+    /// The list as it is published.
+    pub der: Der,
+    pub this_update: UnixSeconds,
+    /// `None` if it does not say when the next one is due.
+    pub next_update: Option<UnixSeconds>,
     pub number: Option<CrlNumber>,
     /// The revoked serial numbers.
     pub entries: Vec<Entry>,
@@ -73,7 +78,11 @@ impl FormerList {
         if is_partial {
             return Err(FormerListRefusal::NotFull);
         }
+        let seconds = |time: x509_parser::time::ASN1Time| UnixSeconds::new(time.timestamp());
         let mut former = FormerList {
+            this_update: seconds(list.last_update()),
+            next_update: list.next_update().map(seconds),
+            der: der.clone(),
             number: None,
             entries: Vec::new(),
             remarks: Vec::new(),

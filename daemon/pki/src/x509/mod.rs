@@ -28,6 +28,7 @@ pub mod issuer;
 pub mod key;
 pub mod key_file;
 pub mod lint;
+pub mod list_address;
 pub mod listener_names;
 pub mod name;
 pub mod name_constraints;
@@ -53,6 +54,7 @@ mod subtree;
 pub mod tbs;
 pub mod template;
 mod text;
+pub mod transfer;
 mod weak;
 mod wire;
 

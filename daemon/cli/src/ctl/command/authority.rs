@@ -15,6 +15,48 @@ pub enum CeremonyCommand {
         #[arg(long)]
         transcript: Option<PathBuf>,
     },
+    /// Write the requests of all authorities that wait for a certificate, for an offline root.
+    Request {
+        /// The folder that is carried; it is made.
+        folder: PathBuf,
+    },
+    /// Show what a folder holds that was carried here; asks nothing of a daemon.
+    Show {
+        /// The folder that was carried.
+        folder: PathBuf,
+    },
+    /// At the offline root: sign what the requests ask for, and revocation lists.
+    Sign(SignTransfer),
+    /// Install the certificates and revocation lists that an offline root has signed.
+    Install {
+        /// The folder that was carried.
+        folder: PathBuf,
+        /// SHA-256 of answers.json, from the page that was printed at the offline root.
+        #[arg(long, value_name = "HEX")]
+        sha256: String,
+    },
+}
+
+/// `hallmark ceremony sign`
+#[derive(Debug, Args)]
+pub struct SignTransfer {
+    /// The folder that was carried. Without requests in it, revocation lists alone are signed.
+    pub folder: PathBuf,
+    /// The authority that signs.
+    #[arg(long, value_name = "NAME")]
+    pub authority: String,
+    /// The [[subordinate_profile]], or `intermediate` or `adr-intermediate`.
+    #[arg(long, value_name = "NAME", default_value = "intermediate")]
+    pub profile: String,
+    /// SHA-256 of requests.json, from the page that was printed where the requests were made.
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
+    /// End after so many days, which are no more than those of the profile.
+    #[arg(long)]
+    pub days: Option<u32>,
+    /// The holders have made new keys, beside those that are certified.
+    #[arg(long)]
+    pub rekey: bool,
 }
 
 /// `hallmark authority`

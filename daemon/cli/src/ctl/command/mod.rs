@@ -6,7 +6,9 @@ mod enrollment;
 mod profile;
 mod roll;
 
-pub(super) use authority::{AuthorityCommand, CeremonyCommand, Import, SignSubordinate};
+pub(super) use authority::{
+    AuthorityCommand, CeremonyCommand, Import, SignSubordinate, SignTransfer,
+};
 pub(super) use certificate::{
     CertificateCommand, ExportCertificate, HoldCertificate, Issue, IssueBatch, ListCertificates,
     NamedCertificate, RevokeCertificate,

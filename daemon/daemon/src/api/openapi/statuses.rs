@@ -14,9 +14,9 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::BlockInvalid
         | Code::CauseTooLong
         | Code::CeremonyInvalid
+        | Code::CheckUnknown
         | Code::CertificateMalformed
         | Code::CertificateNotNamed
-        | Code::CheckUnknown
         | Code::ConfigurationRefused
         | Code::CredentialInvalid
         | Code::CsrBadName
@@ -48,6 +48,9 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::InstallOtherName
         | Code::InstallOutlivesIssuer
         | Code::InstallPathLength
+        | Code::InstallRevoked
+        | Code::IssuerCrlOther
+        | Code::IssuerCrlUnusable
         | Code::InstallSignature
         | Code::KeyCompromised
         | Code::KeyGenerationInvalid
@@ -66,7 +69,11 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::RenewalSameKey
         | Code::SerialInvalid
         | Code::Sha256Invalid
-        | Code::TemplateRefused => &[400],
+        | Code::TemplateRefused
+        | Code::TransferFileDiffers
+        | Code::TransferOtherRequest
+        | Code::TransferOtherTranscript
+        | Code::TransferUnreadable => &[400],
         Code::AuthorityUnknown => &[400, 404],
         Code::EnrollmentInvalid | Code::ImportRefused | Code::RollNotApprovable => &[400, 409],
         Code::BodyInvalid => &[400, 422],
@@ -159,6 +166,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::SlotsNotObserved
         | Code::SlotsState
         | Code::StateConflict
+        | Code::IssuerCrlOlder
         | Code::SubjectOfAuthority
         | Code::SubordinateOnHold
         | Code::SubordinateOtherKey

@@ -136,7 +136,12 @@ impl AlarmCode {
             Self::AdminSocketMissing => Check::Ports,
             Self::CaCertificateDrifted => Check::CaCertificates,
             Self::ClockNotSane => Check::Clock,
-            Self::CrlEnded | Self::CrlNotSigned | Self::CrlWithheld => Check::Lists,
+            Self::CrlEnded
+            | Self::CrlNotSigned
+            | Self::CrlWithheld
+            | Self::IssuerCrlAbsent
+            | Self::IssuerCrlEnded
+            | Self::IssuerCrlEnds => Check::Lists,
             Self::HttpsCertificateEnded | Self::HttpsCertificateNotRenewed => Check::Listener,
             Self::KeyUnusable => Check::Keys,
             Self::PossessionNotProven => Check::Possession,

@@ -36,6 +36,7 @@ codes! {
         IndividualsPending => "individuals_pending",
         IndividualsSettled => "individuals_settled",
         IssuerElsewhere => "issuer_elsewhere",
+        IssuerRevoked => "issuer_revoked",
         LeafAdmitted => "leaf_admitted",
         LeavesUnknown => "leaves_unknown",
         RegistrationsPending => "registrations_pending",
@@ -55,6 +56,7 @@ impl PlaceCode {
             | PlaceCode::EnrollmentGood
             | PlaceCode::IdentitiesDeleted
             | PlaceCode::IndividualsSettled
+            | PlaceCode::IssuerRevoked
             | PlaceCode::RootRevoked => PlaceState::Done,
             PlaceCode::AuthorityExclusionPending
             | PlaceCode::CrlNotSigned
@@ -175,8 +177,12 @@ impl Place {
     }
 
     /// The answer of an issuer that is not an authority of this hierarchy.
-    pub fn issuer(name: &str, parameters: Value, answer: impl Into<String>) -> Self {
-        let code = PlaceCode::IssuerElsewhere;
+    pub fn issuer(
+        name: &str,
+        code: PlaceCode,
+        parameters: Value,
+        answer: impl Into<String>,
+    ) -> Self {
         Self::new(format!("issuer: {name}"), code, parameters, answer)
     }
 

@@ -14,6 +14,7 @@ use super::Exclusions;
 use super::place::{Place, PlaceCode, PlaceState};
 use crate::ca::Error;
 use crate::ca::hierarchy::Generation;
+use crate::ca::issuer_list::is_revoked_by_its_issuer;
 use crate::enrollment::roll::{HubPolicy, RollReason};
 use crate::enrollment::slots::Slots;
 use crate::ids::{GenerationId, RollId};
@@ -111,20 +112,34 @@ impl Exclusions {
         self.authority_receipt(&rolls).map(Some)
     }
 
-    /// Returns the open place of a generation whose issuer is elsewhere: its certificate is revoked
-    /// there, which cannot be observed here.
+    /// Returns the place of a generation whose issuer is elsewhere: open until a list of that
+    /// issuer that revokes its certificate was brought here.
     pub(super) fn elsewhere_place(&self, generation: GenerationId) -> Option<Place> {
         let hierarchy = self.issuer.hierarchy();
         let generation = hierarchy.generation(generation)?;
         let issuer = generation.foreign.first()?.certificate.subject();
         let serial = generation.certificate.serial().to_string();
         let authority = &generation.authority;
+        let parameters = json!({ "authority": authority, "serial": serial, "issuer": issuer });
+        if is_revoked_by_its_issuer(&self.store, generation) {
+            let answer = format!("its list revokes the certificate of {authority}");
+            return Some(Place::issuer(
+                &issuer,
+                PlaceCode::IssuerRevoked,
+                parameters,
+                answer,
+            ));
+        }
         let answer = format!(
             "have it revoke the certificate of {authority} with serial {serial}: nothing here is \
              on its list"
         );
-        let parameters = json!({ "authority": authority, "serial": serial, "issuer": issuer });
-        Some(Place::issuer(&issuer, parameters, answer))
+        Some(Place::issuer(
+            &issuer,
+            PlaceCode::IssuerElsewhere,
+            parameters,
+            answer,
+        ))
     }
 
     /// Returns what revocation lists have of the leaves of an excluded device, and what they cannot

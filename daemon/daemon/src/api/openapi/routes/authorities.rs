@@ -3,7 +3,7 @@
 use super::Routes;
 use super::certificates::{CSR, EXAMPLE_KEY, IDEMPOTENCY_KEY};
 use crate::api::{
-    authorities, authority_rolls, ca_certificates, ceremonies, imports, subordinates,
+    authorities, authority_rolls, ca_certificates, ceremonies, imports, subordinates, transfers,
 };
 use serde_json::json;
 
@@ -42,6 +42,7 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
         )
         .example(CEREMONY.into())
         .writes_steps();
+    transfers(routes);
     routes
         .get("/v1/authorities", authorities::list)
         .does("Lists the authorities and their generations.");
@@ -63,8 +64,8 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
             "authority_unknown authority_not_waiting install_malformed install_other_key \
              install_other_name install_limits install_chain_incomplete install_enrolled \
              install_key_identifier install_not_an_authority install_not_later \
-             install_not_valid install_outlives_issuer install_path_length install_signature \
-             issuer_revoked",
+             install_not_valid install_outlives_issuer install_path_length install_revoked \
+             install_signature issuer_revoked",
         )
         .example(json!({ "certificates": CERTIFICATE }));
     routes
@@ -107,4 +108,50 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
     routes
         .get("/v1/ca-certificates", ca_certificates::list)
         .does("Lists the CA certificates at the provisioning services, as observed.");
+}
+
+fn transfers(routes: &mut Routes<'_>) {
+    let sha256 = "9c01e3a4f0b35a6fd2f7c0a4f8b5e0c1b2d3a4958677889900aabbccddeeff00";
+    routes
+        .post("/v1/transfers/requests", transfers::request)
+        .does(
+            "Makes the requests of all authorities that wait for a certificate, with their \
+             transcript, for an offline root.",
+        )
+        .codes(
+            "ceremony_not_local authority_not_waiting clock_not_sane signing_paused \
+             token_unavailable",
+        );
+    routes
+        .post("/v1/transfers/answers", transfers::sign)
+        .does(
+            "Signs, at an offline root, what the requests ask for, and its revocation lists. \
+             Answers in steps.",
+        )
+        .codes(
+            "ceremony_not_local ceremony_invalid transfer_unreadable transfer_other_transcript \
+             transfer_file_differs authority_unknown authority_limited profile_unknown \
+             csr_conflicts_profile csr_other_common_name subject_of_authority \
+             subordinate_other_key days_out_of_range device_registry_refuses path_length",
+        )
+        .codes(SIGNING)
+        .reads::<transfers::ToSign>()
+        .example(json!({ "authority": "vault", "profile": "intermediate" }))
+        .writes_steps();
+    routes
+        .post("/v1/transfers/installations", transfers::install)
+        .does(
+            "Installs certificates and lists of an offline root, and excludes what the lists \
+             revoke.",
+        )
+        .codes(
+            "ceremony_not_local transfer_unreadable transfer_other_transcript \
+             transfer_file_differs transfer_other_request install_malformed install_other_key \
+             install_other_name install_limits install_chain_incomplete install_key_identifier \
+             install_not_an_authority install_not_valid install_outlives_issuer \
+             install_path_length install_revoked install_signature issuer_crl_other \
+             issuer_crl_older issuer_crl_unusable authority_not_waiting",
+        )
+        .reads::<transfers::ToInstall>()
+        .example(json!({ "answers": "{}", "answers_sha256": sha256, "files": {} }));
 }

@@ -66,7 +66,8 @@ pub(super) fn files(routes: &mut Routes<'_>) {
         .does(
             "Returns a current revocation list, DER: `AUTHORITY.crl` or \
              `AUTHORITY-GENERATION.crl`; of partitions `NAME.3of8.crl`, and delta lists \
-             `NAME.delta.crl`. 304 to a client that has it.",
+             `NAME.delta.crl`; and the list of an offline root that was brought here. 304 to a \
+             client that has it.",
         )
         .codes("not_published crl_absent crl_withheld")
         .header("If-None-Match", IF_NONE_MATCH, ENTITY_TAG)
