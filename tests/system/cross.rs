@@ -3,11 +3,13 @@
 
 use crate::authority_roll::{comes_to, second_signs, start};
 use crate::est_client::EstClient;
-use crate::process::until;
+use crate::process::{CommandOutput, until};
 use crate::relying_party::Relying;
 use crate::request::{Holder, der};
 use crate::test_env::TestEnv;
 use serde_json::Value;
+use std::fs;
+use std::process::Command;
 
 /// The pair, by the names under which it is published.
 const NEW_BY_OLD: &str = "root-2-by-root-1";
@@ -216,6 +218,59 @@ fn a_cross_certificate_is_held_with_its_root_and_revoked_alone() {
     env.restart();
     assert_eq!(shown(&env, NEW_BY_OLD)["state"], "revoked");
     assert_eq!(pairs(&env), 2);
+}
+
+/// The listener gets its next certificate below the new root. Verifies: curl, which trusts one root
+/// alone, accepts it in either case.
+#[test]
+fn clients_of_the_listener_that_trust_one_root_go_on() {
+    let Rolled { env, roots, .. } = rolled(TestEnv::new());
+    let names = "names = [\"localhost\"";
+    let configuration = env.configuration();
+    assert!(configuration.contains(names));
+    let accepts = |root: &String| {
+        let trusted = env.write("trusted.pem", root);
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--noproxy", "*", "--cacert"]);
+        curl.arg(&trusted).arg(format!("{}/healthz", env.https()));
+        CommandOutput::of(&mut curl).code == Some(0)
+    };
+    assert!(accepts(&roots[0]) && !accepts(&roots[1]));
+    env.configure(&configuration.replace(names, &format!("{names}, \"next.example\"")));
+    env.run(&["reload"]);
+    until("the listener has its next certificate", || {
+        accepts(&roots[1]).then_some(())
+    });
+    assert!(accepts(&roots[0]));
+}
+
+/// The token is taken away before the pair is made. Verifies: the daemon says what the pair waits
+/// for, and makes it when the token is back.
+#[test]
+fn the_pair_waits_for_the_token() {
+    let mut env = TestEnv::new();
+    env.start();
+    env.run_ceremony();
+    env.stop();
+    let due = format!("cross-due-{NEW_BY_OLD}");
+    env.start_to_stay_at(&[&due]);
+    env.wait_ready();
+    start(&env, "root", "expiry", &[]);
+    env.stays_at(&due);
+    env.kill();
+    let away = env.path("tokens-away");
+    fs::rename(env.path("tokens"), &away).unwrap();
+    fs::create_dir(env.path("tokens")).unwrap();
+    env.start();
+    until("it says what it waits for", || {
+        let waits = shown(&env, NEW_BY_OLD);
+        let reason = waits["reason"].as_str().unwrap_or_default().to_owned();
+        (waits["state"] == "waits" && reason.contains("factory")).then_some(())
+    });
+    fs::remove_dir(env.path("tokens")).unwrap();
+    fs::rename(&away, env.path("tokens")).unwrap();
+    env.wait_ready();
+    has_pair(&env);
 }
 
 /// Kills before, between and after the records of the pair. Verifies: in the end there is one pair,

@@ -290,10 +290,11 @@ impl ServerIdentity {
         self.has_room()
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let issued = pollster::block_on(ca.issuer().issue_audited(&permission, &request))?;
+        let presented = ca.issuer().presented_pem(&issued);
         files::make_folder(&name.folder, 0o700)
             .and_then(|()| atomic::write(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
             .map_err(|error| io_error("the TLS key", &error))?;
-        atomic::write(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
+        atomic::write(&self.certificate_path(), presented.as_bytes(), 0o600)
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let presented = self.read()?;
         self.presented.store(presented.map(Arc::new));

@@ -5,6 +5,7 @@
 //! Nothing needs them to go on, so a token that is away is waited for, and nothing else is held up.
 
 use super::Issuer;
+use super::issue::Issued;
 use super::pace::Source;
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::{CrossCertificate, Generation, cross_name};
@@ -92,6 +93,24 @@ impl Issuer {
             CrossStatus::waits(&it, failure)
         });
         known.chain(waits).collect()
+    }
+
+    /// Returns the certificate followed by its chain, as the daemon's own listener presents it. In
+    /// place of a root that has followed another one it has the root's certificate by that one, so
+    /// clients that trust either find a path; a root may be left out (RFC 8446 4.4.2).
+    pub fn presented_pem(&self, issued: &Issued) -> String {
+        let hierarchy = self.hierarchy();
+        let root = issued.chain.last().map(|it| it.certificate.sha256());
+        let cross = hierarchy
+            .good_cross_certificates(self.now())
+            .filter(|it| it.issuer.number < it.subject.number)
+            .find(|it| Some(it.subject.certificate.sha256()) == root);
+        let Some(cross) = cross else {
+            return issued.to_pem();
+        };
+        let below = &issued.chain[..issued.chain.len() - 1];
+        let chain: String = below.iter().map(|it| it.pem.as_str()).collect();
+        issued.certificate.to_pem() + &chain + &cross.link.pem
     }
 
     /// Says why the serving generation of a root that was rolled has no cross-certificates, if it
