@@ -10,6 +10,7 @@ fn insert(value: i64, outcome: Result<(), StoreError>) -> Box<dyn Job> {
         outcome.clone()
     };
     Box::new(Operation {
+        trace: None,
         operation,
         outcome: None,
         reply,
@@ -47,6 +48,7 @@ fn nothing_commits_alone_after_sqlite_has_rolled_back_by_itself() {
         .expect("valid SQL");
     let (reply, _) = oneshot::channel();
     let rolled_back = Box::new(Operation {
+        trace: None,
         operation: |tx: &Tx<'_>| tx.execute("ROLLBACK", params![]).map(|_| ()),
         outcome: None,
         reply,
@@ -95,6 +97,7 @@ fn serve(thread: &mut WriterThread, job: Box<dyn Job>) {
 fn fills_the_disk() -> Box<dyn Job> {
     let (reply, _) = oneshot::channel();
     Box::new(Operation {
+        trace: None,
         operation: |tx: &Tx<'_>| {
             let sql = "INSERT INTO write_probe VALUES (2, zeroblob(1000000))";
             tx.execute(sql, params![])
