@@ -5,11 +5,12 @@ use super::enrollments::Enrollment;
 use super::pagination;
 use super::parts::{Path, Query};
 use super::problem::Problem;
+use crate::ca::access::{Access, DeviceOverview};
 use crate::ca::authorize::Inspect;
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
-use crate::store::{BlockKind, CertificateRow, DeviceRow, HubProgress};
+use crate::store::{CertificateRow, CertificateState, HubProgress};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use schemars::JsonSchema;
@@ -25,22 +26,29 @@ pub(super) struct Page {
     limit: Option<u32>,
 }
 
+/// A device with its current leaf.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Device {
     registration_id: String,
     profile: String,
+    /// The state of the leaf.
+    state: CertificateState,
     serial: String,
     thumbprint: String,
     not_after: String,
+    /// Whole days until then; negative afterwards.
+    days_left: i64,
     created_at: String,
+    /// The enrollments by which services decide about it, as desired.
+    access: Vec<Access>,
+    /// The block that excludes it: its own, or that of a generation or a group above it.
+    blocked: Option<ActiveBlock>,
 }
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct DeviceDetail {
     #[serde(flatten)]
     device: Device,
-    /// The block that excludes it.
-    blocked: Option<ActiveBlock>,
     certificates: Vec<Leaf>,
     enrollments: Vec<Enrollment>,
     /// How far the calls are that announce its current leaf, if a group admits it.
@@ -57,15 +65,20 @@ struct Leaf {
     revocation_reason: Option<&'static str>,
 }
 
-impl From<DeviceRow> for Device {
-    fn from(row: DeviceRow) -> Self {
+impl From<DeviceOverview> for Device {
+    fn from(it: DeviceOverview) -> Self {
+        let row = it.device;
         Self {
             registration_id: row.registration_id,
             profile: row.profile,
+            state: it.state,
             serial: row.serial,
             thumbprint: row.certificate.to_string(),
             not_after: row.not_after.to_string(),
+            days_left: it.days_left,
             created_at: row.created_at.to_string(),
+            access: it.access,
+            blocked: it.blocked,
         }
     }
 }
@@ -89,7 +102,7 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<Device>>, Problem> {
     let limit = pagination::rows(page.limit);
     let rows = api
-        .application(move |ca| Ok(ca.store().devices(&page.after, limit)?))
+        .application(move |ca| ca.devices(&page.after, limit))
         .await?;
     Ok(Json(rows.into_iter().map(Device::from).collect()))
 }
@@ -110,10 +123,8 @@ pub(super) async fn show(
             .into_iter()
             .filter(|it| it.role == Some(Role::Device));
         let enrollments = ca.store().enrollments_named(&id)?;
-        let blocked = ca.store().active_block(BlockKind::Device, &id, None)?;
         Ok(DeviceDetail {
-            blocked: blocked.map(ActiveBlock::from),
-            device: device.into(),
+            device: ca.device_overview(device)?.into(),
             certificates: leaves.map(Leaf::from).collect(),
             enrollments: enrollments.into_iter().map(Enrollment::from).collect(),
             notification: ca.store().renewal_progress(&id)?,

@@ -84,14 +84,7 @@ impl From<EnrollmentRow> for Enrollment {
         Self {
             primary: slot(SlotName::Primary),
             secondary: slot(SlotName::Secondary),
-            state: match &row.mark {
-                Some(mark) if mark.parked => "parked",
-                _ if row.leaving => "being removed",
-                Some(_) => "pending",
-                None if row.drift.is_some() => "drifted",
-                None if row.slots == Slots::Empty => "waits for a certificate",
-                None => "in step",
-            },
+            state: row.state(),
             id: row.id,
             status: if row.enabled { "enabled" } else { "disabled" },
             provisioning: row.provisioning,

@@ -7,6 +7,7 @@
 //! It is synchronous and runs on blocking threads. Only what the issuance cycle waits for is async,
 //! and needs no executor; synchronous callers run it with `pollster::block_on`.
 
+pub mod access;
 pub mod adoption;
 pub mod alarm;
 pub mod authority_policy;

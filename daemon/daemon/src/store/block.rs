@@ -93,8 +93,13 @@ impl Undo {
     }
 }
 
-const SELECT: &str = "SELECT id, kind, name, generation, reason, blocked_by, blocked_at, \
-     lifted_at, lifted_by, reached, restricted FROM block";
+pub(super) const OF_DEVICES_BETWEEN: &str =
+    "WHERE lifted_at IS NULL AND kind = 'device' AND name > ?1 AND name <= ?2";
+pub(super) const OF_MANY_DEVICES: &str =
+    "WHERE lifted_at IS NULL AND kind IN ('group', 'generation')";
+
+pub(super) const SELECT: &str = "SELECT id, kind, name, generation, reason, blocked_by, \
+     blocked_at, lifted_at, lifted_by, reached, restricted FROM block";
 
 impl Store {
     /// Returns blocks, newest first, at most `limit`; only those in force if `open`, and only those
@@ -111,6 +116,26 @@ impl Store {
                    AND (NOT ?1 OR lifted_at IS NULL) ORDER BY id DESC LIMIT ?3"
             );
             block_rows(tx, &select, params![open, after, limit])
+        })
+    }
+
+    /// Returns the blocks in force of devices after registration id `after`, up to `last`.
+    pub fn device_blocks_between(
+        &self,
+        after: &str,
+        last: &str,
+    ) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!("{SELECT} {OF_DEVICES_BETWEEN}");
+            block_rows(tx, &select, params![after, last])
+        })
+    }
+
+    /// Returns the blocks in force of groups and generations.
+    pub fn blocks_of_many_devices(&self) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!("{SELECT} {OF_MANY_DEVICES}");
+            block_rows(tx, &select, params![])
         })
     }
 

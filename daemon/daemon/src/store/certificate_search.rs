@@ -34,6 +34,25 @@ pub enum CertificateState {
     Abandoned,
 }
 
+impl CertificateState {
+    /// Returns the state of a certificate. `below_revoked` is whether a generation above it is
+    /// revoked.
+    pub fn of(
+        revoked: Option<(UnixSeconds, RevocationReason)>,
+        not_after: UnixSeconds,
+        now: UnixSeconds,
+        below_revoked: bool,
+    ) -> Self {
+        match revoked {
+            Some((_, reason)) if reason.is_final() => Self::Revoked,
+            Some(_) => Self::OnHold,
+            None if not_after < now => Self::Expired,
+            None if below_revoked => Self::IssuerRevoked,
+            None => Self::Valid,
+        }
+    }
+}
+
 /// The criteria of a list; everything that is named must fit.
 #[derive(Clone, Debug)]
 pub struct CertificateFilter {
@@ -285,16 +304,11 @@ impl<'a> Search<'a> {
     }
 
     fn state(&self, of: &ListedCertificate) -> CertificateState {
-        match of.revoked {
-            _ if of.sha256.is_none() => CertificateState::Abandoned,
-            Some((_, reason)) if reason.is_final() => CertificateState::Revoked,
-            Some(_) => CertificateState::OnHold,
-            None if of.not_after < self.filter.now => CertificateState::Expired,
-            None if self.filter.revoked_issuers.contains(&of.issuer) => {
-                CertificateState::IssuerRevoked
-            }
-            None => CertificateState::Valid,
+        if of.sha256.is_none() {
+            return CertificateState::Abandoned;
         }
+        let below_revoked = self.filter.revoked_issuers.contains(&of.issuer);
+        CertificateState::of(of.revoked, of.not_after, self.filter.now, below_revoked)
     }
 }
 

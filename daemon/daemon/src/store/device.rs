@@ -4,6 +4,8 @@ use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::GenerationId;
+use crate::x509::revocation::RevocationReason;
 
 /// A registered device.
 #[derive(Clone, Debug)]
@@ -18,13 +20,17 @@ pub struct DeviceRow {
     pub serial: String,
     /// The end of its current leaf.
     pub not_after: UnixSeconds,
+    /// The issuer of its current leaf.
+    pub issuer: GenerationId,
+    /// When and why its current leaf was revoked or put on hold.
+    pub revoked: Option<(UnixSeconds, RevocationReason)>,
     /// When its first leaf was issued.
     pub created_at: UnixSeconds,
 }
 
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
-     d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
-     JOIN intent i ON i.id = d.certificate";
+     d.created_at, i.issuer, c.revoked_at, c.revocation_reason FROM device d \
+     JOIN certificate c ON c.intent = d.certificate JOIN intent i ON i.id = d.certificate";
 
 impl Store {
     /// Returns the devices after registration id `after`, at most `limit`.
@@ -91,6 +97,11 @@ pub(super) fn current_leaf(tx: &Tx<'_>, registration_id: &str) -> Result<Slots, 
 }
 
 fn device_from_row(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
+    // A date without a reason is unreadable, never good.
+    let revoked = match row.get::<Option<UnixSeconds>>(7)? {
+        Some(since) => Some((since, row.get(8)?)),
+        None => None,
+    };
     Ok(DeviceRow {
         registration_id: row.get(0)?,
         profile: row.get(1)?,
@@ -98,5 +109,7 @@ fn device_from_row(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
         serial: hex::encode_upper(row.get::<Vec<u8>>(3)?),
         not_after: row.get(4)?,
         created_at: row.get(5)?,
+        issuer: row.get(6)?,
+        revoked,
     })
 }

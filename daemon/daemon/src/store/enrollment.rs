@@ -69,11 +69,28 @@ pub struct EnrollmentRow {
     pub restored: bool,
 }
 
-const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
-     e.status = 'enabled', e.leaving, e.history, e.observed, e.observed_at, e.drift, \
+impl EnrollmentRow {
+    /// Returns what is known of it at the service, in words.
+    pub fn state(&self) -> &'static str {
+        match &self.mark {
+            Some(mark) if mark.parked => "parked",
+            _ if self.leaving => "being removed",
+            Some(_) => "pending",
+            None if self.drift.is_some() => "drifted",
+            None if self.slots == Slots::Empty => "waits for a certificate",
+            None => "in step",
+        }
+    }
+}
+
+pub(super) const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, \
+     e.slots, e.status = 'enabled', e.leaving, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, \
      e.overlay_of, e.by_reference, e.restored FROM enrollment e LEFT JOIN mark m ON m.enrollment = \
      e.id";
+
+pub(super) const INDIVIDUALS_BETWEEN: &str =
+    "WHERE e.name > ?1 AND e.name <= ?2 AND e.kind = 'individual' ORDER BY e.name, e.id";
 
 impl Store {
     /// Records what is going to be sent, so that a lost answer cannot make our own change look like
@@ -107,6 +124,16 @@ impl Store {
     /// Returns the enrollments with this registration or group id, at all services.
     pub fn enrollments_named(&self, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| named(tx, name))
+    }
+
+    /// Returns the individual enrollments of devices after registration id `after`, up to `last`,
+    /// those that are being removed too.
+    pub fn individuals_between(
+        &self,
+        after: &str,
+        last: &str,
+    ) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|tx| enrollment_rows(tx, INDIVIDUALS_BETWEEN, params![after, last]))
     }
 
     /// Returns every group that a service may hold, those that are being removed too.

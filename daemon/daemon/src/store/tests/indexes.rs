@@ -2,7 +2,7 @@
 //! each one costs a page for each certificate.
 
 use super::*;
-use crate::store::{certificate, certified_key, client, crl, fleet_queries};
+use crate::store::{block, certificate, certified_key, client, crl, enrollment, fleet_queries};
 use crate::store::{issuance, possession, subordinate};
 use std::collections::BTreeSet;
 
@@ -59,4 +59,32 @@ fn each_index_serves_a_query_of_the_product() {
     let names: BTreeSet<String> = names.collect::<Result<_, _>>().unwrap();
     let served = queries.iter().map(|(index, _)| *index).chain(named);
     assert_eq!(names, served.map(str::to_owned).collect());
+}
+
+#[test]
+fn a_page_of_devices_reads_no_enrollment_and_no_block_of_others() {
+    let fixture = Fixture::new();
+    for (index, select, condition) in [
+        (
+            "enrollment_by_name (name>? AND name<?)",
+            enrollment::SELECT,
+            enrollment::INDIVIDUALS_BETWEEN,
+        ),
+        (
+            "block_standing (kind=? AND name>? AND name<?)",
+            block::SELECT,
+            block::OF_DEVICES_BETWEEN,
+        ),
+        (
+            "block_standing (kind=?)",
+            block::SELECT,
+            block::OF_MANY_DEVICES,
+        ),
+    ] {
+        let plan = plan(&fixture, &format!("{select} {condition}"));
+        assert!(
+            plan.contains(&format!("USING INDEX {index}")),
+            "{index}: {plan}"
+        );
+    }
 }
