@@ -7,6 +7,7 @@
 use super::alarm::{Alarm, AlarmCode};
 use super::coded::Coded;
 use super::crl::CrlStatus;
+use super::exclusion::unfinished::OpenReceipt;
 use super::roll::WaitCode;
 use super::status::{NotReady, PushStatus};
 use super::{CertificateAuthority, Error};
@@ -68,6 +69,7 @@ pub(super) struct Facts<'a> {
     pub(super) alarms: &'a [Alarm],
     pub(super) push: &'a PushStatus,
     pub(super) crls: &'a [CrlStatus],
+    pub(super) open_receipts: &'a [OpenReceipt],
     pub(super) certificates: i64,
     pub(super) blocked: i64,
 }
@@ -143,6 +145,7 @@ impl CertificateAuthority {
     pub(super) fn overview(&self, facts: &Facts<'_>) -> Result<Vec<Answer>, Error> {
         let (signing, mut remarks) = self.signing_remarks();
         remarks.extend(facts.list_remarks());
+        remarks.extend(facts.receipt_remarks());
         remarks.extend(self.service_remarks()?);
         remarks.extend(self.approval_remarks()?);
         let judged = Judged { facts, remarks };
@@ -252,6 +255,20 @@ impl Facts<'_> {
         late.into_iter()
             .map(|text| Remark::attention(Question::Safe, text))
     }
+
+    /// Names the exclusions with open places. Places that the daemon cannot observe stay open
+    /// after the operator has acted, so they are named and do not count.
+    fn receipt_remarks(&self) -> impl Iterator<Item = Remark> {
+        self.open_receipts.iter().map(|it| Remark {
+            question: Question::Safe,
+            severity: if it.can_be_finished() {
+                Severity::Attention
+            } else {
+                Severity::Good
+            },
+            text: it.in_words(),
+        })
+    }
 }
 
 /// The facts, and what is to be said of them besides the alarms.
@@ -294,20 +311,25 @@ impl Judged<'_> {
         self.answer(Question::Services, good)
     }
 
+    /// Counts what an operator must deal with, and says by when something else is due.
     fn operator(&self, deadline: Option<(String, String)>) -> Answer {
+        let mut matters = self
+            .remarks
+            .iter()
+            .filter(|it| it.severity > Severity::Good);
         // A missing condition mostly has an alarm too.
-        let found = self.facts.alarms.len() + self.remarks.len();
-        let matters = found.max(self.facts.not_ready.len());
-        let text = match (matters, deadline) {
-            (0, None) => "nothing".to_owned(),
-            (0, Some((name, end))) => {
-                format!("nothing; authority {name} is the next to end, it signs until {end}")
-            }
-            (1, _) => match self.remarks.first() {
+        let found = self.facts.alarms.len() + matters.clone().count();
+        let text = match found.max(self.facts.not_ready.len()) {
+            0 => "nothing".to_owned(),
+            1 => match matters.next() {
                 Some(remark) => remark.text.clone(),
                 None => "1 matter; `hallmark status --verbose` names it".to_owned(),
             },
-            (count, _) => format!("{count} matters; `hallmark status --verbose` names them"),
+            count => format!("{count} matters; `hallmark status --verbose` names them"),
+        };
+        let text = match deadline {
+            None => text,
+            Some((name, end)) => format!("{text}; authority {name} signs until {end}"),
         };
         let alarms = self.facts.alarms.iter().map(|it| it.code.severity());
         let remarks = self.remarks.iter().map(|it| it.severity);

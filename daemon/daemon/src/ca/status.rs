@@ -5,6 +5,7 @@ use super::ca_certificates::CaCertificateStatus;
 use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::exclusion::block::ActiveBlock;
+use super::exclusion::unfinished::OpenReceipt;
 use super::expiry::ExpiryStatus;
 use super::issued_lately::IssuedLately;
 use super::issuer_list::IssuerCrlStatus;
@@ -56,6 +57,8 @@ pub struct Status {
     pub blocked: i64,
     /// The newest of them, at most [`BLOCKS_SHOWN_MAX`].
     pub blocks: Vec<ActiveBlock>,
+    /// The exclusions that an operator has to finish, the newest ones.
+    pub open_receipts: Vec<OpenReceipt>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
     /// The revocation lists of issuers elsewhere that were brought here.
@@ -150,7 +153,9 @@ impl CertificateAuthority {
         let authorities = self.hierarchy().iter().filter(|it| it.serving).count();
         let blocked = self.store.active_block_count()?;
         let crls = self.crls.statuses()?;
+        let open_receipts = self.exclusions.open_receipts()?;
         let overview = self.overview(&Facts {
+            open_receipts: &open_receipts,
             not_ready: &not_ready,
             alarms: &alarms,
             push: &push,
@@ -180,6 +185,7 @@ impl CertificateAuthority {
                 let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
                 standing.into_iter().map(ActiveBlock::from).collect()
             },
+            open_receipts,
             crls,
             issuer_crls: self.issuer_crl_statuses(),
             ocsp: self.ocsp.statuses(),

@@ -158,6 +158,16 @@ impl Store {
         })
     }
 
+    /// Returns the compromises whose certificate is excluded and not replaced yet, except those
+    /// that follow from another one, newest first, at most `limit`.
+    pub fn excluded_compromises(&self, limit: u32) -> Result<Vec<RollRow>, StoreError> {
+        self.read(|tx| {
+            let condition = "WHERE r.reason = 'compromise' AND r.parent IS NULL
+                   AND r.state IN ('reissuing', 'draining') ORDER BY r.id DESC LIMIT ?1";
+            roll_rows(tx, condition, params![limit])
+        })
+    }
+
     /// Returns every roll that may have a next step at `now`, oldest first. Most rolls of leaves
     /// wait for a request or for the end of the old leaf and are left out. With `proven`, rolls
     /// whose new leaf was observed in the hub do not wait for that end.

@@ -16,6 +16,7 @@ pub mod receipt;
 pub mod revoke;
 mod subordinate;
 mod sweep;
+pub mod unfinished;
 
 use super::crl::CrlPublisher;
 use super::services::Services;

@@ -81,6 +81,20 @@ impl PlaceCode {
             | PlaceCode::ServiceNotConfigured => PlaceState::Open,
         }
     }
+
+    /// Returns true if the daemon observes the end of an open place. A place out of its reach
+    /// stays open in the receipt after the operator has acted.
+    pub fn is_observed(self) -> bool {
+        !matches!(
+            self,
+            PlaceCode::HubNotConfigured
+                | PlaceCode::IdentitiesUnknown
+                | PlaceCode::IdentityKept
+                | PlaceCode::IssuerElsewhere
+                | PlaceCode::LeavesUnknown
+                | PlaceCode::ServiceNotConfigured
+        )
+    }
 }
 
 /// The state of a place.
