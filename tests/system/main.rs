@@ -41,6 +41,7 @@
 //! | `policies` | authorities that require policies below them, judged by OpenSSL |
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
+//! | `screen` | lists, pages and progress on a terminal of some width, and in a pipe |
 //! | `printed` | outside text forges no line on a terminal or in the log |
 //! | `self_renewal` | stations, auditors and servers renew themselves; an alarm before an end |
 //! | `access` | every route and role: refused before the body is read, and audited |
@@ -257,6 +258,7 @@ mod roll;
 mod roll_faults;
 mod runbook;
 mod runbook_text;
+mod screen;
 mod self_renewal;
 mod service;
 mod service_manager;

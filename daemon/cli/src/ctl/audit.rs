@@ -33,7 +33,13 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Re
             {
                 rows.reverse();
             }
-            show.table(&rows, &COLUMNS)
+            show.table(&rows, &COLUMNS)?;
+            if let Some(oldest) = more(&rows, wanted).filter(|_| show.is_on_terminal()) {
+                show.remark(&format!(
+                    "there may be older ones: repeat the command with --before {oldest}"
+                ))?;
+            }
+            Ok(())
         }
         AuditCommand::Verify => {
             let verdict = client.get("/v1/audit/verification")?;
@@ -41,7 +47,8 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Re
             match verdict["broken_at"].as_i64() {
                 None => Ok(()),
                 Some(sequence) => Err(Failure::Failed(format!(
-                    "the journal is broken at entry {sequence}"
+                    "the journal is broken at entry {sequence}; compare it with a copy, and treat \
+                     the machine as compromised"
                 ))),
             }
         }
@@ -60,6 +67,16 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Re
             }
         }
     }
+}
+
+/// Returns the oldest shown entry if the page of the newest ones is full.
+fn more(rows: &Value, wanted: &ShowAudit) -> Option<i64> {
+    let rows = rows.as_array().filter(|_| wanted.after.is_none())?;
+    let is_full = rows.len() >= usize::try_from(wanted.limit).unwrap_or(usize::MAX);
+    rows.last()
+        .filter(|_| is_full)
+        .map(sequence)
+        .filter(|it| *it > 1)
 }
 
 /// Returns a page of the entries that `wanted` names.

@@ -21,12 +21,12 @@ pub(super) fn run(
                 "name",
                 "generation",
                 "state",
-                "subject",
                 "not_after",
                 "token",
                 "key_type",
                 "crl_number",
                 "crl_next_update",
+                "subject",
             ],
         ),
         AuthorityCommand::Block(of) => {
@@ -62,7 +62,7 @@ pub(super) fn run(
         AuthorityCommand::Subordinates { name } => {
             let path = format!("/v1/authorities/{}/subordinates", segment(name));
             let columns = ["serial", "subject", "profile", "not_after", "revoked_at"];
-            show.fitting_table(&client.get(&path)?, &columns)
+            show.table(&client.get(&path)?, &columns)
         }
         AuthorityCommand::Show {
             name, pem: true, ..
@@ -124,6 +124,6 @@ fn import(client: &ApiClient, show: &Show, files: &Import) -> Result<(), Failure
         "profile": files.profile,
     });
     let path = format!("/v1/authorities/{}/imports", segment(&files.name));
-    let outcome = steps(client, &path, StepsBody::Json(body))?;
+    let outcome = steps(client, "import", &path, StepsBody::Json(body))?;
     show.record(&outcome["report"])
 }

@@ -7,6 +7,7 @@ use super::client::ApiClient;
 use super::command::BackupCommand;
 use super::failure::Failure;
 use super::output::Output;
+use super::progress::Progress;
 use super::show::Show;
 use crate::setup::machine::ask_hallmarkd;
 use serde_json::{Value, json};
@@ -40,7 +41,10 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &BackupCommand) -> R
 fn create(client: &ApiClient, show: &Show, to: Option<&Path>) -> Result<(), Failure> {
     let trial = to.map(|folder| folder.join("hallmark.db.new"));
     Output::prepare(trial.as_deref())?;
+    let progress = Progress::new("backup");
+    progress.busy("the daemon copies its database, and reads the copy whole");
     let mut made = client.post("/v1/backups", &json!({}))?;
+    progress.end();
     if let (Some(folder), Some(file)) = (to, made["file"].as_str()) {
         let mut answer = ask(&[
             "copy".as_ref(),
@@ -54,6 +58,9 @@ fn create(client: &ApiClient, show: &Show, to: Option<&Path>) -> Result<(), Fail
 }
 
 fn ask(arguments: &[&OsStr]) -> Result<Value, Failure> {
+    // Removed when the answer is there.
+    let progress = Progress::new("backup");
+    progress.busy("the backup is read whole");
     ask_hallmarkd(&[&["backup".as_ref()], arguments].concat(), b"")
         .map_err(|error| Failure::Failed(format!("{error:#}")))
 }

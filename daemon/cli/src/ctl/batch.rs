@@ -12,10 +12,10 @@ use super::client::ApiClient;
 use super::command::IssueBatch;
 use super::failure::Failure;
 use super::output::chain;
+use super::progress::Progress;
 use super::show::Show;
 use aws_lc_rs::digest;
 use hallmark_base::files;
-use indicatif::{ProgressBar, ProgressStyle};
 use list::{Entry, List};
 use results::Results;
 use serde_json::{Value, json};
@@ -57,11 +57,11 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &IssueBatch) -> Resu
         all,
         keeps_certificates: show.json,
         results: Results::open(&command.out, show.json).map_err(unwritable)?,
-        bar: bar(all),
+        progress: Progress::new("issue-batch"),
         outcome: Outcome::default(),
     };
     let ended = List::open(&command.list).and_then(|entries| run.issue_all(entries));
-    run.bar.finish_and_clear();
+    run.progress.end();
     run.show(show)?;
     ended
 }
@@ -72,7 +72,7 @@ struct Run<'a> {
     all: usize,
     keeps_certificates: bool,
     results: Results,
-    bar: ProgressBar,
+    progress: Progress,
     outcome: Outcome,
 }
 
@@ -87,7 +87,7 @@ impl Run<'_> {
             }
             let before = self.done();
             let pause = self.send(batch, &mut again)?;
-            self.bar.set_position(self.done() as u64);
+            self.progress.at(self.done() as u64, self.all as u64);
             if self.done() > before {
                 progress = Instant::now();
             } else if progress.elapsed() > PATIENCE {
@@ -282,16 +282,6 @@ fn shown(record: &Value) -> Value {
         members.remove("idempotency_key");
     }
     shown
-}
-
-/// The progress, with rate and estimate, if standard error is a terminal.
-fn bar(length: usize) -> ProgressBar {
-    let bar = ProgressBar::new(length as u64);
-    let template = "{pos} of {len} {wide_bar} {per_sec}, {eta} left";
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 /// Returns a key that identifies this request among all of the caller's.

@@ -52,7 +52,12 @@ fn run_file(
     let [as_text, as_json] = ["transcript.txt", "transcript.json"].map(transcript);
     let as_text = Output::prepare(as_text.as_deref())?;
     let as_json = Output::prepare(as_json.as_deref())?;
-    let outcome = steps(client, "/v1/ceremonies", StepsBody::Text(ceremony))?;
+    let outcome = steps(
+        client,
+        "ceremony",
+        "/v1/ceremonies",
+        StepsBody::Text(ceremony),
+    )?;
     let text = outcome["text"].as_str().unwrap_or_default();
     if show.json {
         show.record(&outcome["transcript"])?;
@@ -89,7 +94,12 @@ fn sign(client: &ApiClient, show: &Show, order: &SignTransfer) -> Result<(), Fai
         "rekey": order.rekey, "requests": requests, "requests_sha256": order.sha256,
         "files": carried.as_ref().map_or_else(Map::new, Carried::to_json),
     });
-    let outcome = steps(client, "/v1/transfers/answers", StepsBody::Json(body))?;
+    let outcome = steps(
+        client,
+        "ceremony",
+        "/v1/transfers/answers",
+        StepsBody::Json(body),
+    )?;
     write(show, folder, &outcome["written"])
 }
 

@@ -90,9 +90,9 @@ fn list(client: &ApiClient, show: &Show, wanted: &ListCertificates) -> Result<()
     let named = named.map(|(name, value)| format!("{name}={}&", segment(value)));
     let path = format!("/v1/certificates?{}", named.collect::<String>());
     let (rows, next) = client.linked(&path, wanted.limit)?;
-    show.fitting_table(&rows, &COLUMNS)?;
+    show.table(&rows, &COLUMNS)?;
     match next {
-        Some(next) if !show.json => show.line(&format!(
+        Some(next) if !show.json => show.remark(&format!(
             "there are more: repeat the command with --after {next}"
         )),
         _ => Ok(()),

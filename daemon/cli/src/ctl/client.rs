@@ -150,7 +150,10 @@ impl ApiClient {
         let status = response.status();
         match response.json::<Value>() {
             Ok(problem) => Err(Failure::of_problem(&problem)),
-            Err(_) => Err(Failure::Failed(format!("the daemon answered {status}"))),
+            Err(_) => Err(Failure::Failed(format!(
+                "the daemon answered {status}; is this the admin socket of hallmarkd, and of the \
+                 same version as this command?"
+            ))),
         }
     }
 

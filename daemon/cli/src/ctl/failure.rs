@@ -105,6 +105,12 @@ impl Failure {
         }
     }
 
+    /// Returns what to do if the message does not say it.
+    pub(super) fn unsaid_remedy(&self) -> Option<String> {
+        let is_said = self.message().contains("; ") || matches!(self, Failure::Usage(_));
+        (!is_said).then(|| format!("What to do: {}.", self.remedy()))
+    }
+
     /// Returns the object that `--json` prints. A command that failed although the daemon has
     /// answered adds that answer.
     pub(super) fn to_json(&self, answer: Option<Value>) -> Value {

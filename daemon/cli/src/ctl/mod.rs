@@ -2,7 +2,8 @@
 //!
 //! The command decides nothing and stores nothing. Exit codes: 0 done, 1 refused or failed, 2
 //! usage, 3 daemon unreachable; `hallmark status` has its own ([`status`]). `--json` prints one
-//! object: the daemon's answer unchanged, or the failure ([`failure`]).
+//! object: the daemon's answer unchanged, or the failure ([`failure`]). Lists fit the terminal
+//! ([`table`]).
 
 mod audit;
 mod authority;
@@ -15,16 +16,21 @@ mod client;
 mod command;
 mod console;
 mod credential;
+mod device;
 mod doctor;
 mod enrollment;
 mod failure;
 mod issue;
 mod output;
 mod profile;
+mod progress;
+mod push;
 mod render;
 mod roll;
 mod show;
+mod state;
 mod status;
+mod table;
 mod token;
 
 use crate::setup;
@@ -32,17 +38,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use client::{ApiClient, StepsBody};
-use command::{CaCertificateCommand, ClockCommand, Command, DeviceCommand, PushCommand};
+use command::{CaCertificateCommand, ClockCommand, Command};
 use failure::Failure;
 use hallmark_base::files;
 use hallmark_base::printable;
+use progress::Progress;
 use serde_json::{Value, json};
 use show::Show;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-pub use command::Arguments;
+pub use command::{Arguments, Form};
 
 /// Longest input file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -53,7 +61,8 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return wrong_arguments(&error),
     };
-    let show = Show::new(arguments.json);
+    state::follow_environment();
+    let show = Show::new(arguments.json(), arguments.output == Some(Form::Wide));
     let outcome = run(&arguments, &show).and_then(|()| show.finish());
     let Err(failure) = outcome else {
         return ExitCode::from(show.exit_code.get().unwrap_or(0));
@@ -65,6 +74,9 @@ pub fn main() -> ExitCode {
 fn failed(failure: &Failure, show: Show) -> ExitCode {
     let line = format!("hallmark: {failure}");
     let _ = writeln!(printable::err(), "{}", printable::line(&line));
+    if let Some(remedy) = failure.unsaid_remedy() {
+        let _ = writeln!(printable::err(), "{}", printable::line(&remedy));
+    }
     if show.json {
         let object = failure.to_json(show.answer.take());
         let _ = writeln!(printable::exact_out(), "{object:#}");
@@ -84,12 +96,24 @@ fn wrong_arguments(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     let _ = printable::err().write_all(text.as_bytes());
-    let mut arguments = std::env::args_os().take_while(|it| it != "--");
-    if arguments.any(|it| it == "--json") {
+    let arguments = std::env::args_os().take_while(|it| it != "--");
+    let arguments: Vec<_> = arguments.collect();
+    if is_json(&arguments) {
         let object = Failure::of_arguments(&text).to_json(None);
         let _ = writeln!(printable::exact_out(), "{object:#}");
     }
     ExitCode::from(Failure::USAGE)
+}
+
+/// Whether arguments that cannot be parsed ask for JSON.
+fn is_json(arguments: &[OsString]) -> bool {
+    let one = |it: &OsString| {
+        ["--json", "-ojson", "-o=json", "--output=json"]
+            .iter()
+            .any(|json| it == json)
+    };
+    let two = |it: &[OsString]| (it[0] == "-o" || it[0] == "--output") && it[1] == "json";
+    arguments.iter().any(one) || arguments.windows(2).any(two)
 }
 
 fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
@@ -97,7 +121,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         let options = setup::Options {
             answers: command.answers.clone(),
             root: command.root.clone(),
-            quiet: arguments.json,
+            quiet: arguments.json(),
         };
         setup::run(&options)?;
         return if show.json {
@@ -122,22 +146,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         Command::IssueBatch(command) => batch::run(&client, show, command),
         Command::Certificate(command) => certificate::run(&client, show, command),
         Command::Profile(command) => profile::run(&client, show, command),
-        Command::Device(DeviceCommand::List) => show.table(
-            &client.pages("/v1/devices", "registration_id")?,
-            &["registration_id", "profile", "serial", "not_after"],
-        ),
-        Command::Device(DeviceCommand::Show { id }) => {
-            show.record(&client.get(&format!("/v1/devices/{}", client::segment(id)))?)
-        }
-        Command::Device(DeviceCommand::Credential(command)) => {
-            credential::run(&client, show, command)
-        }
-        Command::Device(DeviceCommand::Block(of)) => {
-            block::start(&client, show, "device", &of.id, None, &of.cause.reason)
-        }
-        Command::Device(DeviceCommand::Unblock(of)) => {
-            block::lift(&client, show, "device", &of.id, None, &of.cause.reason)
-        }
+        Command::Device(command) => device::run(&client, show, command),
         Command::Enrollment(command) => enrollment::run(&client, show, command),
         Command::CaCertificate(CaCertificateCommand::List) => show.table(
             &client.get("/v1/ca-certificates")?,
@@ -152,22 +161,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
         ),
         Command::Block(command) => block::run(&client, show, command),
         Command::Roll(command) => roll::run(&client, show, command),
-        Command::Push(PushCommand::List) => show.table(
-            &client.get("/v1/push")?,
-            &[
-                "provisioning",
-                "name",
-                "cause",
-                "since",
-                "due_at",
-                "attempts",
-                "parked",
-                "last_error",
-            ],
-        ),
-        Command::Push(PushCommand::Retry { name }) => {
-            show.record(&client.post("/v1/push/retry", &json!({ "name": name }))?)
-        }
+        Command::Push(command) => push::run(&client, show, command),
         Command::Clock(ClockCommand::Accept) => {
             show.record(&client.post("/v1/clock/accept", &json!({}))?)
         }
@@ -189,18 +183,25 @@ fn reload(client: &ApiClient, show: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends a request that reports progress. The steps go to standard error; the result is returned.
-fn steps(client: &ApiClient, path: &str, body: StepsBody) -> Result<Value, Failure> {
+/// Sends a request that reports progress, which goes to standard error; the result is returned.
+fn steps(
+    client: &ApiClient,
+    what: &'static str,
+    path: &str,
+    body: StepsBody,
+) -> Result<Value, Failure> {
+    let progress = Progress::new(what);
     let mut outcome = None;
     client.stream(path, body, |line| {
-        if let Some(step) = line["progress"].as_str() {
-            // Progress must not become part of the answer.
-            let _ = writeln!(printable::err(), "{}", printable::line(step));
-        } else {
-            outcome = Some(line);
+        match (line["done"].as_u64(), line["progress"].as_str()) {
+            (Some(done), _) => progress.at(done, line["total"].as_u64().unwrap_or(done)),
+            (None, Some(step)) => progress.step(step),
+            (None, None) => outcome = Some(line),
         }
     })?;
-    let outcome = outcome.ok_or_else(|| Failure::Unreachable("the daemon hung up".into()))?;
+    progress.end();
+    let hung_up = "the daemon hung up; look at its log, and repeat the command";
+    let outcome = outcome.ok_or_else(|| Failure::Unreachable(hung_up.into()))?;
     match outcome.get("problem") {
         Some(problem) => Err(Failure::of_problem(problem)),
         None => Ok(outcome),

@@ -1,4 +1,4 @@
-//! Formats answers as text: tables for lists, indented lines for one object.
+//! Formats one object as indented lines, and entries of the journal as rows.
 //!
 //! Every value except PEM is one line, so no value can forge a row or a member.
 
@@ -8,54 +8,6 @@ use serde_json::Value;
 
 /// Members that repeat a sentence of their object for programs; only `--json` shows them.
 const FOR_PROGRAMS: [&str; 2] = ["alarm_details", "waits_for_detail"];
-
-/// Formats a list as a table, with one row per entry.
-pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
-    let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|it| it.to_uppercase()).collect()];
-    for row in rows.as_array().into_iter().flatten() {
-        lines.push(columns.iter().map(|column| cell(&row[*column])).collect());
-    }
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|column| {
-            lines
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for line in lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// Formats a table, and leaves out its last columns until it has `width` characters at most. The
-/// first two columns stay. A last line names what is left out.
-pub(super) fn fitting_table(rows: &Value, columns: &[&str], width: Option<usize>) -> String {
-    let least = columns.len().min(2);
-    let fits = |text: &String| {
-        let widest = text.lines().map(|line| line.chars().count()).max();
-        width.is_none_or(|width| widest.unwrap_or(0) <= width)
-    };
-    let mut shorter = (least..=columns.len()).rev();
-    let count = shorter
-        .find(|count| fits(&table(rows, &columns[..*count])))
-        .unwrap_or(least);
-    let mut text = table(rows, &columns[..count]);
-    if count < columns.len() {
-        let left_out = columns[count..].join(", ");
-        text += &format!("no room for: {left_out}; a wider terminal or --json has them\n");
-    }
-    text
-}
 
 /// Returns entries of the audit journal for a table: times as RFC 3339, and the members of the
 /// detail as `name: value`.
@@ -134,9 +86,11 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn cell(value: &Value) -> String {
+/// Returns a value as one line that is not empty.
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
+        Value::String(text) if text.is_empty() => "-".into(),
         Value::String(text) => printable::line(text).into_owned(),
         Value::Object(_) | Value::Array(_) if is_empty(value) => "-".into(),
         other => printable::line(&other.to_string()).into_owned(),
@@ -147,27 +101,6 @@ fn cell(value: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn columns_are_as_wide_as_they_need_and_absent_values_are_dashes() {
-        let rows = json!([{ "id": 1, "name": "station" }, { "id": 20, "name": null }]);
-        assert_eq!(
-            table(&rows, &["id", "name"]),
-            "ID  NAME\n1   station\n20  -\n"
-        );
-    }
-
-    #[test]
-    fn a_table_leaves_out_columns_that_the_terminal_has_no_room_for() {
-        let rows = json!([{ "id": 1, "name": "station", "role": "x" }]);
-        let columns = ["id", "name", "role"];
-        let fitting = |width| fitting_table(&rows, &columns, width);
-        assert_eq!(fitting(None), table(&rows, &columns));
-        assert_eq!(fitting(Some(17)), table(&rows, &columns));
-        let cut = "ID  NAME\n1   station\nno room for: role; a wider terminal or --json has them\n";
-        assert_eq!(fitting(Some(14)), cut);
-        assert_eq!(fitting(Some(3)), cut);
-    }
 
     #[test]
     fn an_entry_of_the_journal_has_its_time_and_detail_in_words() {

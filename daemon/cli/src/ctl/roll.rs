@@ -5,12 +5,18 @@ use super::command::{RollCommand, StartRoll};
 use super::failure::Failure;
 use super::output::Output;
 use super::pem_or_base64;
+use super::progress::Progress;
 use super::show::{Show, receipt};
 use serde_json::{Value, json};
+use std::thread;
+use std::time::Duration;
 
 /// The longest file of a CSR, in bytes: more than the daemon reads of one, and in base64 or JSON
 /// still less than it reads of a request.
 const CSR_FILE_BYTES_MAX: u64 = 24 * 1024;
+
+/// How often `--follow` asks for the state.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 const COLUMNS: [&str; 7] = [
     "id",
@@ -36,7 +42,10 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &RollCommand) -> Res
             let rolls = client.pages(&format!("/v1/rolls?open={open}"), "id")?;
             show.table(&rolls, &COLUMNS)
         }
-        RollCommand::Show { id } => {
+        RollCommand::Show { id, follow } => {
+            if *follow {
+                self::follow(client, *id)?;
+            }
             let mut roll = client.get(&format!("/v1/rolls/{id}"))?;
             if roll["authority"].is_string() {
                 roll["report"] = client.get(&format!("/v1/rolls/{id}/report"))?;
@@ -48,6 +57,44 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &RollCommand) -> Res
             show.record(&client.post(&format!("/v1/rolls/{id}/abort"), &body)?)
         }
     }
+}
+
+/// Waits until a rollover has ended. Shows its state, with the devices that have a new leaf or,
+/// while it works at the hub, the identities and devices that are done there.
+fn follow(client: &ApiClient, id: i64) -> Result<(), Failure> {
+    let progress = Progress::new("roll");
+    loop {
+        let roll = client.get(&format!("/v1/rolls/{id}"))?;
+        let state = roll["state"].as_str().unwrap_or_default();
+        if matches!(state, "done" | "aborted") {
+            return Ok(());
+        }
+        progress.state(state);
+        let report = match &roll["authority"] {
+            Value::String(_) => client.get(&format!("/v1/rolls/{id}/report"))?,
+            _ => Value::Null,
+        };
+        if let Some((done, total)) = devices_done(&roll, &report) {
+            progress.at(done, total);
+        }
+        thread::sleep(FOLLOW_EVERY);
+    }
+}
+
+/// Returns how many devices of how many are done in the present state of a rollover.
+fn devices_done(roll: &Value, report: &Value) -> Option<(u64, u64)> {
+    let hub = &roll["hub"];
+    let is_at_hub = roll["state"] == "clearing";
+    let (done, total) = if is_at_hub && hub["total"].as_u64().is_some() {
+        (
+            hub["done"].as_u64()? + hub["unanswered"].as_u64()?,
+            hub["total"].as_u64()?,
+        )
+    } else {
+        let new = report["devices_on_the_new"].as_u64()?;
+        (new, new + report["devices_on_the_old"].as_u64()?)
+    };
+    (total > 0).then_some((done, total))
 }
 
 /// A request for a new leaf that cannot be used never delays an exclusion: what is wrong with it is
@@ -166,4 +213,25 @@ fn tell(show: &Show, answer: &Value) -> Result<(), Failure> {
         show.line(obstacle.as_str().unwrap_or_default())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollover_counts_identities_while_it_clears_the_hub_and_leaves_otherwise() {
+        let hub = json!({ "total": 5, "done": 1, "unanswered": 1 });
+        let report = json!({ "devices_on_the_new": 2, "devices_on_the_old": 8 });
+        for (state, report, expected) in [
+            ("clearing", &report, Some((2, 5))),
+            ("reissuing", &report, Some((2, 10))),
+            ("reissuing", &Value::Null, None),
+        ] {
+            let roll = json!({ "state": state, "hub": hub });
+            assert_eq!(devices_done(&roll, report), expected, "{state}");
+        }
+        let none = json!({ "devices_on_the_new": 0, "devices_on_the_old": 0 });
+        assert_eq!(devices_done(&json!({ "state": "staged" }), &none), None);
+    }
 }

@@ -5,15 +5,21 @@
 
 use super::failure::Failure;
 use super::render;
-use dialoguer::console::Term;
+use super::state::Tone;
+use super::table::{self, Columns, Paper};
+use dialoguer::console::{Term, colors_enabled};
 use hallmark_base::printable;
+use hallmark_pki::unix_seconds::UnixSeconds;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The format of answers.
 pub(super) struct Show {
     pub(super) json: bool,
+    /// Whether tables have every column and every value whole, on a terminal too.
+    wide: bool,
     /// The answer of a command with `--json`, until the command has succeeded: a failure prints one
     /// object, which includes it.
     pub(super) answer: RefCell<Option<Value>>,
@@ -22,9 +28,10 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub(super) fn new(json: bool) -> Self {
+    pub(super) fn new(json: bool, wide: bool) -> Self {
         Self {
             json,
+            wide,
             answer: RefCell::default(),
             exit_code: Cell::default(),
         }
@@ -46,20 +53,48 @@ impl Show {
         }
     }
 
+    /// Prints a list with these columns, or those of them that the terminal has room for.
     pub(super) fn table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
-        if self.json {
-            self.exact(rows)
-        } else {
-            self.text(&render::table(rows, columns))
-        }
+        self.list(rows, columns, &[])
     }
 
-    /// Prints a table without its last columns if it is wider than the terminal.
-    pub(super) fn fitting_table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
+    /// Prints a list that has further columns with `-o wide` and in a pipe.
+    pub(super) fn list(&self, rows: &Value, shown: &[&str], wide: &[&str]) -> Result<(), Failure> {
         if self.json {
             return self.exact(rows);
         }
-        self.text(&render::fitting_table(rows, columns, terminal_columns()))
+        self.styled(&table::table(rows, Columns { shown, wide }, self.paper()))
+    }
+
+    /// Returns how tables are printed.
+    pub(super) fn paper(&self) -> Paper {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = since.map_or(0, |it| it.as_secs().cast_signed());
+        Paper {
+            width: terminal_columns().filter(|_| !self.wide),
+            now: UnixSeconds::new(seconds),
+            colours: colors_enabled(),
+        }
+    }
+
+    /// Returns true if a person reads the answer, and no program.
+    pub(super) fn is_on_terminal(&self) -> bool {
+        terminal_columns().is_some()
+    }
+
+    /// Prints text with colours, of which every part that came from outside is escaped.
+    pub(super) fn styled(&self, text: &str) -> Result<(), Failure> {
+        written(printable::exact_out().write_all(text.as_bytes()))
+    }
+
+    /// Returns text in the colour of a state, if the terminal has colours.
+    pub(super) fn toned(&self, text: &str, tone: Tone) -> String {
+        tone.style().apply_to(text).to_string()
+    }
+
+    /// Prints a remark below a table.
+    pub(super) fn remark(&self, text: &str) -> Result<(), Failure> {
+        self.styled(&table::dim(&printable::line(text), self.paper()))
     }
 
     /// Prints one line of text.

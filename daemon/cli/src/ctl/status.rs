@@ -1,4 +1,4 @@
-//! Runs `hallmark status`: five lines for a look of five seconds, and an exit code for monitoring.
+//! Runs `hallmark status`: five lines that answer four questions, and an exit code for monitoring.
 //!
 //! Exit codes: 0 good, 1 attention, 2 critical, by the worst of the four answers; 3 if there is no
 //! answer. They are those of Nagios plugins. With `--verbose` and `--json` an answer exits 0: what
@@ -7,19 +7,20 @@
 use super::client::ApiClient;
 use super::command::ShowStatus;
 use super::failure::Failure;
-use super::show::{Show, terminal_columns, written};
+use super::show::{Show, terminal_columns};
 use dialoguer::console::{Style, truncate_str};
 use hallmark_base::printable;
 use serde_json::Value;
-use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
 /// The pause of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// Clears a terminal (ECMA-48, ED and CUP).
-const CLEAR_SCREEN: &[u8] = b"\x1b[2J\x1b[H";
+/// Clears a terminal, goes to its top, and clears the rest of a line (ECMA-48: ED, CUP, EL).
+const CLEAR_SCREEN: &str = "\x1b[2J";
+const TOP_OF_SCREEN: &str = "\x1b[H";
+const CLEAR_LINE: &str = "\x1b[K";
 
 /// The exit code if the daemon gives no answer.
 pub(super) const NO_ANSWER: u8 = 3;
@@ -28,21 +29,56 @@ pub(super) const NO_ANSWER: u8 = 3;
 const SEVERITIES: [&str; 3] = ["good", "attention", "critical"];
 
 pub(super) fn run(client: &ApiClient, show: &Show, options: &ShowStatus) -> Result<(), Failure> {
+    if options.watch {
+        return watch(client, show);
+    }
     let is_whole = show.json || options.verbose;
     show.exit_code.set(Some(NO_ANSWER).filter(|_| !is_whole));
+    let status = client.get("/v1/status")?;
+    if is_whole {
+        return show.record(&status);
+    }
+    show.exit_code.set(Some(exit_code(&status)));
+    print_lines(show, &lines(&status), "")
+}
+
+/// Shows the five lines, or each answer with `--json`, again and again. On a terminal they are
+/// written over the last ones; in a pipe they come again when an answer has changed. A daemon that
+/// does not answer is shown, and asked again.
+fn watch(client: &ApiClient, show: &Show) -> Result<(), Failure> {
+    let is_terminal = terminal_columns().is_some();
+    if is_terminal && !show.json {
+        show.styled(CLEAR_SCREEN)?;
+    }
+    let mut last = Vec::new();
     loop {
-        let status = client.get("/v1/status")?;
-        if is_whole {
-            show.record(&status)?;
-        } else {
-            show.exit_code.set(Some(exit_code(&status)));
-            print_lines(&status, options.watch)?;
+        let lines = match client.get("/v1/status") {
+            Ok(status) if show.json => {
+                show.exact_line(&status)?;
+                Vec::new()
+            }
+            Ok(status) => lines(&status),
+            Err(Failure::Unreachable(reason)) => vec![no_answer(&reason)],
+            Err(failure) => return Err(failure),
+        };
+        let answers = lines.iter().map(|(line, _)| line.clone());
+        // The first line of an answer has the time.
+        let answers: Vec<String> = answers.skip(lines.len() / 5).collect();
+        if !show.json && is_terminal {
+            // Below "no answer" the last answers stay.
+            show.styled(TOP_OF_SCREEN)?;
+            print_lines(show, &lines, CLEAR_LINE)?;
+        } else if !show.json && answers != last {
+            print_lines(show, &lines, "")?;
         }
-        if !options.watch {
-            return Ok(());
-        }
+        last = answers;
         thread::sleep(WATCH_EVERY);
     }
+}
+
+fn no_answer(reason: &str) -> (String, Style) {
+    let line = printable::line(&format!("no answer: {reason}")).into_owned();
+    (line, Style::new().red().bold())
 }
 
 /// Returns the exit code of the worst answer; a severity that is not known here is critical.
@@ -56,21 +92,17 @@ fn exit_code(status: &Value) -> u8 {
     codes.max().unwrap_or(2)
 }
 
-/// Prints the five lines; on a terminal each fits its width, and `again` clears the screen first.
-fn print_lines(status: &Value, again: bool) -> Result<(), Failure> {
-    let mut out = printable::exact_out();
-    let columns = terminal_columns();
-    if again && columns.is_some() {
-        written(out.write_all(CLEAR_SCREEN))?;
-    }
-    for (line, style) in lines(status) {
-        let line = match columns {
-            Some(columns) => truncate_str(&line, columns, "…"),
+/// Prints lines, of which each fits the terminal unless `-o wide` is given, and `end` after each.
+fn print_lines(show: &Show, lines: &[(String, Style)], end: &str) -> Result<(), Failure> {
+    let mut text = String::new();
+    for (line, style) in lines {
+        let line = match show.paper().width {
+            Some(columns) => truncate_str(line, columns, "…"),
             None => line.as_str().into(),
         };
-        written(writeln!(out, "{}", style.apply_to(line)))?;
+        text += &format!("{}{end}\n", style.apply_to(line));
     }
-    Ok(())
+    show.styled(&text)
 }
 
 /// Returns the five lines, with the style of each.

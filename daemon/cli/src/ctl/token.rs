@@ -42,7 +42,7 @@ fn tried(
     body: StepsBody,
     name: &str,
 ) -> Result<(), Failure> {
-    let outcome = steps(client, path, body)?;
+    let outcome = steps(client, "token", path, body)?;
     let report = &outcome["report"];
     if show.json {
         show.record(report)?;
@@ -51,6 +51,8 @@ fn tried(
     }
     match report["good"].as_bool() {
         Some(true) => Ok(()),
-        _ => Err(Failure::Failed(format!("token {name}: not all is good"))),
+        _ => Err(Failure::Failed(format!(
+            "token {name}: not all is good; the report says what is not"
+        ))),
     }
 }

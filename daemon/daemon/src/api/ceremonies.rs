@@ -28,8 +28,9 @@ pub(super) async fn run(
     }: Asks<Ceremony>,
     TextBody(file): TextBody,
 ) -> Result<Response, Problem> {
-    Ok(api.steps(move |ca, progress| {
-        let transcript = ca.ceremonies().run(&permission, &file, progress)?;
+    Ok(api.steps(move |ca, steps| {
+        let progress = |step| steps.begin(step);
+        let transcript = ca.ceremonies().run(&permission, &file, &progress)?;
         Ok(json!({ "transcript": transcript, "text": transcript.to_text() }))
     }))
 }

@@ -33,10 +33,10 @@ pub(super) async fn run(
     Path(name): Path<String>,
     JsonBody(files): JsonBody<ImportFiles>,
 ) -> Result<Response, Problem> {
-    Ok(api.steps(move |ca, progress| {
-        let report = ca
-            .ceremonies()
-            .import(&permission, &name, &files, progress)?;
+    Ok(api.steps(move |ca, steps| {
+        let progress = |done, total| steps.count(done, total);
+        let ceremonies = ca.ceremonies();
+        let report = ceremonies.import(&permission, &name, &files, &progress)?;
         Ok(json!({ "report": report }))
     }))
 }

@@ -12,23 +12,34 @@ use tokio::sync::mpsc;
 /// Steps that may wait for a slow reader; further ones are dropped.
 const STEPS_WAITING_MAX: usize = 512;
 
+/// Sends the steps of work. Without a reader a step is dropped, and the work goes to its end.
+pub(super) struct Steps(mpsc::Sender<Value>);
+
+impl Steps {
+    /// Sends a step that begins, in words.
+    pub(super) fn begin(&self, step: String) {
+        let _ = self.0.try_send(json!({ "progress": step }));
+    }
+
+    /// Sends that so many of `total` are done.
+    pub(super) fn count(&self, done: usize, total: usize) {
+        let step = format!("{done} of {total}");
+        let _ = self
+            .0
+            .try_send(json!({ "progress": step, "done": done, "total": total }));
+    }
+}
+
 impl Api {
     /// Runs `work` to its end, even if the client hangs up, and sends each step as it begins.
     pub(super) fn steps(
         self,
-        work: impl FnOnce(&CertificateAuthority, &dyn Fn(String)) -> Result<Value, Error>
-        + Send
-        + 'static,
+        work: impl FnOnce(&CertificateAuthority, &Steps) -> Result<Value, Error> + Send + 'static,
     ) -> Response {
         let (steps, mut lines) = mpsc::channel::<Value>(STEPS_WAITING_MAX);
         tokio::spawn(async move {
-            let progress_of = steps.clone();
-            let run = move |ca: &CertificateAuthority| {
-                // Without a reader the progress is dropped, and the work goes to its end.
-                let progress =
-                    |step: String| drop(progress_of.try_send(json!({ "progress": step })));
-                work(ca, &progress)
-            };
+            let sender = Steps(steps.clone());
+            let run = move |ca: &CertificateAuthority| work(ca, &sender);
             let last = match self.application(run).await {
                 Ok(outcome) => outcome,
                 Err(problem) => {

@@ -46,8 +46,9 @@ pub(super) async fn check(
     }: Asks<TryToken>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    Ok(api.steps(move |ca, progress| {
-        let report = ca.diagnostics().check(&permission, &name, progress)?;
+    Ok(api.steps(move |ca, steps| {
+        let progress = |step| steps.begin(step);
+        let report = ca.diagnostics().check(&permission, &name, &progress)?;
         Ok(finished(&report))
     }))
 }
@@ -59,10 +60,10 @@ pub(super) async fn bench(
     Path(name): Path<String>,
     JsonBody(request): JsonBody<BenchRequest>,
 ) -> Result<Response, Problem> {
-    Ok(api.steps(move |ca, progress| {
-        let report = ca
-            .diagnostics()
-            .bench(&permission, &name, request, progress)?;
+    Ok(api.steps(move |ca, steps| {
+        let progress = |step| steps.begin(step);
+        let diagnostics = ca.diagnostics();
+        let report = diagnostics.bench(&permission, &name, request, &progress)?;
         Ok(finished(&report))
     }))
 }

@@ -106,8 +106,9 @@ pub(super) async fn sign(
         requests_sha256: body.requests_sha256,
         files: files(body.files)?,
     };
-    Ok(api.steps(move |ca, progress| {
-        let written = ca.sign_by_transfer(&permission, &brought, progress)?;
+    Ok(api.steps(move |ca, steps| {
+        let progress = |step| steps.begin(step);
+        let written = ca.sign_by_transfer(&permission, &brought, &progress)?;
         Ok(json!({ "written": written }))
     }))
 }

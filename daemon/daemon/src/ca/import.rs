@@ -71,13 +71,14 @@ pub struct ImportReport {
 }
 
 impl Ceremonies {
-    /// Imports the files for the adopted generation of `authority`.
+    /// Imports the files for the adopted generation of `authority`. `progress` gets how many of how
+    /// many certificates are on record.
     pub fn import(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
         files: &ImportFiles,
-        progress: &dyn Fn(String),
+        progress: &dyn Fn(usize, usize),
     ) -> Result<ImportReport, Error> {
         let _alone = self.running.try_lock().map_err(|_| {
             let message = "a ceremony is under way; wait for it";
@@ -115,7 +116,7 @@ impl Ceremonies {
                 .extend(changed.kept.iter().map(kept_in_words));
             report.changed.add(changed);
             crash_point("import-chunk");
-            progress(format!("{recorded} of {total}"));
+            progress(recorded, total);
             Ok::<(), Error>(())
         };
         for chunk in index.certificates.chunks(CHUNK) {

@@ -7,9 +7,9 @@ use hallmark_pki::enrollment::block_kind::BlockKind;
 /// `hallmark device`
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
-    /// List all devices.
+    /// List all devices: the state of the leaf, the days left, the enrollment, and the block.
     List,
-    /// Show one device with its certificates and enrollments.
+    /// Show one device: its leaf and what accepts it, its group or slots, and its certificates.
     Show {
         /// The device's registration id.
         id: String,

@@ -17,7 +17,7 @@ pub(super) use enrollment::{BlockCommand, CredentialCommand, DeviceCommand, Enro
 pub(super) use profile::ProfileCommand;
 pub(super) use roll::{RollCommand, StartRoll};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Operate a Hallmark certificate authority.
@@ -35,9 +35,27 @@ pub struct Arguments {
     /// Print the daemon's answer as JSON.
     #[arg(long, global = true)]
     pub json: bool,
+    /// How lists are printed on a terminal: with every column and value whole, or as JSON.
+    #[arg(short, long, global = true, value_name = "FORM")]
+    pub output: Option<Form>,
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Wide,
+    /// The same as --json.
+    Json,
+}
+
+impl Arguments {
+    /// Whether the answer is printed as JSON.
+    pub fn json(&self) -> bool {
+        self.json || self.output == Some(Form::Json)
+    }
 }
 
 /// A command of `hallmark`.
@@ -204,7 +222,11 @@ pub enum CaCertificateCommand {
 #[derive(Debug, Subcommand)]
 pub enum PushCommand {
     /// List waiting changes, with age and reason.
-    List,
+    List {
+        /// First wait until no change waits, and show how many do; fails if changes are parked.
+        #[arg(long)]
+        follow: bool,
+    },
     /// Retry waiting and parked changes now.
     Retry {
         /// Only this enrollment or CA certificate.

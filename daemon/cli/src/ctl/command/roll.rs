@@ -26,6 +26,9 @@ pub enum RollCommand {
     Show {
         /// The rollover's number.
         id: i64,
+        /// First wait until it has ended, and show its state and how many devices it has reached.
+        #[arg(long)]
+        follow: bool,
     },
     /// Abort a rollover before its cut-over; the old certificate stays in service.
     Abort {
