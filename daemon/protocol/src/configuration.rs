@@ -6,6 +6,7 @@
 
 use crate::tcti::{NoTcti, Tcti};
 use hallmark_base::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -36,11 +37,12 @@ const SECRET_WORDS: &[&str] = &[
 ];
 
 /// One `[[token]]` table.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenConfiguration {
     /// The token's name in the configuration: letters, digits and `-`.
     pub name: String,
+    /// The interface of the token.
     pub kind: TokenKind,
     /// The family of its module (`pkcs11-config/`); excludes `module`.
     pub fragment: Option<String>,
@@ -68,7 +70,7 @@ pub struct TokenConfiguration {
 }
 
 /// The interface of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenKind {
     Pkcs11,

@@ -7,11 +7,14 @@ use super::hierarchy::Generation;
 use super::profile::IssuanceProfile;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::End;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A step of an authority's rollover that may need an operator's approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalStep {
     /// The new generation signs.

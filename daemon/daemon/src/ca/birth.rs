@@ -23,6 +23,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, RootCertStore};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,17 +43,20 @@ const ENTRIES_MAX: usize = 64;
 const ABOVE_MAX: usize = 8;
 
 /// A `[[birth]]` of the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BirthTable {
+    /// The name of the manufacturer in the journal.
     pub name: String,
     /// PEM with the manufacturer's trust anchors.
     anchors: PathBuf,
     /// CRLs of the manufacturer, PEM or DER. Without any, revocation is not checked.
     #[serde(default)]
     crls: Vec<PathBuf>,
+    /// Whether a certificate is accepted whose CRL should have been replaced.
     #[serde(default)]
     overdue_crl: OverdueCrl,
+    /// The member of the certificate that becomes the registration id.
     id_from: IdFrom,
     /// hwType of `san.hardware_module`.
     hardware_type: Option<String>,
@@ -75,7 +79,7 @@ fn once() -> NonZeroU16 {
 }
 
 /// Whether a certificate is accepted whose CRL should have been replaced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum OverdueCrl {
     #[default]
@@ -83,7 +87,7 @@ enum OverdueCrl {
     Accept,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 enum IdFrom {
     #[serde(rename = "subject.serial_number")]
     SerialNumber,

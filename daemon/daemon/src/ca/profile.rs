@@ -5,16 +5,19 @@ pub use crate::enrollment::role::Role;
 use crate::store::Purpose;
 use crate::x509::profile::{ExtendedKeyUsage, Profile, human_seconds};
 use crate::x509::template::Place;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// A `[[profile]]` of the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuanceProfile {
     /// How a request names it.
     pub name: String,
     /// The authority that signs.
     pub authority: String,
+    /// The part that holders have here, and so their permissions.
     pub role: Role,
     /// Holders may have certificates with one key, such as devices that cannot make one.
     #[serde(default)]
@@ -24,17 +27,21 @@ pub struct IssuanceProfile {
     pub generate_keys: bool,
     /// How long before its end the holder may renew by itself, in seconds; 0 for never. See
     /// [`super::renewal`].
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(default, deserialize_with = "human_seconds::optional")]
     pub self_renewal: Option<u64>,
     /// How long before its end a certificate that was not renewed is an alarm, in seconds; 0 for
     /// never. See [`super::expiry`].
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(default, deserialize_with = "human_seconds::optional")]
     pub expiry_alarm: Option<u64>,
     /// How long after its end a device's leaf may renew itself, once, in seconds; never without
     /// it. See [`super::issuer::late_renewal`].
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(default, deserialize_with = "human_seconds::optional")]
     pub late_renewal: Option<u64>,
     /// The complete shape of the certificate.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub certificate: Profile,
 }
 

@@ -9,7 +9,9 @@ use super::profile::{IssuanceProfile, Role};
 use super::{Code, Error};
 use crate::enrollment::pattern::NamePattern;
 use crate::store::Moves;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many tables there may be, and how many entries a list of one: each request of a station
@@ -30,7 +32,7 @@ pub struct StationRule {
 }
 
 /// The `[[station]]` table as written, before it is checked.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Table {
     /// Common names of stations.
@@ -44,6 +46,16 @@ struct Table {
     /// Whether these may give a registered device another of their profiles.
     #[serde(default)]
     may_move: bool,
+}
+
+impl JsonSchema for StationRule {
+    fn schema_name() -> Cow<'static, str> {
+        Table::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Table::json_schema(generator)
+    }
 }
 
 impl TryFrom<Table> for StationRule {

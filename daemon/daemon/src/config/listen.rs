@@ -2,6 +2,7 @@
 
 use super::ConfigurationError;
 use crate::x509::listener_names::listener_names;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,23 +19,30 @@ pub const UNIDENTIFIED_CONNECTIONS_MAX: usize = 512;
 const CONNECTIONS_PER_ADDRESS: usize = 256;
 
 /// The table as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
+    /// Address of the HTTPS listener; port 0 takes a free one.
     https: Option<SocketAddr>,
     /// DNS names and IP addresses of the HTTPS listener.
     #[serde(default)]
     names: Vec<String>,
     /// The profile of the HTTPS listener's certificate.
     profile: Option<String>,
+    /// The profile of EST requests whose address names none.
     est_profile: Option<String>,
+    /// Whether the base64 of EST answers has lines, as most clients want.
     pub(super) est_line_breaks: Option<bool>,
     /// Serves CRLs and CA certificates over plain HTTP, and nothing else.
     pub(super) http: Option<SocketAddr>,
+    /// The address of `http` for relying parties, which certificates have.
     public_http: Option<String>,
+    /// The admin socket; without it, `admin.sock` in `runtime_dir`.
     pub(super) admin: Option<PathBuf>,
+    /// User ids that may use the admin socket, besides root and the daemon's own.
     #[serde(default)]
     pub(super) admin_users: Vec<u32>,
+    /// How many connections of unidentified clients one address may have.
     connections_per_address: Option<usize>,
 }
 

@@ -3,6 +3,7 @@
 use super::ConfigurationError;
 use crate::ca::ocsp::OcspPolicy;
 use crate::x509::profile::human_seconds;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -14,15 +15,17 @@ const VALIDITY_SECONDS: std::ops::RangeInclusive<u64> = 60..=7 * 86_400;
 const CERTIFICATE_SECONDS_MAX: u64 = 31 * 86_400;
 
 /// The table as it is written. Without it no requests are answered.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ocsp {
     /// The authorities whose certificates are answered for.
     authorities: BTreeSet<String>,
     /// How long an answer holds.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "validity_default")]
     validity: u64,
     /// The validity of a responder's certificate.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "certificate_validity_default")]
     certificate_validity: u64,
     /// Most answers that tokens sign in a second.

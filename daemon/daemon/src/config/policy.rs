@@ -8,6 +8,7 @@ use crate::ca::roll::{DeviceNotification, NotifyBy, RollPolicy};
 use crate::enrollment::plan::DriftPolicy;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::human_seconds;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
@@ -18,22 +19,27 @@ use std::time::UNIX_EPOCH;
 const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
 
 /// The table as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Policy {
+    /// Whether a change by another program is reported or repaired.
     #[serde(default)]
     pub(super) drift: DriftPolicy,
     /// How often each provisioning service is compared with the database.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "scan_interval_default")]
     pub(super) scan_interval: u64,
     /// How long changes may wait for a provisioning service before the wait is an alarm.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "push_age_alarm_default")]
     pub(super) push_age_alarm: u64,
     /// How long before its expiry the leaf of an individually enrolled device is rolled; 0 leaves
     /// renewal to devices, stations and operators.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default)]
     renew_before: u64,
     /// The time over which the rollovers of a fleet are spread.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "renew_jitter_default")]
     renew_jitter: u64,
     /// Whether devices are notified when their rollover starts.
@@ -43,12 +49,15 @@ pub(super) struct Policy {
     #[serde(default)]
     tell_method: TellMethod,
     /// How often a device that was offline is called again, by `method`.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "tell_interval_default")]
     tell_interval: u64,
     /// How long such calls are repeated.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "tell_for_default")]
     tell_for: u64,
     /// How often devices in a rollover are observed in the hub.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "proof_interval_default")]
     proof_interval: u64,
     /// Whether an old certificate may be retired before it expires, once all its devices were
@@ -59,40 +68,49 @@ pub(super) struct Policy {
     #[serde(default)]
     roll_authorities: RollAuthorities,
     /// How long before the end of an authority's signing window it does so.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "roll_notice_default")]
     roll_notice: u64,
     /// The steps of an authority's rollover that wait for `hallmark roll approve`.
     #[serde(default)]
     approve: BTreeSet<ApprovalStep>,
     /// How long a device may be unobserved before it counts as silent.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "silent_after_default")]
     silent_after: u64,
     /// How long a token may be unavailable before a standby signs.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "failover_after_default")]
     pub(super) failover_after: u64,
     /// The validity of a CRL. A token that is unavailable for longer makes verifiers refuse
     /// everything.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "crl_validity_default")]
     crl_validity: u64,
     /// How often a CRL is signed if nothing is revoked.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "crl_interval_default")]
     crl_interval: u64,
     /// The validity of a delta CRL.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "delta_crl_validity_default")]
     delta_crl_validity: u64,
     /// How often a delta CRL is signed if nothing is revoked.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "delta_crl_interval_default")]
     delta_crl_interval: u64,
     /// When the machine's clock is believed.
     #[serde(default)]
     clock: ClockTrust,
     /// How far the clock may be ahead of the newest date on record; 0 is no limit.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "clock_jump_max_default")]
     clock_jump_max: u64,
     /// A file that is touched at each synchronisation of the clock.
     #[serde(default = "clock_synchronised_file_default")]
     clock_synchronised_file: PathBuf,
     /// How long the records of a revocation are kept after the end of its certificate.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(with = "human_seconds", default = "revocations_kept_default")]
     pub(super) revocations_kept: u64,
     /// How many backups are kept; a new one replaces the oldest.
@@ -101,7 +119,7 @@ pub(super) struct Policy {
 }
 
 /// When the machine's clock is believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ClockTrust {
     /// If it agrees with the dates on record.
@@ -112,7 +130,7 @@ enum ClockTrust {
 }
 
 /// The reaction to a signing window that nears its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum RollAuthorities {
     #[default]
@@ -120,7 +138,7 @@ enum RollAuthorities {
     Start,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum TellDevices {
     #[default]
@@ -141,10 +159,12 @@ impl TellDevices {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TellMethod {
+    /// The name of the direct method.
     name: String,
+    /// Its payload.
     #[serde(default)]
     payload: serde_json::Value,
 }

@@ -17,17 +17,21 @@ use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration
 use crate::token::configuration::{TokenConfiguration, TokenSettings};
 use crate::x509::crl_partition::is_count;
 use crate::x509::profile::human_seconds;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The file, before it is checked as a whole.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    /// The folder of the database, the listener's certificate and backups.
     state_dir: PathBuf,
+    /// The folder of the sockets; without it, `state_dir`.
     runtime_dir: Option<PathBuf>,
+    /// The folder of the workers' state; without it, `state_dir`.
     token_state_dir: Option<PathBuf>,
     listen: Listen,
     #[serde(default)]
@@ -50,10 +54,12 @@ pub(super) struct Raw {
     policy: Policy,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Authority {
+    /// Its name in the ceremony file, in commands and in addresses.
     name: String,
+    /// The token with its key.
     token: String,
     /// Tokens that hold the same key, and sign while the first one is unavailable.
     #[serde(default)]
@@ -61,6 +67,7 @@ struct Authority {
     /// The authority that signs while no token with the key is available.
     standby: Option<String>,
     /// How long a generation signs leaves; its certificate is valid for longer.
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(deserialize_with = "human_seconds::optional", default)]
     signing_window: Option<u64>,
     /// Into how many partitions the revocation lists of its next generations are split.

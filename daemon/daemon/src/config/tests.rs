@@ -1,5 +1,7 @@
 //! Tests of reading and checking the configuration.
 
+mod reference;
+
 use super::*;
 use crate::ca::profile::Role;
 use proptest::prelude::*;

@@ -21,6 +21,7 @@ use super::dps::DpsClient;
 use super::endpoint::{EndpointInvalid, Endpoints};
 use super::http::{Plane, PlaneError, PlaneKind, PlaneSettings};
 use super::hub::{HubClient, Hubs};
+use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ const HUB_OPERATIONS_PER_MINUTE_DEFAULT: u32 = 100;
 const OPERATIONS_PER_MINUTE: std::ops::RangeInclusive<u32> = 10..=100_000;
 
 /// `[[provisioning]]`, as it is raw.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProvisioningConfiguration {
     /// The name of the service in status and commands.
@@ -54,6 +55,7 @@ pub struct ProvisioningConfiguration {
     pub device_endpoint: String,
     /// `ip:port` of the device plane.
     pub device_address: Option<String>,
+    /// The ID scope of the service, which devices name.
     pub id_scope: String,
     /// PEM file with the only authorities to trust for TLS.
     pub ca_bundle: Option<PathBuf>,
@@ -81,7 +83,7 @@ pub struct ProvisioningConfiguration {
 }
 
 /// `[provisioning.arm]`, as it is raw.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmConfiguration {
     /// Host of Azure Resource Manager.
@@ -91,7 +93,9 @@ pub struct ArmConfiguration {
     pub address: Option<String>,
     /// PEM file with the only authorities to trust for TLS.
     pub ca_bundle: Option<PathBuf>,
+    /// The subscription of the service.
     pub subscription: String,
+    /// Its resource group.
     pub resource_group: String,
     /// Name of the provisioning service there.
     pub name: String,
@@ -100,7 +104,7 @@ pub struct ArmConfiguration {
 }
 
 /// `[provisioning.hub]`, or one of `[[provisioning.hub]]`, as it is raw.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HubConfiguration {
     /// Host of the hub, with or without `https://`.

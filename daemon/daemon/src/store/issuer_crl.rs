@@ -7,6 +7,10 @@ use super::{Store, StoreError, UnixSeconds};
 use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 
+/// Whether the journal has the transcript of requests with a SHA-256.
+pub(super) const REQUESTED: &str = "SELECT EXISTS (SELECT 1 FROM audit
+    WHERE action = 'transfer.requested' AND subject = ?1)";
+
 /// The revocation list of an issuer elsewhere.
 #[derive(Clone, Debug)]
 pub struct IssuerCrlRow {
@@ -79,14 +83,7 @@ impl Store {
     /// Returns true if this daemon has made requests with a transcript of this hex SHA-256.
     pub fn has_requested(&self, transcript_sha256: &str) -> Result<bool, StoreError> {
         let subject = transcript_sha256.to_owned();
-        self.read(|tx| {
-            tx.query_one(
-                "SELECT EXISTS (SELECT 1 FROM audit
-                     WHERE action = 'transfer.requested' AND subject = ?1)",
-                params![subject],
-                |row| row.get(0),
-            )
-        })
+        self.read(|tx| tx.query_one(REQUESTED, params![subject], |row| row.get(0)))
     }
 }
 

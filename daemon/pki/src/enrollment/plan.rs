@@ -18,6 +18,7 @@ use super::etag::Etag;
 use super::history::History;
 use super::record::Record;
 use super::rewrite::{changed_record, new_record};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,7 +47,7 @@ pub enum Plan {
 }
 
 /// The policy for drift.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DriftPolicy {
     /// Report the drift, and leave it.

@@ -11,6 +11,7 @@ use super::{Credential, CredentialError, SharedAccessKey, file};
 use crate::provisioning::budget::Budget;
 use crate::provisioning::endpoint::{EndpointInvalid, Endpoints};
 use crate::provisioning::http::{Plane, PlaneError, PlaneKind};
+use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -29,7 +30,8 @@ const TOKENS_PER_MINUTE: u32 = 60;
 const NAME_LENGTH_MAX: usize = 128;
 
 /// `credential`, as it is raw.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
 pub enum CredentialConfiguration {
     /// A file; a bare name is one of systemd's credentials.
     File(PathBuf),
@@ -37,7 +39,7 @@ pub enum CredentialConfiguration {
 }
 
 /// `credential = { kind = "…", … }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CredentialKind {
     /// A bearer token that something else refreshes.
@@ -66,7 +68,7 @@ pub enum CredentialKind {
 }
 
 /// An application of Entra ID, as it is raw.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EntraConfiguration {
     /// Host of the token endpoint.

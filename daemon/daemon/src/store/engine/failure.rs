@@ -55,6 +55,7 @@ const UNIQUE: &[(&str, &str)] = &[
         "intent_serial",
     ),
     ("intent.subject", "intent_possession"),
+    ("issuer_crl.file", "issuer_crl_file"),
     ("mark.ca_certificate", "mark_ca_certificate"),
     ("mark.enrollment", "mark_enrollment"),
     ("placeholder.sha256", "placeholder_sha256"),

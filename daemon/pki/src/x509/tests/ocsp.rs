@@ -417,7 +417,7 @@ fn a_name_by_sha_1_is_that_of_openssl() {
     let request = request_of_openssl(folder.path(), "7", &["-no_nonce"]);
     let request = StatusRequest::parse(&request).expect("is a request");
     let own = CertificateId::new(&LINE.issuer(), &serial(7)).expect("encodes");
-    assert_eq!(request.certificates, [own.clone()]);
+    assert_eq!(request.certificates, std::slice::from_ref(&own));
     let other = Authority::root(KeyType::P256, &Profile::authority(None, YEAR));
     assert!(!own.names(&other.issuer()));
 }

@@ -8,6 +8,7 @@ use crate::ca::{Code, Error};
 use crate::x509::key::KeyType;
 use crate::x509::name_constraints::KeptConstraints;
 use crate::x509::profile::{End, KeyUsage, Kind, Preset, Profile, SubjectTemplate, human_seconds};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 const PRESETS: [Preset; 2] = [Preset::Intermediate, Preset::AdrIntermediate];
 
 /// A `[[subordinate_profile]]` of the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubordinateProfile {
     /// How a request names it.
@@ -26,12 +27,15 @@ pub struct SubordinateProfile {
     #[serde(default)]
     pub azure_device_registry: bool,
     /// The names that certificates below may have (RFC 5280, section 4.2.1.10).
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub name_constraints: Option<KeptConstraints>,
     /// How long before its end a certificate that was not renewed is an alarm, in seconds; 0 for
     /// never. See [`crate::ca::expiry`].
+    #[schemars(with = "String", extend("format" = "duration"))]
     #[serde(default, deserialize_with = "human_seconds::optional")]
     pub expiry_alarm: Option<u64>,
     /// The complete shape of the certificate.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub certificate: Profile,
 }
 
