@@ -280,7 +280,7 @@ fn one_answer_has_the_status_of_several_certificates() {
     let [first, second] = ["press-1", "press-2"].map(|id| station.obtain(&Request::device(id)));
     revoke(&env, &second.serial, "superseded");
     let unknown = "4001020304050607";
-    let of_line_1 = |serial: &str| vec!["-issuer", "line-1.pem", "-serial", serial].join(" ");
+    let of_line_1 = |serial: &str| ["-issuer", "line-1.pem", "-serial", serial].join(" ");
     let ask = |more: &str| {
         let more: Vec<&str> = more.split(' ').collect();
         client.openssl("line-1.pem", unknown, &more)
