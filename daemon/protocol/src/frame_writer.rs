@@ -32,6 +32,8 @@ struct State {
     broken: bool,
     /// The thread that sends for all waits.
     idle: bool,
+    /// Until when it waits.
+    until: Option<Instant>,
 }
 
 impl FrameWriter {
@@ -57,8 +59,13 @@ impl FrameWriter {
 
     /// Appends one frame and sends it at once, if the thread that sends for all waits and the peer
     /// has room for it; else that thread sends it. It never blocks. A frame that is alone saves a
-    /// switch of threads by this; many frames are sent with fewer calls by that thread.
-    pub fn append_and_send<M: Serialize>(&self, message: &M) -> Result<(), ProtocolError> {
+    /// switch of threads by this; many frames are sent with fewer calls by that thread. That thread
+    /// is woken all the same if it would wait for longer than until `deadline`.
+    pub fn append_and_send<M: Serialize>(
+        &self,
+        message: &M,
+        deadline: Instant,
+    ) -> Result<(), ProtocolError> {
         let mut state = self.state();
         let outcome = append_frame(&mut state.unsent, message);
         if state.idle {
@@ -66,7 +73,8 @@ impl FrameWriter {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let sent = rustix::net::send(&self.stream, &state.unsent, flags).unwrap_or(0);
             state.unsent.drain(..sent);
-            if !state.unsent.is_empty() {
+            let is_late = state.until.is_some_and(|until| deadline < until);
+            if is_late || !state.unsent.is_empty() {
                 state.idle = false;
                 self.added.notify_one();
             }
@@ -83,6 +91,7 @@ impl FrameWriter {
     fn wait_until_added(&self, until: Instant) {
         let mut state = self.state();
         state.idle = state.unsent.is_empty() && !state.broken;
+        state.until = Some(until);
         let left = until.saturating_duration_since(Instant::now());
         let waited = self
             .added
@@ -162,7 +171,8 @@ mod tests {
             .collect();
         let mut expected = Vec::new();
         for frame in &frames {
-            writer.append_and_send(frame).unwrap();
+            let deadline = Instant::now() + 2 * HOUR;
+            writer.append_and_send(frame, deadline).unwrap();
             append_frame(&mut expected, frame).unwrap();
         }
         let mut bytes = vec![0; expected.len()];
@@ -170,6 +180,26 @@ mod tests {
         assert!(bytes == expected);
         writer.close();
         sender.join().unwrap();
+    }
+
+    /// A frame is sent by its caller, and its deadline is the earliest of all. Verifies: the thread
+    /// that sends for all, which lets requests expire, wakes.
+    #[test]
+    fn an_earlier_deadline_wakes_the_sending_thread() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let writer = Arc::new(FrameWriter::new(ours));
+        let sender = thread::spawn({
+            let writer = Arc::clone(&writer);
+            move || writer.send_when_added(Instant::now() + HOUR)
+        });
+        while !writer.state().idle {
+            thread::yield_now();
+        }
+        let later = Instant::now() + 2 * HOUR;
+        writer.append_and_send(&"later", later).unwrap();
+        assert!(writer.state().idle);
+        writer.append_and_send(&"now", Instant::now()).unwrap();
+        sender.join().unwrap().unwrap();
     }
 
     /// The writer is closed while another thread is in `write`, which succeeds in the end.

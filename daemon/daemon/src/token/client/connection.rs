@@ -76,6 +76,7 @@ struct Registered {
     answer: oneshot::Receiver<Outcome>,
     /// Whether other requests are in flight.
     others: bool,
+    deadline: Instant,
 }
 
 /// Called by the threads of a connection.
@@ -234,14 +235,20 @@ impl Connection {
         allowed: Duration,
         message: impl FnOnce(u64, u32) -> ToWorker,
     ) -> Result<oneshot::Receiver<Outcome>, TokenError> {
-        let Registered { id, answer, others } = self.register(operation, allowed)?;
+        let registered = self.register(operation, allowed)?;
+        let Registered {
+            id,
+            answer,
+            others,
+            deadline,
+        } = registered;
         let deadline_ms = u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX);
         let message = message(id, deadline_ms);
         // The sending thread gathers the requests of many callers; a lone one need not wait for it.
         let appended = if others {
             self.writer.append(&message)
         } else {
-            self.writer.append_and_send(&message)
+            self.writer.append_and_send(&message, deadline)
         };
         if let Err(error) = appended {
             self.pending().requests.remove(&id);
@@ -284,7 +291,12 @@ impl Connection {
         };
         pending.requests.insert(id, in_flight);
         pending.next_expiry = pending.next_expiry.min(deadline);
-        Ok(Registered { id, answer, others })
+        Ok(Registered {
+            id,
+            answer,
+            others,
+            deadline,
+        })
     }
 
     /// Sends requests, and lets those expire that are not answered, until the connection ends.
