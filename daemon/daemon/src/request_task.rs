@@ -6,6 +6,7 @@
 //! ([`answering`]). Many are left to the executor, with one visit for each processor.
 //!
 //! So a task MUST NOT block: it may run on the thread for which it would wait ([`may_block`]).
+//! Before work that may, such as that after a refusal, it leaves for the executor ([`elsewhere`]).
 
 use async_task::Runnable;
 use futures_channel::oneshot;
@@ -14,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
+use std::task::Poll;
 use tokio::runtime::Handle;
 
 /// The most tasks with which an answering thread goes on itself. With more, other processors have
@@ -123,6 +125,21 @@ fn run_in_executor(tasks: Vec<Woken>) {
     });
 }
 
+/// Leaves an answering thread: what follows may block, or takes long. Elsewhere it does nothing.
+pub(crate) async fn elsewhere() {
+    let mut has_left = !ANSWERS.get();
+    poll_fn(|context| {
+        if has_left {
+            return Poll::Ready(());
+        }
+        has_left = true;
+        // The tasks of this thread have been taken already, so the executor gets this one.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Called before this thread waits for another one. The debug build fails in a task that runs on a
 /// thread of [`answering`].
 pub(crate) fn may_block() {
@@ -167,6 +184,23 @@ mod tests {
         for end in ends {
             assert_ne!(end.await.unwrap(), answerer);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_task_leaves_the_thread_that_answers() {
+        let (answer, asked) = oneshot::channel();
+        let ended_on = start(async move {
+            let answered_on = thread_after(asked).await;
+            elsewhere().await;
+            (answered_on, thread::current().id())
+        });
+        let answerer = thread::spawn(|| {
+            answering(|| answer.send(()).unwrap());
+            thread::current().id()
+        });
+        let (answered_on, ended_on) = ended_on.await.unwrap();
+        assert_eq!(answered_on, answerer.join().unwrap());
+        assert_ne!(ended_on, answered_on);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -180,7 +180,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         prefix: "ca",
-        may_use: &["measured", "store", "token"],
+        may_use: &["measured", "request_task", "store", "token"],
         // The key of a placeholder is made where its certificate is, and dropped.
         libraries: &["fail", "rcgen"],
     },

@@ -23,6 +23,7 @@ use crate::ca::{Code, ConfiguredToken, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::ids::GenerationId;
 use crate::measured::{Stage, StageClock};
+use crate::request_task;
 use crate::store::{
     Grant, Idempotency, IntentError, Moves, OnIssued, Purpose, Recorded, StoreError,
 };
@@ -103,6 +104,10 @@ impl Issuer {
         let issuer = self.serving_for(&request.profile);
         let idempotency = idempotency.as_ref();
         let mut issued = self.issue_leaf(permission, request, idempotency).await;
+        if issued.is_err() {
+            // The rest reads the store.
+            request_task::elsewhere().await;
+        }
         if let Err(error) = &issued
             && self.has_new_issuer(error, issuer, &request.profile)?
         {

@@ -184,9 +184,11 @@ impl Issuer {
         entry: AuditEntry,
     ) -> Result<Self, Error> {
         let shared = &self.shared;
+        load(&self.store, &settings.published())?;
+        // No lock while this waits for the store: requests take it, too.
+        pollster::block_on(self.store.record_audit(entry))?;
         let mut published = lock(&shared.published);
         let hierarchy = load(&self.store, &settings.published())?;
-        pollster::block_on(self.store.record_audit(entry))?;
         shared.hierarchy.store(Arc::new(hierarchy));
         *published = settings.published();
         drop(published);

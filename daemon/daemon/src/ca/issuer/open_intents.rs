@@ -8,6 +8,7 @@ use super::Issuer;
 use super::issue::Unsigned;
 use crate::ca::{Error, lock};
 use crate::ids::IntentId;
+use crate::request_task;
 use crate::store::{FOUND_AT_START, Recorded, StoreError};
 
 /// An intent whose end could not be recorded when it came.
@@ -23,6 +24,7 @@ impl Issuer {
     /// if the token may have signed it, so that its serial number goes on the revocation list, and
     /// withdrawn if no worker received it.
     pub(super) async fn end_intent(&self, recorded: &Recorded, unsigned: Unsigned) -> Error {
+        request_task::elsewhere().await;
         let intent = OpenIntent {
             id: recorded.id(),
             reason: unsigned.error.message.clone(),
@@ -56,12 +58,17 @@ impl Issuer {
 
     /// Records the end of intents for which that failed before, say, on a full disk.
     pub fn end_open_intents(&self) -> Result<(), Error> {
-        let mut open = lock(&self.shared.open_intents);
-        while let Some(next) = open.last() {
-            pollster::block_on(self.record_end(next))?;
-            open.pop();
+        loop {
+            // No lock while this waits for the store: requests take it, too.
+            let next = lock(&self.shared.open_intents).pop();
+            let Some(next) = next else {
+                return Ok(());
+            };
+            if let Err(error) = pollster::block_on(self.record_end(&next)) {
+                lock(&self.shared.open_intents).push(next);
+                return Err(error.into());
+            }
         }
-        Ok(())
     }
 
     /// Abandons what a crash left open. If the store cannot write yet, [`Self::end_open_intents`]
