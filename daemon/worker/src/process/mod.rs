@@ -14,6 +14,7 @@ mod deadline_timer;
 mod health_cell;
 #[cfg(any(test, debug_assertions))]
 pub mod in_memory;
+mod late_answers;
 mod login;
 mod queue;
 mod recovery;
@@ -39,6 +40,7 @@ use hallmark_protocol::configuration::{Interface, TokenConfiguration, TokenSetti
 use hallmark_protocol::frame_writer::FrameWriter;
 use hallmark_protocol::message::{DEADLINE_MAX, Message, Response, TokenRequest};
 use hallmark_protocol::operation::{Answer, Operation};
+use late_answers::LateAnswers;
 use login::TokenLogin;
 use queue::{Expires, Queue};
 use recovery::Recovery;
@@ -119,7 +121,10 @@ impl Job {
 
     /// Returns true if it takes no longer than others for the same key.
     fn is_signature(&self) -> bool {
-        matches!(self.request.operation, Operation::Sign { .. })
+        matches!(
+            self.request.operation,
+            Operation::Sign { .. } | Operation::SignAnswer { .. }
+        )
     }
 }
 
@@ -368,12 +373,16 @@ fn signer_threads(
     queue: &Arc<Queue<Job>>,
     recovery: &Arc<Recovery>,
 ) -> Vec<JoinHandle<()>> {
+    let late = Arc::new(LateAnswers::default());
     let signer = |number| SignerThread {
         token: token.to_owned(),
         number,
         queue: Arc::clone(queue),
         recovery: Arc::clone(recovery),
+        late: Arc::clone(&late),
     };
+    let late_answers = Arc::clone(&late);
+    spawn("token-late", move || late_answers.run());
     (0..count)
         .map(signer)
         .map(|signer| spawn("token-signer", move || signer.run()))

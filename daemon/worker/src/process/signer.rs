@@ -1,6 +1,7 @@
 //! Runs the signer threads: each takes a job, performs it on its own session, and sends the answer.
 
 use super::Job;
+use super::late_answers::LateAnswers;
 use super::queue::Queue;
 use super::recovery::Recovery;
 use hallmark_base::trace;
@@ -24,6 +25,7 @@ pub(super) struct SignerThread {
     pub(super) number: usize,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) recovery: Arc<Recovery>,
+    pub(super) late: Arc<LateAnswers>,
 }
 
 impl SignerThread {
@@ -78,6 +80,10 @@ impl SignerThread {
         if gathered.as_ref().is_some_and(Gathered::is_due) {
             send(gathered)
         } else {
+            // The next call may hang, or take long.
+            if let Some(held) = gathered.as_ref().filter(|it| it.is_of_a_slow_token()) {
+                self.late.hold(&held.writer, held.since + GATHER_SLOW);
+            }
             gathered
         }
     }
@@ -97,13 +103,17 @@ impl Gathered {
         held >= GATHER_SLOW || (held >= GATHER && self.count >= SLOW_MAX)
     }
 
+    fn is_of_a_slow_token(&self) -> bool {
+        self.since.elapsed() >= GATHER
+    }
+
     /// How many jobs must be queued so that it may wait. Of a slow token as many as it holds: the
     /// token is not idle when the next requests are those of the answers.
     fn least_queued(&self) -> usize {
-        if self.since.elapsed() < GATHER {
-            1
-        } else {
+        if self.is_of_a_slow_token() {
             self.count
+        } else {
+            1
         }
     }
 
