@@ -110,10 +110,12 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Returns the same plane with another bound of one request, at most [`REQUEST_TIMEOUT`].
+    /// Returns the same plane with another bound of one request, at most [`REQUEST_TIMEOUT`]. It
+    /// has not answered yet.
     pub(super) fn within(&self, timeout: Duration) -> Self {
         Self {
             timeout: timeout.min(REQUEST_TIMEOUT),
+            skew: Arc::default(),
             ..self.clone()
         }
     }
@@ -280,7 +282,8 @@ impl Plane {
         if let Some(etag) = call.if_match {
             request = request.header(header::IF_MATCH, etag.if_match());
         }
-        if let Some(trace) = trace::current() {
+        let is_of_the_service = self.kind != PlaneKind::Credential;
+        if let Some(trace) = trace::current().filter(|_| is_of_the_service) {
             request = request.header(trace::PARENT, trace.parent());
             if let Some(state) = trace.state() {
                 request = request.header(trace::STATE, state);

@@ -27,7 +27,7 @@ impl Scrape {
         scrape.monitored(&ca.store().monitored()?);
         scrape.ca_certificates(&status);
         scrape.tokens(&status);
-        scrape.lists(&status);
+        scrape.lists(ca, &status);
         scrape.authorities(ca);
         scrape.ends(ca, &status);
         scrape.records(ca);
@@ -165,8 +165,12 @@ impl Scrape {
         }
     }
 
-    fn lists(&mut self, status: &Status) {
+    /// The lists of generations that go on signing them: the others end for good.
+    fn lists(&mut self, ca: &CertificateAuthority, status: &Status) {
         for list in &status.crls {
+            if !ca.crls().signs_lists(&list.authority, list.generation) {
+                continue;
+            }
             let generation = list.generation.to_string();
             let partition = list.partition.as_deref().unwrap_or_default();
             let kind = if list.delta { "delta" } else { "" };

@@ -85,6 +85,14 @@ impl CrlPublisher {
         Ok(statuses)
     }
 
+    /// Whether this generation goes on signing lists.
+    pub fn signs_lists(&self, authority: &str, number: GenerationNumber) -> bool {
+        let now = self.issuer.now();
+        let hierarchy = self.issuer.hierarchy();
+        let mut own = hierarchy.iter().filter(|it| it.authority == authority);
+        own.any(|it| it.number == number && signs_lists(it, now))
+    }
+
     /// Returns the alarms for CRLs that are withheld, cannot be signed or have ended: for each
     /// generation, however many lists it has.
     pub(in crate::ca) fn alarms(&self) -> Vec<Alarm> {
