@@ -10,6 +10,7 @@ use crate::subordinate::text;
 use crate::test_env::TestEnv;
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::symlink;
 use time::Duration;
 
 fn has_list(env: &TestEnv, authority: &str) {
@@ -180,6 +181,10 @@ fn files_that_do_not_fit_are_refused() {
         "transfer_unreadable",
         "no plain name",
     );
+    let other = stick.copy("link");
+    fs::remove_file(other.0.join("works-1.pem")).unwrap();
+    symlink(stick.0.join("works-1.pem"), other.0.join("works-1.pem")).unwrap();
+    is_refused(&other.install(&works), "symbolic link", "not followed");
 
     let lists = Stick::on(&works, "other-root");
     let command = ["ceremony", "sign", lists.folder(), "--authority", "other"];

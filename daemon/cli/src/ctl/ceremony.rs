@@ -148,7 +148,10 @@ fn write(show: &Show, folder: &Path, written: &Value) -> Result<(), Failure> {
 }
 
 fn put(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    files::write(path, content).map_err(|error| Failure::file(path, &error))
+    // Another machine wrote the folder, and may have left a link in it.
+    files::check_regular(path)
+        .and_then(|()| files::write(path, content))
+        .map_err(|error| Failure::file(path, &error))
 }
 
 /// A transcript and the files that it names, as they are in the folder.
@@ -174,7 +177,8 @@ impl<T> Carried<T> {
 fn carried<T: Transcript>(folder: &Path, name: &str) -> Result<Option<Carried<T>>, Failure> {
     let path = folder.join(name);
     let bytes_max = u64::try_from(TRANSCRIPT_BYTES_MAX).unwrap_or(u64::MAX);
-    let text = match files::read_text(&path, bytes_max) {
+    let text = files::check_regular(&path).and_then(|()| files::read_text(&path, bytes_max));
+    let text = match text {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
             return Ok(None);
@@ -185,7 +189,9 @@ fn carried<T: Transcript>(folder: &Path, name: &str) -> Result<Option<Carried<T>
     let mut read = Files::new();
     for (file, _) in transcript.files() {
         let path = folder.join(file);
-        match files::read(&path, u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX)) {
+        let bytes_max = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
+        let content = files::check_regular(&path).and_then(|()| files::read(&path, bytes_max));
+        match content {
             Ok(content) => drop(read.insert(file.to_owned(), content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Failure::file(&path, &error)),

@@ -15,6 +15,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::crl::Entry;
 use crate::x509::former_crl::{FormerList, FormerListRefusal};
 use crate::x509::list_address::list_addresses;
+use crate::x509::revocation::RevocationReason;
 use arc_swap::ArcSwap;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -201,6 +202,8 @@ pub(super) fn refuse_revoked(
     let recorded: Vec<IssuerList> = recorded
         .iter()
         .filter_map(|row| IssuerList::signed_by(&row.der, chain.iter().copied()).ok())
+        // A newer one may have lifted a hold.
+        .filter(|it| !brought.iter().any(|newer| newer.key() == it.key()))
         .collect();
     for list in recorded.iter().chain(brought) {
         if let Some(certificate) = chain.iter().find(|it| list.entry_of(it).is_some()) {
@@ -222,7 +225,11 @@ pub(super) fn is_revoked_by_its_issuer(store: &Store, generation: &Generation) -
     let mut lists = rows
         .iter()
         .filter_map(|row| IssuerList::signed_by(&row.der, own_and_foreign(generation)).ok());
-    lists.any(|it| it.entry_in(own_and_foreign(generation)).is_some())
+    // A hold may be lifted.
+    lists.any(|it| {
+        let entry = it.entry_in(own_and_foreign(generation));
+        entry.is_some_and(|it| it.reason != RevocationReason::CertificateHold)
+    })
 }
 
 /// Returns the file below `/crl/` at this daemon's own address that a certificate names.

@@ -12,7 +12,7 @@ use crate::ca::issuer_list::{IssuerList, foreign, own_and_foreign};
 use crate::ca::roll::AuthorityDetail;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::ids::{GenerationNumber, RollId};
-use crate::store::{AuditEntry, Excluded, GenerationRow};
+use crate::store::{AuditEntry, Excluded, GenerationRow, IssuerCrlRow};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use crate::x509::request;
@@ -122,7 +122,9 @@ impl CertificateAuthority {
         for answer in &answers.certificates {
             certificates.push(self.brought_certificate(answer, &answers, &brought.files)?);
         }
-        let lists = self.brought_lists(&answers.lists, &certificates, &brought.files)?;
+        let mut problems = Vec::new();
+        let lists =
+            self.brought_lists(&answers.lists, &certificates, &brought.files, &mut problems)?;
         let signed: Vec<IssuerList> = lists.iter().map(|it| it.list.clone()).collect();
         for it in &certificates {
             let Some(read) = &it.read else { continue };
@@ -130,7 +132,6 @@ impl CertificateAuthority {
         }
         let mut excluded = Vec::new();
         let mut rolls = Vec::new();
-        let mut problems = Vec::new();
         for list in &signed {
             self.honour(permission, list, &mut excluded, &mut rolls, &mut problems)?;
         }
@@ -228,12 +229,14 @@ impl CertificateAuthority {
     }
 
     /// Checks lists: of an issuer above an authority here or above a certificate that was brought,
-    /// and not older than the one on record.
+    /// and not older than the one on record. Lists of others, such as another generation of the
+    /// root, are left out, unless all are.
     fn brought_lists<'a>(
         &self,
         named: &'a [List],
         certificates: &[Brought<'_>],
         files: &Files,
+        problems: &mut Vec<Error>,
     ) -> Result<Vec<BroughtList<'a>>, Error> {
         let recorded = self.store.issuer_crls()?;
         let hierarchy = self.hierarchy();
@@ -242,7 +245,13 @@ impl CertificateAuthority {
             let bytes = files.get(&named.file).map_or(&[][..], Vec::as_slice);
             let above = foreign(&hierarchy).map(|it| &it.certificate);
             let brought = certificates.iter().flat_map(|it| it.bundle.iter());
-            let list = IssuerList::read(bytes, above.chain(brought), self.now())?;
+            let list = match IssuerList::read(bytes, above.chain(brought), self.now()) {
+                Err(error) if error.code == Code::IssuerCrlOther => {
+                    problems.push(error);
+                    continue;
+                }
+                read => read?,
+            };
             if list.number.to_string() != named.number {
                 let why = format!(
                     "it has the number {}, and not {}",
@@ -253,7 +262,10 @@ impl CertificateAuthority {
             }
             let older = recorded.iter().find(|it| it.issuer_key == list.key());
             let exists = older.is_some_and(|it| it.der == list.list.der);
-            if let Some(newer) = older.filter(|it| !exists && it.number >= list.number) {
+            let is_newer = |it: &&IssuerCrlRow| {
+                it.number >= list.number || it.this_update > list.list.this_update
+            };
+            if let Some(newer) = older.filter(|it| !exists && is_newer(it)) {
                 let message = format!(
                     "the revocation list of {} has the number {}, and number {} is installed; \
                      bring a newer one",
@@ -266,6 +278,11 @@ impl CertificateAuthority {
                 list,
                 exists,
             });
+        }
+        if lists.is_empty()
+            && let Some(error) = problems.pop()
+        {
+            return Err(error);
         }
         Ok(lists)
     }
@@ -300,8 +317,24 @@ impl CertificateAuthority {
                 _ if is_hold => {
                     let subject = Excluded::Generation(authority.clone(), number);
                     let cause = format!("on hold by revocation list {} of its issuer", list.number);
-                    self.exclusions.block(permission, &subject, &cause)?;
-                    "blocked"
+                    match self.exclusions.block(permission, &subject, &cause) {
+                        Ok(_) => "blocked",
+                        Err(error) => {
+                            problems.push(error);
+                            "not blocked"
+                        }
+                    }
+                }
+                _ if is_of_the_certificate(entry.reason) => {
+                    let name = generation.name();
+                    let reason = entry.reason.name();
+                    let message = format!(
+                        "the list revokes the certificate of {name} ({reason}), and nothing is \
+                         excluded here: replace it by `hallmark roll start`; if its key is \
+                         compromised, say `--reason compromise`"
+                    );
+                    problems.push(Error::conflict(Code::InstallRevoked, message));
+                    "left"
                 }
                 _ => {
                     let detail = AuthorityDetail::default();
@@ -409,4 +442,14 @@ impl CertificateAuthority {
             .is_some_and(|it| it.issuer_key != list.key());
         (!is_ours && !is_another).then_some(file)
     }
+}
+
+/// Whether the certificate has been replaced, or is not needed, and its key is good.
+fn is_of_the_certificate(reason: RevocationReason) -> bool {
+    matches!(
+        reason,
+        RevocationReason::Superseded
+            | RevocationReason::CessationOfOperation
+            | RevocationReason::AffiliationChanged
+    )
 }

@@ -15,6 +15,7 @@ use crate::x509::transfer::{
     check_files, read, sha256,
 };
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The folder that an operator has brought to an offline root.
@@ -86,7 +87,8 @@ impl CertificateAuthority {
         Ok(written)
     }
 
-    /// Returns the generation by which the authority signs, and those above it here.
+    /// Returns the generations of the authority and of those above it that sign lists: an earlier
+    /// one, too, whose list is named by certificates that it has signed.
     fn list_signers(&self, authority: &str) -> Result<Vec<Arc<Generation>>, Error> {
         if !self.issuer.authorities().contains_key(authority) {
             let message =
@@ -95,7 +97,14 @@ impl CertificateAuthority {
         }
         let hierarchy = self.hierarchy();
         let signer = hierarchy.signing(authority)?.id;
-        let all: Vec<_> = hierarchy.upwards(signer).cloned().collect();
+        let above = hierarchy.upwards(signer);
+        let names: BTreeSet<&str> = above.map(|it| it.authority.as_str()).collect();
+        let all: Vec<_> = hierarchy
+            .iter()
+            .filter(|it| names.contains(it.authority.as_str()))
+            .filter(|it| self.crls.signs_lists(&it.authority, it.number))
+            .cloned()
+            .collect();
         let unfit = all
             .iter()
             .find(|it| it.crl_parts().count() > 1 || self.crls.has_deltas(&it.authority));
