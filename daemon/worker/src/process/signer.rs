@@ -10,11 +10,11 @@ use hallmark_protocol::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an answer may wait for the next one, to be sent in one system call. It waits only while
-/// jobs are queued.
+/// How long the answers of a fast token are gathered, to be sent in one system call. A token that
+/// takes longer for one counts as slow. Answers wait only while jobs are queued.
 const GATHER: Duration = Duration::from_micros(250);
-/// The most answers of a slower token that are sent together. The daemon goes on with them
-/// together: its store records them in one commit.
+/// How many answers are sent together once they have been gathered for so long. The daemon goes on
+/// with them together: its store records them in one commit.
 const SLOW_MAX: usize = 5;
 /// How long the first of them may wait: a token that is slower still sends each at once.
 const GATHER_SLOW: Duration = Duration::from_millis(20);
@@ -36,7 +36,14 @@ impl SignerThread {
             // A signer that holds answers must not wait: another one may take the last job. And it
             // holds none while it makes a key.
             let job = match &gathered {
-                Some(held) => self.queue.pop_of(held.least_queued(), Job::is_signature),
+                Some(held) => {
+                    let job = self.queue.pop_of(held.least_queued(), Job::is_signature);
+                    if job.is_some() {
+                        // Its call may hang, or take long.
+                        self.late.hold(&held.writer, held.since + GATHER_SLOW);
+                    }
+                    job
+                }
                 None => match self.queue.pop() {
                     Some(job) => Some(job),
                     None => return,
@@ -80,10 +87,6 @@ impl SignerThread {
         if gathered.as_ref().is_some_and(Gathered::is_due) {
             send(gathered)
         } else {
-            // The next call may hang, or take long.
-            if let Some(held) = gathered.as_ref().filter(|it| it.is_of_a_slow_token()) {
-                self.late.hold(&held.writer, held.since + GATHER_SLOW);
-            }
             gathered
         }
     }
