@@ -49,11 +49,15 @@ impl Progress {
                 self.bar.set_style(style.progress_chars("=> "));
             }
         }
+        // A rollover goes on after its last device.
+        let ends = done >= total && self.bar.position() < total;
         self.bar.set_position(done);
-        self.line(done >= total, || {
+        self.line(ends, || {
             let rate = self.bar.per_sec();
             let left = HumanDuration(self.bar.eta());
-            format!("{}: {done} of {total}, {rate:.1}/s, {left} left", self.what)
+            let state = self.bar.message();
+            let what = self.what;
+            format!("{what}: {state}{done} of {total}, {rate:.1}/s, {left} left")
         });
     }
 
@@ -85,12 +89,18 @@ impl Progress {
         self.bar.enable_steady_tick(TICK_EVERY);
     }
 
-    /// Shows a state beside the number.
+    /// Shows a state, and beside the number if one comes.
     pub(super) fn state(&self, state: &str) {
         let state = printable::line(state).into_owned();
         self.bar.set_message(format!("{state}  "));
         self.bar.tick();
-        self.line(false, || format!("{}: {state}", self.what));
+    }
+
+    /// Prints the state where there is no terminal and no number.
+    pub(super) fn state_line(&self) {
+        self.line(false, || {
+            format!("{}: {}", self.what, self.bar.message().trim_end())
+        });
     }
 
     /// Prints a line where there is no terminal, if the last one is some seconds old or it is the

@@ -74,8 +74,9 @@ fn follow(client: &ApiClient, id: i64) -> Result<(), Failure> {
             Value::String(_) => client.get(&format!("/v1/rolls/{id}/report"))?,
             _ => Value::Null,
         };
-        if let Some((done, total)) = devices_done(&roll, &report) {
-            progress.at(done, total);
+        match devices_done(&roll, &report) {
+            Some((done, total)) => progress.at(done, total),
+            None => progress.state_line(),
         }
         thread::sleep(FOLLOW_EVERY);
     }
