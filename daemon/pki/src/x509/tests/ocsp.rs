@@ -92,11 +92,33 @@ fn answered(content: &AnswerContent<'_>) -> SignedAnswer {
 }
 
 /// Verifies: OpenSSL reads the answer, verifies it by the delegated responder, and says the status.
+/// Returns the text that OpenSSL prints of an answer to the request in the folder; it must verify.
+fn verified_by_openssl(folder: &Path, answer: &SignedAnswer) -> String {
+    fs::write(folder.join("line.pem"), LINE.certificate.to_pem()).expect("writes");
+    fs::write(folder.join("answer"), answer.der()).expect("writes");
+    let at = (NOW + 60).get().to_string();
+    let judge = [
+        "ocsp",
+        "-respin",
+        "answer",
+        "-reqin",
+        "request",
+        "-CAfile",
+        "line.pem",
+        "-partial_chain",
+        "-attime",
+        &at,
+        "-resp_text",
+    ];
+    let (success, text) = openssl(folder, &judge);
+    assert!(success && text.contains("Response verify OK"), "{text}");
+    text
+}
+
 #[test]
 fn openssl_accepts_every_status_with_and_without_a_nonce() {
     let folder = tempfile::tempdir().expect("makes a folder");
     let folder = folder.path();
-    fs::write(folder.join("line.pem"), LINE.certificate.to_pem()).expect("writes");
     let revoked = |reason| CertificateStatus::Revoked {
         since: NOW - 60,
         reason,
@@ -119,23 +141,7 @@ fn openssl_accepts_every_status_with_and_without_a_nonce() {
             assert_eq!(request.nonce.is_some(), more == ["-nonce"]);
             assert!(request.certificates[0].names(&LINE.issuer()));
             let answer = answered(&content(&request, &singles(&request, status)));
-            fs::write(folder.join("answer"), answer.der()).expect("writes");
-            let at = (NOW + 60).get().to_string();
-            let judge = [
-                "ocsp",
-                "-respin",
-                "answer",
-                "-reqin",
-                "request",
-                "-CAfile",
-                "line.pem",
-                "-partial_chain",
-                "-attime",
-                &at,
-                "-resp_text",
-            ];
-            let (success, text) = openssl(folder, &judge);
-            assert!(success && text.contains("Response verify OK"), "{text}");
+            let text = verified_by_openssl(folder, &answer);
             assert!(text.contains(words), "{text}");
             assert_eq!(
                 text.contains("OCSP Nonce"),
@@ -152,7 +158,6 @@ fn openssl_accepts_every_status_with_and_without_a_nonce() {
 fn openssl_accepts_an_answer_for_many_certificates() {
     let folder = tempfile::tempdir().expect("makes a folder");
     let folder = folder.path();
-    fs::write(folder.join("line.pem"), LINE.certificate.to_pem()).expect("writes");
     let serials = |count: usize| {
         let serials = (1..count).map(|it| format!("0x40{it:038x}"));
         serials.flat_map(|it| ["-serial".to_owned(), it]).collect()
@@ -174,23 +179,7 @@ fn openssl_accepts_an_answer_for_many_certificates() {
     let mut singles = singles(&request, revoked);
     singles[1].status = CertificateStatus::Good;
     let answer = answered(&content(&request, &singles));
-    fs::write(folder.join("answer"), answer.der()).expect("writes");
-    let at = (NOW + 60).get().to_string();
-    let judge = [
-        "ocsp",
-        "-respin",
-        "answer",
-        "-reqin",
-        "request",
-        "-CAfile",
-        "line.pem",
-        "-partial_chain",
-        "-attime",
-        &at,
-        "-resp_text",
-    ];
-    let (success, text) = openssl(folder, &judge);
-    assert!(success && text.contains("Response verify OK"), "{text}");
+    let text = verified_by_openssl(folder, &answer);
     assert_eq!(
         text.matches("Cert Status: revoked").count(),
         CERTIFICATES_MAX - 1,
