@@ -259,6 +259,30 @@ fn requests_that_do_not_fit(vault: &TestEnv, stick: &Stick) {
     assert_eq!(vault.count("intent"), before, "nothing was signed");
 }
 
+/// The offline root is rolled over, and `works` stays below its first generation. Verifies: the
+/// list of that generation goes on being carried, and that of the next one is left out with a word.
+#[test]
+fn the_list_of_an_earlier_root_is_carried() {
+    let (vault, works) = (vault(), works());
+    answered(&vault, &works, "stick", &[]).is_installed(&works);
+    start(&vault, "vault", "expiry", &[]);
+    until("the next generation serves", || {
+        let serving = "generation WHERE authority = 'vault' AND number = 2 AND state = 'serving'";
+        (vault.count(serving) == 1).then_some(())
+    });
+    let lists = Stick::on(&works, "lists");
+    lists.is_signed(&vault, &[]);
+    for file in ["vault-1.crl", "vault-2.crl"] {
+        assert!(lists.0.join(file).exists(), "{file}");
+    }
+    let installed = lists.is_installed(&works);
+    let problems = installed["problems"].to_string();
+    assert!(problems.contains("no issuer above"), "{installed:#}");
+    assert_eq!(works.count("issuer_crl"), 1);
+    let listed = &lists.parsed("installation.json")["lists"];
+    assert_eq!(listed[0]["served"], "/crl/vault-1.crl", "{listed:#}");
+}
+
 /// The offline root revokes the certificate of `works`, and the list is carried. Verifies: the
 /// receipt has the issuer, the daemon signs nothing below, OpenSSL and DPS refuse the device, the
 /// revoked certificate is not installed again; the next generation waits for the offline root,

@@ -116,7 +116,8 @@ fn install(client: &ApiClient, show: &Show, folder: &Path, sha256: &str) -> Resu
     });
     let installed = client.post("/v1/transfers/installations", &body)?;
     write(show, folder, &installed)?;
-    for problem in installed["problems"].as_array().into_iter().flatten() {
+    let problems = installed["problems"].as_array().into_iter().flatten();
+    for problem in problems.filter(|_| !show.json) {
         show.line(problem.as_str().unwrap_or_default())?;
     }
     match &installed["receipt"] {

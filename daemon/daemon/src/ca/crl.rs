@@ -219,6 +219,7 @@ impl CrlPublisher {
         };
         let list = self.sign(generation, &Due { part, base: None })?;
         self.lists.publish(list.clone());
+        self.lists.failures.ended(generation.id);
         Ok(list)
     }
 

@@ -15,7 +15,6 @@ use crate::x509::transfer::{
     check_files, read, sha256,
 };
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The folder that an operator has brought to an offline root.
@@ -34,6 +33,13 @@ pub struct TransferToSign {
     /// Hex SHA-256 of the transcript, as the operator knows it from its origin.
     pub requests_sha256: Option<String>,
     pub files: Files,
+}
+
+/// A generation whose list is carried.
+struct ListSigner {
+    generation: Arc<Generation>,
+    /// It signs, or is above the one that does.
+    is_in_chain: bool,
 }
 
 impl CertificateAuthority {
@@ -58,9 +64,20 @@ impl CertificateAuthority {
             certificates.push(answer);
         }
         let mut lists = Vec::new();
-        for generation in &generations {
+        for ListSigner {
+            generation,
+            is_in_chain,
+        } in &generations
+        {
             progress(format!("revocation list of {}", generation.name()));
-            let (list, der) = self.list_to_carry(generation)?;
+            let (list, der) = match self.list_to_carry(generation) {
+                // The key of an earlier generation may be gone; the ceremony does not need it.
+                Err(error) if !is_in_chain => {
+                    progress(format!("it is left out: {}", error.message));
+                    continue;
+                }
+                carried => carried?,
+            };
             files.push((list.file.clone(), der));
             lists.push(list);
         }
@@ -89,7 +106,7 @@ impl CertificateAuthority {
 
     /// Returns the generations of the authority and of those above it that sign lists: an earlier
     /// one, too, whose list is named by certificates that it has signed.
-    fn list_signers(&self, authority: &str) -> Result<Vec<Arc<Generation>>, Error> {
+    fn list_signers(&self, authority: &str) -> Result<Vec<ListSigner>, Error> {
         if !self.issuer.authorities().contains_key(authority) {
             let message =
                 format!("there is no authority {authority:?}; `hallmark authority list` shows all");
@@ -97,26 +114,32 @@ impl CertificateAuthority {
         }
         let hierarchy = self.hierarchy();
         let signer = hierarchy.signing(authority)?.id;
-        let above = hierarchy.upwards(signer);
-        let names: BTreeSet<&str> = above.map(|it| it.authority.as_str()).collect();
-        let all: Vec<_> = hierarchy
+        let chain: Vec<_> = hierarchy.upwards(signer).collect();
+        let is_split = |it: &Generation| it.crl_parts().count() > 1;
+        let unfit = chain
             .iter()
-            .filter(|it| names.contains(it.authority.as_str()))
-            .filter(|it| self.crls.signs_lists(&it.authority, it.number))
-            .cloned()
-            .collect();
-        let unfit = all
-            .iter()
-            .find(|it| it.crl_parts().count() > 1 || self.crls.has_deltas(&it.authority));
-        unfit.map_or(Ok(all.clone()), |it| {
+            .find(|it| is_split(it) || self.crls.has_deltas(&it.authority));
+        if let Some(it) = unfit {
             let message = format!(
                 "authority {} splits its revocation list, by partitions or by delta lists, and \
                  one complete list is carried: remove `crl_partitions` and `delta_crls`; \
                  partitions end with its next generation",
                 it.authority
             );
-            Err(Error::invalid(Code::CeremonyInvalid, message))
-        })
+            return Err(Error::invalid(Code::CeremonyInvalid, message));
+        }
+        let is_named =
+            |it: &&Arc<Generation>| chain.iter().any(|own| own.authority == it.authority);
+        let all = hierarchy.iter().filter(is_named).filter_map(|it| {
+            let is_in_chain = chain.iter().any(|own| own.id == it.id);
+            let is_carried =
+                is_in_chain || !is_split(it) && self.crls.signs_lists(&it.authority, it.number);
+            is_carried.then(|| ListSigner {
+                generation: Arc::clone(it),
+                is_in_chain,
+            })
+        });
+        Ok(all.collect())
     }
 
     fn list_to_carry(&self, generation: &Generation) -> Result<(List, Vec<u8>), Error> {
