@@ -100,8 +100,9 @@ fn newest_entry(env: &TestEnv) -> (i64, String, String, Value) {
     (id, action, actor, serde_json::from_str(&detail).unwrap())
 }
 
-/// Verifies, for every route and for device, station and auditor: a caller without permission gets
-/// 403 whatever it sends. Each refusal is one entry of the journal and one line of the log.
+/// Verifies, for every route and for device, station, auditor and approver: a caller without
+/// permission gets 403 whatever it sends. Each refusal is one entry of the journal and one line of
+/// the log.
 #[test]
 fn each_refusal_of_a_role_is_in_the_journal_once() {
     let env = TestEnv::running();
@@ -109,6 +110,7 @@ fn each_refusal_of_a_role_is_in_the_journal_once() {
         ("device", env.enlist("device", "press-7")),
         ("station", env.enlist("station", "station-1")),
         ("auditor", env.enlist("auditor", "auditor-1")),
+        ("approver", env.enlist("approver", "approver-1")),
     ];
     for (role, holder) in &holders {
         let client = RawTls::of(&env, Some(holder));
@@ -140,8 +142,12 @@ fn each_refusal_of_a_role_is_in_the_journal_once() {
             );
             assert_eq!(detail["certificate"], holder.thumbprint, "{detail}");
         }
-        // An auditor may read; a station and a device may request certificates.
-        let least = if *role == "auditor" { 15 } else { 30 };
+        // Auditors and approvers may read; a station and a device may request certificates.
+        let least = if ["auditor", "approver"].contains(role) {
+            15
+        } else {
+            30
+        };
         assert!(refused > least, "{role}: {refused}");
         let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
         let lines = log

@@ -29,7 +29,9 @@ fn no_profile_lets_a_caller_obtain_a_ca_certificate() {
     let mut env = TestEnv::running();
     let good = env.configuration();
     let station = env.station();
-    for role in ["device", "station", "operator", "auditor", "server"] {
+    for role in [
+        "device", "station", "operator", "auditor", "approver", "server",
+    ] {
         let profile = AUTHORITY.replace("\"device\"", &format!("\"{role}\""));
         env.configure(&(good.clone() + &profile));
         for (code, output) in [(1, env.check()), (1, env.hallmark(&["reload"]))] {

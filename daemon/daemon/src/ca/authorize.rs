@@ -152,7 +152,7 @@ impl Authorized<Issue> {
                 ..
             } => Scope::Device(name.clone()),
             Caller::Certificate {
-                role: Role::Server | Role::Auditor,
+                role: Role::Server | Role::Auditor | Role::Approver,
                 ..
             } => Scope::Nothing,
             Caller::Granted { name, profile, .. } => Scope::Granted {
@@ -166,8 +166,8 @@ impl Authorized<Issue> {
         }
     }
 
-    /// Returns true if a station, auditor or server asks for its own next certificate: that is
-    /// judged by `ca::issuer::renewal`.
+    /// Returns true if a station, auditor, approver or server asks for its own next certificate:
+    /// that is judged by `ca::issuer::renewal`.
     pub(super) fn renews_itself(&self, profile: &IssuanceProfile, name: &str) -> bool {
         let judged = matches!(self.permission.scope, Scope::Devices(_) | Scope::Nothing);
         match &self.caller {
@@ -323,12 +323,12 @@ impl Authorized<Operate> {
 }
 
 impl Authorized<Inspect> {
-    /// Permits operators and auditors.
+    /// Permits operators, auditors and approvers.
     pub fn to_inspect(caller: Caller) -> Result<Self, Error> {
         match caller {
             Caller::Local { .. }
             | Caller::Certificate {
-                role: Role::Operator | Role::Auditor,
+                role: Role::Operator | Role::Auditor | Role::Approver,
                 ..
             } => Ok(Self {
                 caller,
@@ -336,15 +336,15 @@ impl Authorized<Inspect> {
             }),
             _ => Err(Error::forbidden(
                 Code::RoleForbidden,
-                format!("{caller} may not read this; an operator or auditor may"),
+                format!("{caller} may not read this; an operator, auditor or approver may"),
             )),
         }
     }
 }
 
 impl Authorized<Fetch> {
-    /// Permits everyone with a valid certificate: operators and auditors for all certificates,
-    /// others for their own.
+    /// Permits everyone with a valid certificate: operators, auditors and approvers for all
+    /// certificates, others for their own.
     pub fn to_fetch(caller: Caller) -> Result<Self, Error> {
         let all = match &caller {
             Caller::Granted { .. } => {
@@ -352,7 +352,9 @@ impl Authorized<Fetch> {
                 return Err(Error::forbidden(Code::RoleForbidden, message));
             }
             Caller::Local { .. } | Caller::Daemon => true,
-            Caller::Certificate { role, .. } => matches!(role, Role::Operator | Role::Auditor),
+            Caller::Certificate { role, .. } => {
+                matches!(role, Role::Operator | Role::Auditor | Role::Approver)
+            }
         };
         Ok(Self {
             caller,
@@ -382,7 +384,7 @@ impl Authorized<Fetch> {
     /// Refuses in the same words whether or not there is such a certificate.
     pub(super) fn refusal(&self) -> Error {
         let message = format!(
-            "{} may fetch its own certificates; an operator or auditor may fetch all",
+            "{} may fetch its own certificates; an operator, auditor or approver may fetch all",
             self.caller
         );
         Error::forbidden(Code::RoleForbidden, message)

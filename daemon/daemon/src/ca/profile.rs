@@ -160,7 +160,9 @@ mod tests {
         let bounded = format!("{shape}\npath_length = 0");
         let lists = "kind = \"leaf\"\nkey_usage = [\"digital_signature\", \"crl_sign\"]\n\
                      extended_key_usage = [\"client_auth\"]";
-        for role in ["device", "station", "operator", "auditor", "server"] {
+        for role in [
+            "device", "station", "operator", "auditor", "approver", "server",
+        ] {
             for shape in [shape, &bounded] {
                 let refusal = profile(role, shape).unwrap_err();
                 assert!(refusal.contains("a CA certificate"), "{role}: {refusal}");
@@ -179,7 +181,7 @@ mod tests {
         let shape = "kind = \"leaf\"\nkey_usage = [\"digital_signature\"]\n\
                      extended_key_usage = [\"ocsp_signing\"]";
         assert!(profile("server", shape).is_ok());
-        for role in ["device", "station", "operator", "auditor"] {
+        for role in ["device", "station", "operator", "auditor", "approver"] {
             let refusal = profile(role, shape).unwrap_err();
             assert!(refusal.contains("ocsp_signing"), "{role}: {refusal}");
         }

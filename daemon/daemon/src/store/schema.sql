@@ -119,7 +119,7 @@ CREATE TABLE intent (
                     CONSTRAINT intent_role_valid
                     CHECK (role IS NULL OR purpose = 'leaf' AND (
                                 role = 'device' OR role = 'station' OR role = 'operator'
-                                OR role = 'auditor' OR role = 'server')),
+                                OR role = 'auditor' OR role = 'approver' OR role = 'server')),
     caller          TEXT    NOT NULL,
     idempotency_key TEXT,
     request_sha256  BLOB,

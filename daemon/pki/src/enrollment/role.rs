@@ -21,17 +21,20 @@ pub enum Role {
     Operator,
     /// A person who reads and changes nothing.
     Auditor,
+    /// A person who reads, approves what operators ask for, and changes nothing else.
+    Approver,
     /// A TLS server, this daemon's listener among them.
     Server,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Device,
         Self::Station,
         Self::Operator,
         Self::Auditor,
+        Self::Approver,
         Self::Server,
     ];
 
@@ -42,6 +45,7 @@ impl Role {
             Role::Station => "station",
             Role::Operator => "operator",
             Role::Auditor => "auditor",
+            Role::Approver => "approver",
             Role::Server => "server",
         }
     }

@@ -1,4 +1,4 @@
-//! Renews the certificate of a station, an auditor or a server at its holder's request.
+//! Renews the certificate of a station, auditor, approver or server at its holder's request.
 //!
 //! The next certificate has the same name, profile and
 //! alternative names, and a new key; it is issued near the end of the present one. Devices renew by
