@@ -97,6 +97,8 @@
 //! | `runbook`, `runbook_text` | the runbooks of `docs/operations.md`, line by line |
 //! | `guide` | the pages of `docs/guide`, as a reader runs them |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
+//! | `approvals` | two people agree: refused without, done with, forged by no change of a row |
+//! | `approval_commands` | the commands by which two people agree, OpenSSL, and the configuration |
 //! | `adopted_keys` | adopted authorities with RSA and Ed25519 keys, through a rollover |
 //! | `constrained` | name constraints above: for leaves, authorities below, and rollovers |
 //! | `encodings` | certificates that are encoded unlike ours: kept octet by octet, or refused |
@@ -146,6 +148,8 @@ mod admin;
 mod adopted;
 mod adopted_keys;
 mod adoption;
+mod approval_commands;
+mod approvals;
 mod authority_compromise;
 mod authority_crash;
 mod authority_faults;

@@ -6,6 +6,11 @@ use std::collections::VecDeque;
 use std::process::Command;
 
 pub(crate) const OPERATIONS: &str = include_str!("../../docs/operations.md");
+/// The tests that follow sections.
+pub(crate) const STORIES: &str = concat!(
+    include_str!("runbook.rs"),
+    include_str!("approval_commands.rs")
+);
 
 /// The lines of one section's code blocks that a test has yet to take.
 pub(crate) struct Runbook {

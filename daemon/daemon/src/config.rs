@@ -4,6 +4,7 @@
 //! file means: every path and name resolved, contradictions refused with the reason. Each module
 //! owns its own table; this file composes the tables, and `check` compares them with each other.
 
+mod approval;
 mod check;
 mod listen;
 mod ocsp;
@@ -15,6 +16,7 @@ mod tests;
 pub use listen::{HttpsListener, UNIDENTIFIED_CONNECTIONS_MAX};
 
 use crate::ca::IssuerSettings;
+use crate::ca::approval::ApprovalPolicy;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::est::EstSettings;
 use crate::ca::roll::RolloverSettings;
@@ -75,6 +77,8 @@ pub struct Configuration {
     pub crl_schedule: CrlSchedule,
     /// How long the records of a revocation are kept after the end of its certificate, in seconds.
     pub revocations_kept_seconds: i64,
+    /// The actions that need the approval of a second person.
+    pub approvals: ApprovalPolicy,
     /// How many backups are kept.
     pub backups_kept: usize,
 }

@@ -64,6 +64,8 @@ integers! {
     MarkId,
     /// A row of `roll`.
     RollId,
+    /// A row of `approval`.
+    ApprovalId,
     /// A row of `block`.
     BlockId,
     /// A row of `device_credential`.

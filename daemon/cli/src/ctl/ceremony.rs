@@ -209,6 +209,7 @@ fn refused(refusal: &TransferRefusal) -> Failure {
     Failure::Problem {
         code: refusal.code().name().to_owned(),
         detail: refusal.to_string(),
+        approval: None,
     }
 }
 

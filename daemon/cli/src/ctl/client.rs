@@ -4,7 +4,7 @@ use super::failure::Failure;
 use hallmark_base::socket_path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::blocking::{RequestBuilder, Response};
-use reqwest::header::LINK;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LINK};
 use rustix::process::geteuid;
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Longest wait for an answer; a ceremony with slow keys takes minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// The header that names the approval of a request.
+const APPROVAL: HeaderName = HeaderName::from_static("hallmark-approval");
 /// Rows of one page of a list.
 const PAGE_ROWS: usize = 1_000;
 
@@ -35,15 +37,21 @@ pub(super) struct ApiClient {
 }
 
 impl ApiClient {
-    pub(super) fn new(socket: &Path) -> Result<Self, Failure> {
+    /// `approval` is the number of the request by which another person has approved what is sent.
+    pub(super) fn new(socket: &Path, approval: Option<i64>) -> Result<Self, Failure> {
         socket_path::check(socket, "--admin-socket or HALLMARK_ADMIN_SOCKET")
             .map_err(|refusal| Failure::Usage(refusal.to_string()))?;
+        let mut headers = HeaderMap::new();
+        if let Some(id) = approval {
+            headers.insert(APPROVAL, HeaderValue::from(id));
+        }
         let http = reqwest::blocking::Client::builder()
             .unix_socket(socket)
             .no_proxy()
             // This socket has no TLS, so the machine needs no store of CA certificates.
             .tls_certs_only([])
             .timeout(ANSWER_TIMEOUT)
+            .default_headers(headers)
             .build()
             .map_err(|error| Failure::Failed(error.to_string()))?;
         Ok(Self {
@@ -166,6 +174,7 @@ impl ApiClient {
         let user = geteuid().as_raw();
         match kind {
             Some(ErrorKind::PermissionDenied) => Failure::Problem {
+                approval: None,
                 code: "user_not_admitted".into(),
                 detail: format!(
                     "user {user} may not open the admin socket {socket}; run the command as root \

@@ -9,7 +9,12 @@ use std::path::Path;
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The daemon refused the request, for a reason with a code of its own.
-    Problem { code: String, detail: String },
+    Problem {
+        code: String,
+        detail: String,
+        /// The request for an approval that waits, if that is the reason.
+        approval: Option<Box<Value>>,
+    },
     /// Something on this side failed, or the answer is no problem document.
     Failed(String),
     /// A file cannot be read or written.
@@ -57,6 +62,7 @@ impl Failure {
             Some(code) => Failure::Problem {
                 code: code.to_owned(),
                 detail: detail.to_owned(),
+                approval: problem.get("approval").cloned().map(Box::new),
             },
             None => Failure::Failed(detail.to_owned()),
         }
@@ -117,6 +123,13 @@ impl Failure {
         let mut object = json!({
             "code": self.code(), "error": self.message(), "remedy": self.remedy(),
         });
+        if let Failure::Problem {
+            approval: Some(approval),
+            ..
+        } = self
+        {
+            object["approval"] = (**approval).clone();
+        }
         if let Some(answer) = answer {
             object["answer"] = answer;
         }
@@ -127,7 +140,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Problem { code, detail } => write!(f, "{detail} [{code}]"),
+            Failure::Problem { code, detail, .. } => write!(f, "{detail} [{code}]"),
             other => f.write_str(other.message()),
         }
     }

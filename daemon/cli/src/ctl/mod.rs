@@ -5,6 +5,7 @@
 //! object: the daemon's answer unchanged, or the failure ([`failure`]). Lists fit the terminal
 //! ([`table`]).
 
+mod approval;
 mod audit;
 mod authority;
 mod backup;
@@ -133,7 +134,7 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
     if let Command::Console(of) = &arguments.command {
         return console::run(&arguments.admin_socket, show, of.port);
     }
-    let client = ApiClient::new(&arguments.admin_socket)?;
+    let client = ApiClient::new(&arguments.admin_socket, arguments.approval)?;
     match &arguments.command {
         Command::Setup(_) | Command::Console(_) => unreachable!("it was run above"),
         Command::Caller => show.record(&client.get("/v1/caller")?),
@@ -160,6 +161,8 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
             ],
         ),
         Command::Block(command) => block::run(&client, show, command),
+        Command::Approve(with) => approval::approve(&client, show, with),
+        Command::Approval(command) => approval::run(&client, show, command),
         Command::Roll(command) => roll::run(&client, show, command),
         Command::Push(command) => push::run(&client, show, command),
         Command::Clock(ClockCommand::Accept) => {

@@ -9,7 +9,7 @@ use super::openapi::Access;
 use super::problem::Problem;
 use super::server::Work;
 use super::{Api, Edge};
-use crate::ca::authorize::{Authorized, Caller, Fetch, Inspect, Issue, Operate};
+use crate::ca::authorize::{Approve, Authorized, Caller, Fetch, Inspect, Issue, Operate};
 use crate::ca::{Code, Error};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -75,6 +75,16 @@ impl RoutePermission for Operate {
 
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
         Authorized::<Operate>::to_operate(caller)
+    }
+}
+
+impl RoutePermission for Approve {
+    type Permission = Approve;
+
+    const ACCESS: Access = Access::OperatorsAndApprovers;
+
+    fn permit(caller: Caller) -> Result<Authorized<Approve>, Error> {
+        Authorized::<Approve>::to_approve(caller)
     }
 }
 

@@ -97,7 +97,8 @@ pub(super) async fn read_typed_up_to(
     read(body, limit).await
 }
 
-async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// Reads a body of any media type.
+pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, limit));
     let read = read.await.map_err(|_| too_slow())?;
     read.map_err(|_| {

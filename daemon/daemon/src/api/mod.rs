@@ -8,6 +8,8 @@
 //! socket. Plain HTTP has no callers, and serves published files and OCSP answers only.
 
 mod applicant;
+mod approval_guard;
+mod approvals;
 mod asks;
 mod audit;
 mod authorities;
@@ -352,6 +354,11 @@ impl Edge {
             .route("/v1/rolls/{id}/report", get(authority_rolls::report))
             .route("/v1/rolls/{id}/approve", post(authority_rolls::approve))
             .route("/v1/rolls/{id}/abort", post(rolls::abort))
+            .route("/v1/approvals", get(approvals::list))
+            .route("/v1/approvals/{id}", get(approvals::show))
+            .route("/v1/approvals/{id}/document", get(approvals::document))
+            .route("/v1/approvals/{id}/signature", post(approvals::sign))
+            .route("/v1/approvals/{id}/rejection", post(approvals::reject))
             .route("/v1/blocks", get(blocks::list).post(blocks::start))
             .route(
                 "/v1/blocks/{kind}/{name}",
@@ -368,6 +375,7 @@ impl Edge {
             .route("/v1/audit/verification", get(audit::verify))
             .fallback(unrouted::unknown_address)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(from_fn_with_state(self.clone(), approval_guard::guard))
             .layer(from_fn(origin::refuse_other_sites))
             .layer(from_fn_with_state(self.clone(), refusals::audit))
             .with_state(self)

@@ -98,5 +98,15 @@ an address does not take 405 `method_not_allowed` with `Allow`. A caller without
 refused before its path, query and body are read. docs/operations.md gives cause and remedy of \
 each code.";
 
+/// Each route with its method and the callers that may use it.
+#[cfg(test)]
+pub(super) fn accesses() -> Vec<(&'static str, String, Access)> {
+    let (operations, _) = described();
+    let each = operations
+        .iter()
+        .map(|it| (it.method, it.path(), it.access));
+    each.collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! Maps errors to HTTP, in this one place: problem documents (RFC 9457) with stable codes.
 
 use crate::ca::{Advice, Code, Error};
+use crate::ids::ApprovalId;
+use crate::unix_seconds::UnixSeconds;
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -19,6 +21,16 @@ pub struct Problem {
     about: Option<About>,
     /// The client may authenticate by HTTP Basic.
     takes_basic: bool,
+    waits_for: Option<Box<WaitsFor>>,
+}
+
+/// The request for an approval that an action waits for.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WaitsFor {
+    id: ApprovalId,
+    /// Hex SHA-256 of the bytes that an approver signs.
+    sha256: String,
+    expires_at: String,
 }
 
 /// The subject and profile of a refused request for a certificate.
@@ -62,6 +74,9 @@ pub(super) struct Document<'a> {
     status: u16,
     code: Code,
     detail: &'a str,
+    /// With `approval_required`: the request that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a WaitsFor>,
 }
 
 impl Problem {
@@ -72,6 +87,25 @@ impl Problem {
             error,
             about: None,
             takes_basic: false,
+            waits_for: None,
+        }
+    }
+
+    /// Names the request for an approval that waits.
+    pub(super) fn with_approval(
+        self,
+        id: ApprovalId,
+        sha256: String,
+        expires_at: UnixSeconds,
+    ) -> Self {
+        let waits_for = WaitsFor {
+            id,
+            sha256,
+            expires_at: expires_at.to_string(),
+        };
+        Self {
+            waits_for: Some(Box::new(waits_for)),
+            ..self
         }
     }
 
@@ -132,6 +166,7 @@ impl Problem {
             status: self.status.as_u16(),
             code,
             detail: &self.error.message,
+            approval: self.waits_for.as_deref(),
         }
     }
 }

@@ -96,6 +96,10 @@ pub struct Operate(());
 #[derive(Debug)]
 pub struct Inspect(());
 
+/// Permission to approve and reject what others ask for.
+#[derive(Debug)]
+pub struct Approve(());
+
 /// Permission to fetch certificates that were issued.
 #[derive(Debug)]
 pub struct Fetch {
@@ -317,6 +321,27 @@ impl Authorized<Operate> {
             _ => Err(Error::forbidden(
                 Code::RoleForbidden,
                 format!("{caller} may not do that; an operator may"),
+            )),
+        }
+    }
+}
+
+impl Authorized<Approve> {
+    /// Permits operators, approvers and local users. An approval needs the
+    /// signature of a certificate's key, also if a local user sends it.
+    pub fn to_approve(caller: Caller) -> Result<Self, Error> {
+        match caller {
+            Caller::Local { .. }
+            | Caller::Certificate {
+                role: Role::Operator | Role::Approver,
+                ..
+            } => Ok(Self {
+                caller,
+                permission: Approve(()),
+            }),
+            _ => Err(Error::forbidden(
+                Code::RoleForbidden,
+                format!("{caller} may not approve; an operator or approver may"),
             )),
         }
     }

@@ -10,6 +10,7 @@
 pub mod access;
 pub mod adoption;
 pub mod alarm;
+pub mod approval;
 pub mod authority_policy;
 pub mod authorize;
 pub mod backup;
@@ -66,6 +67,7 @@ use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use crate::token::probe::Probe;
 use crate::unix_seconds::UnixSeconds;
+use approval::{ApprovalPolicy, Approvals};
 use arc_swap::{ArcSwap, Guard};
 use authorize::{Authorized, Operate};
 use backup::Backups;
@@ -160,6 +162,8 @@ pub struct Settings {
     pub probes: Vec<Probe>,
     /// When revocation lists are signed again.
     pub crl_schedule: CrlSchedule,
+    /// The actions that need an approval.
+    pub approvals: ApprovalPolicy,
     /// How many backups are kept.
     pub backups_kept: usize,
     /// How long the records of a revocation are kept after the end of its certificate, in seconds.
@@ -177,6 +181,7 @@ pub struct CertificateAuthority {
     tokens: Tokens,
     diagnostics: TokenDiagnostics,
     backups: Backups,
+    approvals: Approvals,
     exclusions: Arc<Exclusions>,
     enrollments: Enrollments,
     rollovers: Rollovers,
@@ -265,6 +270,7 @@ impl CertificateAuthority {
             rollovers: Rollovers::new(exclusions.clone(), ceremonies.clone(), settings.rollovers),
             tokens: Tokens::new(its(), settings.probes, shared.listing.clone()),
             diagnostics: TokenDiagnostics::new(its(), shared.diagnostics.clone()),
+            approvals: Approvals::new(its(), settings.approvals),
             backups: Backups::new(its(), settings.backups_kept, shared.backup.clone()),
             issuer,
             crls,
@@ -317,6 +323,11 @@ impl CertificateAuthority {
     /// Returns the part that makes backups.
     pub fn backups(&self) -> &Backups {
         &self.backups
+    }
+
+    /// Returns the part that has a second person approve.
+    pub fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// Returns the part that blocks, revokes and readmits.

@@ -212,7 +212,8 @@ impl CertificateAuthority {
         Ok(remarks)
     }
 
-    /// Names the rolls of authorities that wait for an operator.
+    /// Names the rolls of authorities that wait for an operator, and requests that wait for an
+    /// approval.
     fn approval_remarks(&self) -> Result<Vec<Remark>, Error> {
         let mut remarks = Vec::new();
         for roll in self.store.open_authority_rolls()? {
@@ -224,6 +225,15 @@ impl CertificateAuthority {
                 let text = format!("roll {id} of {name} waits for `hallmark roll approve {id}`");
                 remarks.push(Remark::attention(Question::Operator, text));
             }
+        }
+        for request in self.approvals.waiting()? {
+            let text = format!(
+                "request {id} of {} ({}) waits for an approval: `hallmark approval show {id}`",
+                request.asked_by,
+                request.action,
+                id = request.id
+            );
+            remarks.push(Remark::attention(Question::Operator, text));
         }
         Ok(remarks)
     }

@@ -2,6 +2,7 @@
 
 use super::Code;
 use super::alarm::AlarmCode;
+use super::approval::Action;
 use super::doctor::check::Check;
 use super::exclusion::place::PlaceCode;
 use super::roll::WaitCode;
@@ -79,6 +80,17 @@ fn every_check_is_documented_with_its_remedy() {
         assert_eq!(cells[2], runs, "{name}");
         assert!(cells[3].len() > 10, "{name}: no fault is named");
         assert_eq!(cells[4], check.remedy(), "{name}");
+    }
+}
+
+#[test]
+fn every_action_that_may_need_an_approval_is_documented_with_its_meaning() {
+    let heading = "## Two people agree";
+    compare(heading, Action::ALL.iter().map(|it| it.name()));
+    for row in rows(heading) {
+        let (name, meaning) = row.split_once("` | ").expect("two cells");
+        let action = Action::from_name(name).expect("it was compared");
+        assert_eq!(meaning, format!("{} |", action.meaning()), "{name}");
     }
 }
 

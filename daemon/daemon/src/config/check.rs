@@ -2,6 +2,7 @@
 //! paths, and names that would collide.
 
 use super::{Configuration, ConfigurationError};
+use crate::ca::approval::Action;
 use crate::ca::profile::Role;
 use crate::provisioning::configuration::Provisioning;
 use crate::socket_path;
@@ -31,6 +32,7 @@ impl Configuration {
             .map_err(ConfigurationError::Contradiction)?;
         self.check_provisioning()?;
         self.check_est_profile()?;
+        self.check_approvals()?;
         self.check_sockets()?;
         self.check_https()
     }
@@ -52,6 +54,31 @@ impl Configuration {
                      their addresses, so set [listen] http and public_http"
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses a rule that one person could go round, or that no person could follow.
+    fn check_approvals(&self) -> Result<(), ConfigurationError> {
+        let actions = &self.approvals.actions;
+        if actions.is_empty() {
+            return Ok(());
+        }
+        if !actions.contains(&Action::RoleChange) {
+            return contradiction(
+                "[approval] actions needs \"role.change\": without it one operator issues a \
+                 second certificate to himself, and approves with that"
+                    .into(),
+            );
+        }
+        let mut profiles = self.issuer.profiles.values();
+        let may_approve = |role| matches!(role, Role::Operator | Role::Approver);
+        if !profiles.any(|it| may_approve(it.role)) {
+            return contradiction(
+                "[approval] needs a [[profile]] with role \"approver\" or \"operator\": nothing \
+                 else can approve"
+                    .into(),
+            );
         }
         Ok(())
     }

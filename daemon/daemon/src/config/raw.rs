@@ -1,5 +1,6 @@
 //! Reads the tables of the configuration file as they are written, and gives each its name.
 
+use super::approval::Approval;
 use super::listen::Listen;
 use super::ocsp::Ocsp;
 use super::policy::Policy;
@@ -50,6 +51,8 @@ pub(super) struct Raw {
     provisioning: Vec<ProvisioningConfiguration>,
     #[serde(default)]
     ocsp: Ocsp,
+    #[serde(default)]
+    approval: Option<Approval>,
     #[serde(default)]
     policy: Policy,
 }
@@ -156,6 +159,11 @@ impl Raw {
             scan_interval: Duration::from_secs(policy.scan_interval.max(1)),
             crl_schedule: policy.crl_schedule(with_deltas)?,
             revocations_kept_seconds: i64::try_from(policy.revocations_kept).unwrap_or(i64::MAX),
+            approvals: self
+                .approval
+                .map(Approval::policy)
+                .transpose()?
+                .unwrap_or_default(),
             backups_kept: usize::from(policy.backups_kept.get()),
             push_age_alarm_seconds: i64::try_from(policy.push_age_alarm).unwrap_or(i64::MAX),
             text: text.to_owned(),

@@ -316,6 +316,7 @@ fn ca_config(
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             probes: probes(configuration.tokens.values()),
             crl_schedule: configuration.crl_schedule.clone(),
+            approvals: configuration.approvals.clone(),
             backups_kept: configuration.backups_kept,
             revocations_kept_seconds: configuration.revocations_kept_seconds,
         },

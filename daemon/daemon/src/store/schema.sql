@@ -1016,6 +1016,8 @@ CREATE TABLE audit (
 -- holder.
 CREATE INDEX audit_role ON audit (detail ->> 'sha256')
     WHERE action = 'certificate.issued' AND detail ->> 'role' <> 'device';
+-- The approvals that were used, each once.
+CREATE INDEX audit_approval ON audit (detail ->> 'sha256') WHERE action = 'approval.used';
 -- The transcripts of requests that were carried to an offline root.
 CREATE INDEX audit_transfer ON audit (subject) WHERE action = 'transfer.requested';
 CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
@@ -1026,6 +1028,35 @@ CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'audit_is_append_only_delete');
 END;
+
+-- Requests for the approval of a second person. `document` is what the approver signs, with the
+-- digest `sha256`; `certificate` is the SHA-256 of the approver's. A row proves nothing: the
+-- signature is verified over what is asked, and the journal has the uses.
+CREATE TABLE approval (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    action         TEXT    NOT NULL,
+    asked_by       TEXT    NOT NULL,
+    asked_at       INTEGER NOT NULL,
+    expires_at     INTEGER NOT NULL
+                   CONSTRAINT approval_expires_later CHECK (expires_at > asked_at),
+    nonce          TEXT    NOT NULL,
+    content_sha256 BLOB    NOT NULL
+                   CONSTRAINT approval_content_valid CHECK (length(content_sha256) = 32),
+    document       TEXT    NOT NULL,
+    sha256         BLOB    NOT NULL
+                   CONSTRAINT approval_sha256_valid CHECK (length(sha256) = 32),
+    approved_by    TEXT,
+    approved_at    INTEGER,
+    certificate    BLOB,
+    signature      BLOB,
+    rejected_by    TEXT,
+    used_at        INTEGER,
+    CONSTRAINT approval_signature_is_whole
+        CHECK ((approved_by IS NULL) = (approved_at IS NULL)
+           AND (approved_by IS NULL) = (certificate IS NULL)
+           AND (approved_by IS NULL) = (signature IS NULL))
+) STRICT;
+CREATE INDEX approval_end ON approval (expires_at);
 
 -- An operator has accepted the machine's clock: rows up to these are compared with it no more.
 CREATE TABLE accepted_clock (

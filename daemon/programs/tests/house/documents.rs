@@ -205,6 +205,7 @@ fn permission(module: &str, handler: &str) -> String {
         "Fetch" => "callers, for their own",
         "Inspect" => "operators, auditors",
         "Operate" => "operators",
+        "Approve" => "operators, approvers",
         "HandOver" => "operators, stations",
         // A permission of one route, which is for local users only.
         local => {

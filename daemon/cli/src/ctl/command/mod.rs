@@ -1,11 +1,13 @@
 //! Defines the command line of `hallmark`.
 
+mod approval;
 mod authority;
 mod certificate;
 mod enrollment;
 mod profile;
 mod roll;
 
+pub(super) use approval::{ApprovalCommand, Approve};
 pub(super) use authority::{
     AuthorityCommand, CeremonyCommand, Import, SignSubordinate, SignTransfer,
 };
@@ -38,6 +40,9 @@ pub struct Arguments {
     /// How lists are printed on a terminal: with every column and value whole, or as JSON.
     #[arg(short, long, global = true, value_name = "FORM")]
     pub output: Option<Form>,
+    /// Do what another person has approved: the number of the request.
+    #[arg(long, global = true, value_name = "ID")]
+    pub approval: Option<i64>,
     /// The command.
     #[command(subcommand)]
     pub command: Command,
@@ -101,6 +106,11 @@ pub enum Command {
     /// Show blocks of devices, groups and generations.
     #[command(subcommand)]
     Block(BlockCommand),
+    /// Approve what another person asks for, by a signature.
+    Approve(Approve),
+    /// Show and reject requests that need the approval of a second person.
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
     /// Replace certificates.
     #[command(subcommand)]
     Roll(RollCommand),

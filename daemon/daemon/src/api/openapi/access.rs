@@ -13,6 +13,7 @@ pub(in crate::api) enum Access {
     CallersForTheirOwn,
     OperatorsAndAuditors,
     Operators,
+    OperatorsAndApprovers,
     OperatorsAndStations,
     /// Local users.
     AdminSocket,
@@ -37,6 +38,7 @@ impl Access {
             Self::CallersForTheirOwn => "callers, for their own",
             Self::OperatorsAndAuditors => "operators, auditors",
             Self::Operators => "operators",
+            Self::OperatorsAndApprovers => "operators, approvers",
             Self::OperatorsAndStations => "operators, stations",
             Self::AdminSocket => "the admin socket",
         }

@@ -3,6 +3,7 @@
 use super::access::Access;
 use super::problems;
 use super::schemas::Schemas;
+use crate::api::approval_guard::APPROVAL;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
@@ -15,6 +16,12 @@ const OF_ALL: &str =
 const OF_CHANGES: &str = "cross_site_request state_conflict";
 /// Codes of every route that has a body.
 const OF_BODIES: &str = "body_invalid body_too_large body_too_slow content_type_unsupported";
+
+/// Codes of every route that may need an approval.
+const OF_APPROVALS: &str = "approval_required approval_invalid approval_differs approval_expired \
+                            approval_rejected approval_used approval_own approval_signature \
+                            approval_limit approver_refused body_invalid body_too_large \
+                            body_too_slow not_found";
 
 /// A route with a method.
 pub(super) struct Operation {
@@ -86,6 +93,19 @@ impl Operation {
     /// Its path as OpenAPI writes it, which knows no place for the rest of a path.
     pub(super) fn path(&self) -> String {
         self.route.replace("{*", "{")
+    }
+
+    /// Adds what the guard of approvals takes and answers.
+    pub(super) fn may_need_approval(&mut self) {
+        self.common_codes.extend(problems::names(OF_APPROVALS));
+        self.parameters.push(json!({
+            "name": APPROVAL,
+            "in": "header",
+            "required": false,
+            "description": "The number of the request by which another person has approved this.",
+            "schema": { "type": "integer" },
+            "example": 7,
+        }));
     }
 
     /// The codes of all problems that it may answer.
@@ -388,7 +408,9 @@ fn without_null(schema: &mut Value) -> Option<Value> {
 /// An example of a part of a path.
 fn example_of_place(route: &str, name: &str) -> Value {
     let text = match (name, route) {
-        ("id", it) if it.starts_with("/v1/rolls") => return json!(1),
+        ("id", it) if it.starts_with("/v1/rolls") || it.starts_with("/v1/approvals") => {
+            return json!(1);
+        }
         ("id", _) => "press-7",
         ("kind", it) if it.starts_with("/v1/blocks") => "device",
         ("kind", _) => "individual",

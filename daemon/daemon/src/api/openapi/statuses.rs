@@ -8,6 +8,8 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
     match code {
         Code::RollSlotInvalid => &[],
         Code::AdoptionRefused
+        | Code::ApprovalInvalid
+        | Code::ApprovalSignature
         | Code::AuthorityLimited
         | Code::BatchEmpty
         | Code::BenchInvalid
@@ -129,7 +131,16 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         Code::TokenUnknown => &[404, 500],
         Code::MethodNotAllowed => &[405],
         Code::BodyTooSlow => &[408],
-        Code::AuthorityBlocked
+        Code::ApprovalDecided
+        | Code::ApprovalDiffers
+        | Code::ApprovalExpired
+        | Code::ApprovalLimit
+        | Code::ApprovalOwn
+        | Code::ApprovalRejected
+        | Code::ApprovalRequired
+        | Code::ApprovalUsed
+        | Code::ApproverRefused
+        | Code::AuthorityBlocked
         | Code::AuthorityExists
         | Code::AuthorityNotWaiting
         | Code::BackupUnderWay

@@ -3,7 +3,7 @@
 use crate::crl_number::CrlNumber;
 use crate::der_bytes::Der;
 use crate::ids::{
-    BlockId, CaCertificateId, CrlId, DeviceCredentialId, EnrollmentId, GenerationId,
+    ApprovalId, BlockId, CaCertificateId, CrlId, DeviceCredentialId, EnrollmentId, GenerationId,
     GenerationNumber, HubJobId, HubTaskId, IntentId, MarkId, RollId,
 };
 use crate::unix_seconds::UnixSeconds;
@@ -218,6 +218,7 @@ macro_rules! stored_as_integers {
 }
 
 stored_as_integers![
+    ApprovalId,
     BlockId,
     CaCertificateId,
     CrlId,

@@ -2,7 +2,9 @@
 //! each one costs a page for each certificate.
 
 use super::*;
-use crate::store::{block, certificate, certified_key, client, crl, enrollment, fleet_queries};
+use crate::store::{
+    approval, block, certificate, certified_key, client, crl, enrollment, fleet_queries,
+};
 use crate::store::{issuance, issuer_crl, possession, subordinate};
 use std::collections::BTreeSet;
 
@@ -40,6 +42,7 @@ fn each_index_serves_a_query_of_the_product() {
         ),
         ("intent_abandoned", crl::ENTRIES.to_owned()),
         ("audit_role", client::IN_JOURNAL.to_owned()),
+        ("audit_approval", approval::IS_USED.to_owned()),
         ("audit_transfer", issuer_crl::REQUESTED.to_owned()),
     ];
     for (index, sql) in &queries {

@@ -2,6 +2,7 @@
 //!
 //! Tests compare it with docs/api.md, which another test compares with the router.
 
+mod approvals;
 mod authorities;
 mod certificates;
 mod daemon;
@@ -11,6 +12,7 @@ mod published;
 use super::handler::Handler;
 use super::operation::{Described, Operation};
 use super::schemas::Schemas;
+use crate::api::approval_guard;
 
 /// The routes so far.
 struct Routes<'a> {
@@ -35,8 +37,14 @@ pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
     devices::devices_and_enrollments(&mut routes);
     devices::rollovers(&mut routes);
     devices::blocks(&mut routes);
+    approvals::approvals(&mut routes);
     daemon::tokens(&mut routes);
     daemon::daemon(&mut routes);
+    for operation in &mut routes.operations {
+        if approval_guard::is_guarded(operation.method, &operation.path()) {
+            operation.may_need_approval();
+        }
+    }
     routes.operations
 }
 
