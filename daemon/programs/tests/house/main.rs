@@ -1,6 +1,6 @@
 //! Checks the rules of the tree by reading its text: rows of modules (`rows`), which crate lists
 //! which (`crates`), plain words (`prose`), lengths (`size`), documents that name code
-//! (`documents`), and where code may touch files, terminal and memory (here).
+//! (`documents`, `threats`), and where code may touch files, terminal and memory (here).
 
 mod cases;
 mod crates;
@@ -9,6 +9,7 @@ mod documents;
 mod prose;
 mod rows;
 mod size;
+mod threats;
 mod tree;
 
 use std::collections::BTreeSet;
