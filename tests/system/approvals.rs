@@ -36,7 +36,7 @@ fn table() -> String {
 /// A daemon with an operator and an approver, where every action needs an approval.
 pub(crate) struct Guarded {
     pub(crate) env: TestEnv,
-    operator: Holder,
+    pub(crate) operator: Holder,
     pub(crate) approver: Holder,
     /// Another operator.
     deputy: Holder,

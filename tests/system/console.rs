@@ -12,13 +12,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// Every page that needs no name.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "/console",
     "/console/devices",
     "/console/certificates",
     "/console/hierarchy",
     "/console/rolls",
     "/console/blocks",
+    "/console/approvals",
     "/console/expiry",
     "/console/cloud",
     "/console/tokens",

@@ -97,6 +97,7 @@
 //! | `runbook`, `runbook_text` | the runbooks of `docs/operations.md`, line by line |
 //! | `guide` | the pages of `docs/guide`, as a reader runs them |
 //! | `adoption` | an authority that existed before is adopted, issues and revokes |
+//! | `approval_pages` | two people agree in the console |
 //! | `approvals` | two people agree: refused without, done with, forged by no change of a row |
 //! | `approval_commands` | the commands by which two people agree, OpenSSL, and the configuration |
 //! | `adopted_keys` | adopted authorities with RSA and Ed25519 keys, through a rollover |
@@ -149,6 +150,7 @@ mod adopted;
 mod adopted_keys;
 mod adoption;
 mod approval_commands;
+mod approval_pages;
 mod approvals;
 mod authority_compromise;
 mod authority_crash;

@@ -53,8 +53,8 @@ impl FormTokens {
 
 /// A form that one of our own pages has sent, with its sender.
 pub(super) struct Sent<T> {
-    visit: Visit,
-    form: T,
+    pub(super) visit: Visit,
+    pub(super) form: T,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +95,7 @@ fn read<T: DeserializeOwned>(form: &[u8]) -> Result<T, Refused> {
 
 impl Visit {
     /// Sends a change to the API; then the browser shows `page`.
-    async fn change(
+    pub(super) async fn change(
         &self,
         method: Method,
         path: &str,

@@ -8,6 +8,7 @@
 
 mod actions;
 mod api_reference;
+mod approvals;
 mod assets;
 mod audit;
 mod blocks;
@@ -76,6 +77,12 @@ pub fn with_console(api: Router, stop: watch::Receiver<bool>) -> Router {
         .route("/console/lifted", post(actions::lift))
         .route("/console/retried", post(actions::retry))
         .route("/console/blocks/{kind}/{name}", get(blocks::show))
+        .route("/console/approvals", get(approvals::list))
+        .route("/console/approvals/{id}", get(approvals::show))
+        .route("/console/approvals/{id}/document", get(approvals::document))
+        .route("/console/approvals/{id}/signature", post(approvals::sign))
+        .route("/console/approvals/{id}/rejection", post(approvals::reject))
+        .route("/console/approvals/{id}/done", post(approvals::perform))
         .route("/console/events", get(events::stream))
         .route("/console/expiry", get(expiry::show))
         .route("/console/cloud", get(cloud::show))

@@ -24,6 +24,15 @@ struct Problem {
     code: String,
     #[serde(default)]
     detail: String,
+    /// The request for an approval that waits, if there is one.
+    #[serde(default)]
+    approval: Option<Waiting>,
+}
+
+/// A request for an approval.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Waiting {
+    id: i64,
 }
 
 #[derive(Template)]
@@ -33,6 +42,7 @@ struct Page {
     status: u16,
     code: String,
     detail: String,
+    approval: Option<Waiting>,
 }
 
 impl Refused {
@@ -83,7 +93,11 @@ impl Refused {
 
     fn new(status: StatusCode, code: &str, detail: String) -> Self {
         let code = code.to_owned();
-        let problem = Problem { code, detail };
+        let problem = Problem {
+            code,
+            detail,
+            approval: None,
+        };
         Self { status, problem }
     }
 
@@ -110,6 +124,7 @@ impl IntoResponse for Refused {
             status: self.status.as_u16(),
             code: self.problem.code,
             detail: self.problem.detail,
+            approval: self.problem.approval,
         };
         (self.status, Html(page.to_string())).into_response()
     }

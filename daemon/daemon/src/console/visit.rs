@@ -28,6 +28,7 @@ const PAGES: &[(&str, &str)] = &[
     ("Hierarchy", "/hierarchy"),
     ("Rolls", "/rolls"),
     ("Blocks", "/blocks"),
+    ("Approvals", "/approvals"),
     ("Expiry", "/expiry"),
     ("Cloud", "/cloud"),
     ("Tokens", "/tokens"),
