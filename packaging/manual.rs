@@ -1,5 +1,5 @@
-//! Writes the man pages and shell completions of the three programs into a folder, from the
-//! definitions that the programs themselves read their command lines by.
+//! Writes the man pages and shell completions of the three programs, or of the emulator, into a
+//! folder, from the definitions that the programs themselves read their command lines by.
 
 use anyhow::Context;
 use clap::{Command, CommandFactory};
@@ -13,15 +13,19 @@ use std::path::Path;
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
 fn main() -> anyhow::Result<()> {
-    let folder = std::env::args_os()
-        .nth(1)
-        .context("usage: hallmark-manual FOLDER")?;
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let folder = arguments.pop();
+    let folder = folder.context("usage: hallmark-manual [--emulator] FOLDER")?;
     fs::create_dir_all(&folder)?;
-    let programs = [
-        (hallmark_cli::ctl::Arguments::command(), "1"),
-        (hallmarkd::commands::arguments::Arguments::command(), "8"),
-        (hallmarkd::token::arguments::TokenArguments::command(), "8"),
-    ];
+    let programs = if arguments.iter().any(|it| it == "--emulator") {
+        vec![(dps_emulator::arguments::Arguments::command(), "1")]
+    } else {
+        vec![
+            (hallmark_cli::ctl::Arguments::command(), "1"),
+            (hallmarkd::commands::arguments::Arguments::command(), "8"),
+            (hallmarkd::token::arguments::TokenArguments::command(), "8"),
+        ]
+    };
     for (program, section) in programs {
         for shell in SHELLS {
             complete(shell, &program, &folder)?;

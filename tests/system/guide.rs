@@ -5,6 +5,7 @@
 use crate::test_env::{HALLMARK, TestEnv};
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,14 +50,16 @@ fn run(env: &TestEnv, page: &str, exchanged: &[(&str, &str)], before: &str) -> S
         }
         script.push('\n');
     }
-    let script_file = env.write("guide.sh", &script);
+    let script = env.write("guide.sh", &script);
+    execute(&folder, &["bash", "-x", &script.display().to_string()])
+}
+
+/// Runs a command in a folder, with the programs of this build in its path. It must succeed.
+fn execute(folder: &Path, command_line: &[&str]) -> String {
     let programs = Path::new(HALLMARK).parent().unwrap().display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
     let mut command = Command::new("timeout");
-    command
-        .args(["120", "bash", "-x"])
-        .arg(script_file)
-        .current_dir(&folder);
+    command.arg("120").args(command_line).current_dir(folder);
     let daemon = format!("{programs}/hallmarkd");
     let output = command.env("PATH", path).env("HALLMARKD", daemon).output();
     let output = output.unwrap();
@@ -143,6 +146,49 @@ fn the_table_of_a_yubihsm_is_understood() {
     let checked = env.check();
     assert!(!checked.out.contains("is not understood"), "{checked:?}");
     assert!(checked.out.contains("yubihsm_pkcs11.so"), "{checked:?}");
+}
+
+/// The commands of a job, without those that install packages.
+fn commands(job: &str) -> String {
+    let lines = job
+        .lines()
+        .skip_while(|it| !it.contains("script:") && !it.contains("run: |"));
+    let lines = lines.take_while(|it| !it.contains("artifacts:") && !it.contains("Keep the logs"));
+    let is_own =
+        |it: &&str| !it.starts_with("apt-get ") && !it.ends_with(':') && !it.ends_with('|');
+    let lines = lines.map(|it| it.trim().trim_start_matches("- "));
+    lines.filter(is_own).collect::<Vec<_>>().join("\n")
+}
+
+/// The files are those that the page shows, and each job runs. The packages that they install are
+/// those of this build, whose `new-token` is in the source.
+#[test]
+fn a_device_in_a_pipeline() {
+    let page = include_str!("../../docs/guide/ci.md");
+    let script = include_str!("../../docs/ci/first-device");
+    let jobs = [
+        include_str!("../../docs/ci/github-actions.yml"),
+        include_str!("../../docs/ci/gitlab-ci.yml"),
+    ];
+    for file in [script, jobs[0], jobs[1]] {
+        assert!(page.contains(&format!("\n{file}```\n")), "{file}");
+    }
+    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../softhsm-setup");
+    let setup = format!("{}/new-token", setup.display());
+    for job in jobs {
+        let env = TestEnv::new();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let own = script
+            .replace("127.0.0.1:8443", &free.unwrap().to_string())
+            .replace("/usr/share/hallmark/new-token", &setup);
+        let folder = env.path("guide");
+        fs::create_dir_all(folder.join("ci")).unwrap();
+        let file = folder.join("ci/first-device");
+        fs::write(&file, own).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let printed = execute(&folder, &["sh", "-ec", &commands(job)]);
+        assert!(printed.contains("\"status\": \"assigned\""), "{printed}");
+    }
 }
 
 /// Verifies: each page of the guide has a test here and a line in the index.

@@ -3,7 +3,9 @@
 //! The real service judges chains in its application, with a JSON answer; so does this one
 //! (`device`). TLS only makes sure that the client holds the key of the leaf it presents.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,14 +68,19 @@ impl Identity {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let server = params.signed_by(&key, &issuer)?;
-        self.write(SERVER_FILE, &server.pem())?;
-        self.write(KEY_FILE, &key.serialize_pem())?;
-        self.write(CA_FILE, &ca)
+        self.write(SERVER_FILE, 0o644, &server.pem())?;
+        self.write(KEY_FILE, 0o600, &key.serialize_pem())?;
+        self.write(CA_FILE, 0o644, &ca)
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<()> {
+    fn write(&self, name: &str, mode: u32, text: &str) -> Result<()> {
         let file = self.dir.join(name);
-        fs::write(&file, text).with_context(|| format!("write {}", file.display()))
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(mode);
+        options
+            .open(&file)
+            .and_then(|mut it| it.write_all(text.as_bytes()))
+            .with_context(|| format!("write {}", file.display()))
     }
 
     /// A server configuration with this identity that asks for a client certificate.
