@@ -5,7 +5,7 @@
 use crate::test_env::{HALLMARK, TestEnv};
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -25,7 +25,7 @@ fn boxes(page: &str) -> Vec<(&str, &str)> {
 fn run(env: &TestEnv, page: &str, exchanged: &[(&str, &str)], before: &str) -> String {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = env.path("guide");
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir_all(&folder).unwrap();
     let mut page = page.to_owned();
     for port in ["127.0.0.1:8443", "127.0.0.1:8080"] {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
@@ -150,14 +150,19 @@ fn the_table_of_a_yubihsm_is_understood() {
 
 /// The commands of a job, without those that install packages.
 fn commands(job: &str) -> String {
-    let lines = job
-        .lines()
-        .skip_while(|it| !it.contains("script:") && !it.contains("run: |"));
-    let lines = lines.take_while(|it| !it.contains("artifacts:") && !it.contains("Keep the logs"));
-    let is_own =
-        |it: &&str| !it.starts_with("apt-get ") && !it.ends_with(':') && !it.ends_with('|');
-    let lines = lines.map(|it| it.trim().trim_start_matches("- "));
-    lines.filter(is_own).collect::<Vec<_>>().join("\n")
+    let mut commands = Vec::new();
+    let mut is_script = false;
+    for line in job.lines() {
+        let text = line.trim();
+        if text.ends_with("script:") || text == "run: |" {
+            is_script = true;
+        } else if text.starts_with("- name:") || text.ends_with(':') {
+            is_script = false;
+        } else if is_script && !text.starts_with("apt-get ") && !text.starts_with("- apt-get ") {
+            commands.push(text.trim_start_matches("- "));
+        }
+    }
+    commands.join("\n")
 }
 
 /// The files are those that the page shows, and each job runs. The packages that they install are
@@ -186,9 +191,31 @@ fn a_device_in_a_pipeline() {
         let file = folder.join("ci/first-device");
         fs::write(&file, own).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        let printed = execute(&folder, &["sh", "-ec", &commands(job)]);
+        let commands = commands(job);
+        assert_eq!(commands, "ci/first-device");
+        let printed = execute(&folder, &["sh", "-ec", &commands]);
         assert!(printed.contains("\"status\": \"assigned\""), "{printed}");
     }
+}
+
+/// The quick start has a test of its own (`tests/run`); here its daemon and emulator are those of
+/// the environment, in its folder.
+#[test]
+fn a_device_after_the_quick_start() {
+    let env = TestEnv::running();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let latest = env.path("guide/target/quickstart/latest");
+    fs::create_dir_all(&latest).unwrap();
+    fs::write(
+        latest.join("emulator.json"),
+        env.emulator.ready_line().to_string(),
+    )
+    .unwrap();
+    symlink(env.path(env.admin), latest.join("admin.sock")).unwrap();
+    let page = include_str!("../../docs/guide/first-device.md");
+    let printed = run(&env, page, &[], "");
+    assert!(printed.contains("\"status\": \"assigned\""), "{printed}");
 }
 
 /// Verifies: each page of the guide has a test here and a line in the index.
