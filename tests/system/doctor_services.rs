@@ -4,7 +4,7 @@
 use crate::doctor::{examined, finds, finds_nothing};
 use crate::process::until;
 use crate::test_env::TestEnv;
-use dps_emulator::{Action, Fault};
+use dps_emulator::{Action, Aim, Fault, Plane};
 use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -48,6 +48,18 @@ fn each_plane_is_checked_with_its_own_credential() {
             .inject(Fault::on(operation, Action::throttle(1)))
             .unwrap();
         finds(&env, "planes", "attention", "429");
+        finds_nothing(&env, "planes");
+    }
+    // Without a certificate, the device plane refuses; a fault of the service is no refusal.
+    let of_devices = Aim {
+        plane: Some(Plane::Device),
+        ..Aim::default()
+    };
+    for status in [500, 503] {
+        let mut fault = Fault::on("", Action::status(status));
+        fault.aim = of_devices.clone();
+        env.emulator.inject(fault).unwrap();
+        finds(&env, "planes", "attention", &status.to_string());
         finds_nothing(&env, "planes");
     }
     let good = env.configuration();

@@ -40,8 +40,9 @@ fn ask(caller: &Caller, request: &Request, headers: &[(&str, &str)]) -> Answer {
 }
 
 /// Verifies: the trace of an issued and of a refused request is in their lines of the log, in the
-/// worker's line of the signature, and in the call by which DPS gets the leaf; a request beside
-/// them has none. A context that the specification calls invalid is no trace, and refuses nothing.
+/// worker's line of the signature, and with its state in the call by which DPS gets the leaf; a
+/// request beside them has none. A context that the specification calls invalid is no trace, and
+/// refuses nothing.
 #[test]
 fn a_request_is_followed_to_the_worker_and_to_dps() {
     let (mut env, _) = individually(&["press-1"]);
@@ -98,9 +99,10 @@ fn a_request_is_followed_to_the_worker_and_to_dps() {
     let sent = env.emulator.requests_of("individual.put");
     let sent: BTreeSet<_> = sent
         .iter()
-        .filter_map(|it| it.traceparent.clone())
+        .filter_map(|it| Some((it.traceparent.clone()?, it.tracestate.clone())))
         .collect();
-    assert_eq!(sent, BTreeSet::from([parent('a')]));
+    let state = Some("congo=t61".to_owned());
+    assert_eq!(sent, BTreeSet::from([(parent('a'), state)]));
 }
 
 /// Verifies: the trace of a compromise goes with the change of the enrollment and with the deletion

@@ -30,6 +30,8 @@ pub struct LoggedRequest {
     pub if_match: Option<String>,
     /// `traceparent`, if there was one.
     pub traceparent: Option<String>,
+    /// `tracestate`, if there was one.
+    pub tracestate: Option<String>,
     /// Body, if it is JSON and not too long.
     pub body: Option<Value>,
     /// SHA-256 thumbprint of the leaf that was presented.

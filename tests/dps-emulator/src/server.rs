@@ -122,6 +122,7 @@ fn logged(cloud: &Cloud, operation: &'static str, call: &Call) -> LoggedRequest 
         path: call.path.clone(),
         if_match: call.header("if-match").map(str::to_owned),
         traceparent: call.header("traceparent").map(str::to_owned),
+        tracestate: call.header("tracestate").map(str::to_owned),
         body: journal::kept_body(&call.body),
         client: leaf.map(Certificate::sha256),
         status: None,

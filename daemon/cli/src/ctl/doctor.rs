@@ -1,7 +1,8 @@
 //! Runs `hallmark doctor`: one line for each check, its remedy below it, and an exit code.
 //!
-//! Exit codes: 0 ok, 1 attention, 2 failed, by the worst verdict; 3 if there is no answer. They are
-//! those of `hallmark status`, and count with `--json`, too. The daemon judges, and this command
+//! Exit codes: 0 ok, 1 attention, 2 failed, by the worst verdict; 3 if there is no verdict. They
+//! are those of `hallmark status`, and count with `--json`, too. A name that is no check is a wrong
+//! command line, with its exit code. The daemon judges, and this command
 //! prints.
 
 use super::client::ApiClient;
@@ -24,7 +25,15 @@ const COLUMNS_MIN: usize = INDENT + 30;
 pub(super) fn run(client: &ApiClient, show: &Show, options: &RunDoctor) -> Result<(), Failure> {
     show.exit_code.set(Some(NO_ANSWER));
     let body = json!({ "only": options.only, "client": env!("CARGO_PKG_VERSION") });
-    let report = client.post("/v1/doctor", &body)?;
+    let report = client
+        .post("/v1/doctor", &body)
+        .map_err(|failure| match failure {
+            Failure::Problem { code, detail } if code == "check_unknown" => {
+                show.exit_code.set(None);
+                Failure::Usage(detail)
+            }
+            failure => failure,
+        })?;
     show.exit_code.set(Some(exit_code(&report)));
     if show.json {
         return show.record(&report);
@@ -58,7 +67,7 @@ fn lines(report: &Value, columns: Option<usize>) -> Vec<(String, Style)> {
         lines.extend(finding_lines(finding, columns));
     }
     let summary = &report["summary"];
-    let counts = ["ok", "attention", "failed", "not_applicable"]
+    let counts = ["ok", "attention", "failed", "unknown", "not_applicable"]
         .map(|it| format!("{} {}", summary[it], it.replace('_', " ")));
     lines.push((counts.join(", "), Style::new().bold()));
     lines
@@ -68,7 +77,7 @@ fn finding_lines(finding: &Value, columns: Option<usize>) -> Vec<(String, Style)
     let verdict = text(&finding["verdict"]).replace('_', " ");
     let style = match verdict.as_str() {
         "ok" => Style::new().green(),
-        "not applicable" => Style::new().dim(),
+        "not applicable" | "unknown" => Style::new().dim(),
         "attention" => Style::new().yellow(),
         _ => Style::new().red().bold(),
     };
@@ -128,7 +137,8 @@ mod tests {
     fn a_check_has_one_line_and_its_remedy_below() {
         let report = json!({
             "version": "1", "at": "t", "verdict": "failed",
-            "summary": { "ok": 1, "attention": 0, "failed": 1, "not_applicable": 0 },
+            "summary": { "ok": 1, "attention": 0, "failed": 1, "unknown": 0,
+                         "not_applicable": 0 },
             "findings": [
                 { "check": "clock", "verdict": "ok", "text": "believed" },
                 { "check": "pin", "subject": "line\n1", "verdict": "failed", "text": "locked",
@@ -143,7 +153,7 @@ mod tests {
                 "ok              clock            believed",
                 "failed          pin              line\\n1: locked",
                 "                                 -> unlock it",
-                "1 ok, 0 attention, 1 failed, 0 not applicable",
+                "1 ok, 0 attention, 1 failed, 0 unknown, 0 not applicable",
             ]
         );
         assert_eq!(exit_code(&report), 2);

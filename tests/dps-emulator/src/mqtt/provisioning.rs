@@ -80,6 +80,7 @@ async fn exchange(
         path: topic.to_owned(),
         if_match: None,
         traceparent: None,
+        tracestate: None,
         body: journal::kept_body(payload),
         client: who.leaf().map(Certificate::sha256),
         status: None,

@@ -35,6 +35,7 @@ codes! {
     Verdict {
         Ok => "ok",
         NotApplicable => "not_applicable",
+        Unknown => "unknown",
         Attention => "attention",
         Failed => "failed",
     }

@@ -42,6 +42,11 @@ impl Finding {
         Self::new(check, Verdict::NotApplicable, text)
     }
 
+    /// Nothing wrong was found, and not everything could be found out; `text` says why.
+    pub fn unknown(check: Check, text: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Unknown, text)
+    }
+
     /// It works, and may stop to work.
     pub fn attention(check: Check, text: impl Into<String>) -> Self {
         Self::new(check, Verdict::Attention, text)

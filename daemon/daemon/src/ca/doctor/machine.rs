@@ -10,6 +10,9 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// After how long without a synchronisation that needs attention. systemd-timesyncd polls every 34
@@ -27,6 +30,10 @@ const WRITE_BYTES: usize = 4096;
 const WRITES: usize = 3;
 /// A slower write makes each answer of the API late.
 const WRITE_MAX: Duration = Duration::from_millis(250);
+/// How long the measured writes may take together.
+const WRITE_BOUND: Duration = Duration::from_secs(5);
+/// Whether the writes of a run have not come to the disk yet, in this process.
+static WRITING: AtomicBool = AtomicBool::new(false);
 /// How long a connection to an own listener may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// For so long a listener must keep a connection that has sent nothing.
@@ -43,8 +50,12 @@ impl Visit<'_> {
 
     pub(super) fn disk(&self) -> Vec<Finding> {
         let database = self.ca.store().path();
-        let folder = database.parent().unwrap_or(Path::new("."));
-        vec![room(folder), speed(folder)]
+        let folder = database.parent().unwrap_or(Path::new(".")).to_owned();
+        let room = room(&folder);
+        vec![
+            room,
+            within(WRITE_BOUND, &WRITING, move || speed(&folder)).of("speed"),
+        ]
     }
 
     pub(super) fn ports(&self) -> Vec<Finding> {
@@ -99,7 +110,7 @@ fn synchronisation(policy: &ClockPolicy, now: UnixSeconds) -> Finding {
                  synchronised",
                 file.display()
             );
-            Finding::ok(Check::Clock, text)
+            Finding::unknown(Check::Clock, text)
         }
     }
 }
@@ -137,10 +148,36 @@ pub fn room(folder: &Path) -> Finding {
     finding.of("room")
 }
 
+/// Has another thread write, because a disk that is away makes a write wait without end, and
+/// nothing can end that thread. `under_way` is set as long as it works, and no second one is begun.
+fn within(
+    bound: Duration,
+    under_way: &'static AtomicBool,
+    write: impl FnOnce() -> Finding + Send + 'static,
+) -> Finding {
+    if under_way.swap(true, Ordering::AcqRel) {
+        let text = "a write that an earlier run began is not on the disk yet";
+        return Finding::failed(Check::Disk, text);
+    }
+    let (sender, written) = mpsc::channel();
+    thread::spawn(move || {
+        let finding = write();
+        under_way.store(false, Ordering::Release);
+        // The run may have ended before.
+        let _ = sender.send(finding);
+    });
+    written.recv_timeout(bound).unwrap_or_else(|_| {
+        let seconds = bound.as_secs();
+        let text =
+            format!("a write is not on the disk after {seconds} s; commits wait for it, too");
+        Finding::failed(Check::Disk, text)
+    })
+}
+
 /// Measures one write that is on the disk, as each commit of the store is. The file has no name,
 /// so a crash leaves nothing.
 fn speed(folder: &Path) -> Finding {
-    let finding = match fastest_write(folder) {
+    match fastest_write(folder) {
         Ok(fastest) if fastest > WRITE_MAX => {
             let text = format!(
                 "a write takes {} ms until it is on the disk, and each commit waits for one",
@@ -157,8 +194,7 @@ fn speed(folder: &Path) -> Finding {
             let text = format!("no file can be written in {}: {error}", folder.display());
             Finding::failed(Check::Disk, text)
         }
-    };
-    finding.of("speed")
+    }
 }
 
 fn fastest_write(folder: &Path) -> io::Result<Duration> {
@@ -314,6 +350,43 @@ mod tests {
         }
         assert!(unit(SANDBOXED, false).text.contains("ProtectSystem="));
         assert_eq!(unit("", true).verdict, Verdict::Attention);
+    }
+
+    /// Verifies: a write that hangs ends the check in time, a second run begins no other one, and
+    /// the check is made again once the write has ended.
+    #[test]
+    fn a_write_that_hangs_does_not_hold_the_check() {
+        static UNDER_WAY: AtomicBool = AtomicBool::new(false);
+        let bound = Duration::from_millis(50);
+        let good = || Finding::ok(Check::Disk, "written");
+        let (disk_is_back, waits) = mpsc::channel::<()>();
+        let begun = Instant::now();
+        let hangs = move || {
+            let _ = waits.recv();
+            Finding::ok(Check::Disk, "late")
+        };
+        let found = within(bound, &UNDER_WAY, hangs);
+        assert_eq!(found.verdict, Verdict::Failed);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let found = within(bound, &UNDER_WAY, || panic!("a second write"));
+        assert_eq!(found.verdict, Verdict::Failed);
+        assert!(found.text.contains("an earlier run"), "{}", found.text);
+        disk_is_back.send(()).expect("the write waits");
+        while UNDER_WAY.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        let found = within(Duration::from_secs(60), &UNDER_WAY, good);
+        assert_eq!(found.verdict, Verdict::Ok, "{}", found.text);
+    }
+
+    #[test]
+    fn a_clock_without_a_time_service_is_unknown() {
+        let policy = ClockPolicy {
+            synchronised_file: "/nonexistent/timesync/synchronized".into(),
+            ..ClockPolicy::default()
+        };
+        let found = synchronisation(&policy, UnixSeconds::new(0));
+        assert_eq!(found.verdict, Verdict::Unknown, "{}", found.text);
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub struct Summary {
     pub ok: usize,
     pub attention: usize,
     pub failed: usize,
+    pub unknown: usize,
     pub not_applicable: usize,
 }
 
@@ -125,7 +126,8 @@ fn named(names: &[String]) -> Result<Vec<Check>, Error> {
     names.iter().map(find).collect()
 }
 
-/// The worst verdict; a check that is not applicable spoils nothing.
+/// The worst verdict. A check that is not applicable or ran out of time spoils nothing: a large
+/// database would need attention each day.
 fn worst(findings: &[Finding]) -> Verdict {
     let open = findings.iter().map(|it| it.verdict);
     let open = open.filter(|it| *it >= Verdict::Attention);
@@ -139,6 +141,7 @@ impl Summary {
             ok: count(Verdict::Ok),
             attention: count(Verdict::Attention),
             failed: count(Verdict::Failed),
+            unknown: count(Verdict::Unknown),
             not_applicable: count(Verdict::NotApplicable),
         }
     }
@@ -225,22 +228,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_applicable_spoils_nothing() {
+    fn what_is_not_applicable_or_unknown_spoils_nothing() {
         let ok = Finding::ok(Check::Clock, "good");
         let none = Finding::not_applicable(Check::Unit, "no service");
-        assert_eq!(worst(&[ok.clone(), none.clone()]), Verdict::Ok);
+        let unknown = Finding::unknown(Check::Database, "not read whole");
+        let good = [ok.clone(), none.clone(), unknown.clone()];
+        assert_eq!(worst(&good), Verdict::Ok);
         let attention = Finding::attention(Check::Backups, "old");
         assert_eq!(
             worst(&[ok.clone(), attention.clone(), none.clone()]),
             Verdict::Attention
         );
         let failed = Finding::failed(Check::Audit, "broken");
-        let all = [failed, attention, ok, none];
+        let all = [failed, attention, unknown, ok, none];
         assert_eq!(worst(&all), Verdict::Failed);
         let one_each = Summary {
             ok: 1,
             attention: 1,
             failed: 1,
+            unknown: 1,
             not_applicable: 1,
         };
         assert_eq!(Summary::of(&all), one_each);

@@ -6,6 +6,7 @@ use super::check::Check;
 use super::finding::Finding;
 use crate::ca::backup;
 use crate::ca::listeners::HttpsState;
+use crate::measured;
 use crate::store::StoreError;
 use crate::store::inspection::{JournalInspection, PageInspection};
 use crate::unix_seconds::UnixSeconds;
@@ -25,8 +26,16 @@ impl Visit<'_> {
         pages(self.ca.store().inspect_pages(INSPECTION_BOUND))
     }
 
+    /// Also for the metrics, if it was read to its end or to a broken entry.
     pub(super) fn audit(&self) -> Finding {
-        journal(self.ca.store().inspect_journal(INSPECTION_BOUND))
+        let inspected = self.ca.store().inspect_journal(INSPECTION_BOUND);
+        if let Ok(JournalInspection { verdict, complete }) = &inspected {
+            let intact = verdict.broken_at.is_none();
+            if *complete || !intact {
+                measured::audit_verified(self.ca.now().get(), intact);
+            }
+        }
+        journal(inspected)
     }
 
     pub(super) fn backups(&self) -> Finding {
@@ -97,11 +106,11 @@ pub fn pages(inspected: Result<PageInspection, StoreError>) -> Finding {
         Ok(PageInspection::Damaged(what)) => {
             Finding::failed(check, format!("it is damaged: {what}"))
         }
-        Ok(PageInspection::OutOfTime) => Finding::ok(
+        Ok(PageInspection::OutOfTime) => Finding::unknown(
             check,
             format!(
-                "nothing wrong within {} s, in which it was not read whole; `hallmark backup \
-                 create` reads all of it",
+                "nothing wrong was found within {} s, in which it was not read whole; `hallmark \
+                 backup create` reads all of it",
                 INSPECTION_BOUND.as_secs()
             ),
         ),
@@ -122,11 +131,13 @@ pub fn journal(inspected: Result<JournalInspection, StoreError>) -> Finding {
                 check,
                 format!("{} entries, each hash is right", verdict.entries),
             ),
-            None => Finding::ok(
+            None => Finding::unknown(
                 check,
                 format!(
-                    "the first {} entries are right; `hallmark audit verify` reads all of them",
-                    verdict.entries
+                    "the first {} entries are right, and {} s were over before the others were \
+                     read; `hallmark audit verify` reads all of them",
+                    verdict.entries,
+                    INSPECTION_BOUND.as_secs()
                 ),
             ),
         },
@@ -161,5 +172,30 @@ pub fn backups(folder: &Path, now: UnixSeconds) -> Finding {
         }
         Ok(made) => Finding::ok(check, format!("the newest is of {made}")),
         Err(error) => Finding::failed(check, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Verdict;
+    use super::*;
+    use crate::store::AuditVerdict;
+
+    #[test]
+    fn what_was_not_read_whole_is_unknown() {
+        let found = pages(Ok(PageInspection::OutOfTime));
+        assert_eq!(found.verdict, Verdict::Unknown);
+        assert!(found.text.contains("not read whole"), "{}", found.text);
+        let read = |broken_at, complete| {
+            let verdict = AuditVerdict {
+                entries: 7,
+                last_hash: String::new(),
+                broken_at,
+            };
+            journal(Ok(JournalInspection { verdict, complete })).verdict
+        };
+        assert_eq!(read(None, true), Verdict::Ok);
+        assert_eq!(read(None, false), Verdict::Unknown);
+        assert_eq!(read(Some(3), false), Verdict::Failed);
     }
 }
