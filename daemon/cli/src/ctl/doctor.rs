@@ -28,7 +28,7 @@ pub(super) fn run(client: &ApiClient, show: &Show, options: &RunDoctor) -> Resul
     let report = client
         .post("/v1/doctor", &body)
         .map_err(|failure| match failure {
-            Failure::Problem { code, detail } if code == "check_unknown" => {
+            Failure::Problem { code, detail, .. } if code == "check_unknown" => {
                 show.exit_code.set(None);
                 Failure::Usage(detail)
             }
