@@ -5,7 +5,8 @@ use crate::approvals::{Guarded, backup, post};
 use crate::caller::{Answer, Caller};
 use crate::process::CommandOutput;
 use crate::runbook_text::Runbook;
-use crate::test_env::TestEnv;
+use crate::terminal::Terminal;
+use crate::test_env::{HALLMARK, TestEnv};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -198,4 +199,28 @@ fn two_people_follow_the_page() {
     }
     page.line(&own("1")).text(env);
     assert_eq!(guarded.ask(&other, Some(2)).0, 200);
+}
+
+/// Verifies: on a terminal the command shows what is signed and asks; a no signs nothing.
+#[test]
+fn an_approver_is_asked_on_a_terminal() {
+    let guarded = Guarded::new();
+    let env = &guarded.env;
+    let id = guarded.waits(&backup());
+    let key = guarded.file_of(&guarded.approver, "key");
+    let certificate = guarded.file_of(&guarded.approver, "pem");
+    let line = format!(
+        "{HALLMARK} --admin-socket {} approve {id} --key {} --certificate {}",
+        env.path(env.admin).display(),
+        key.display(),
+        certificate.display()
+    );
+    for (typed, code, state) in [("n", 1, "waiting"), ("y", 0, "approved")] {
+        let mut terminal = Terminal::open(&line);
+        terminal.shows("/v1/backups");
+        terminal.answer("Approve this?", typed);
+        assert_eq!(terminal.code(), Some(code), "{typed}");
+        let shown = env.json(&["approval", "show", &id.to_string()]);
+        assert_eq!(shown["state"], state, "{shown}");
+    }
 }

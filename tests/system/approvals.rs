@@ -49,7 +49,9 @@ impl Guarded {
 
     /// The first holders get their certificates before the rule stands.
     fn over(env: TestEnv) -> Self {
-        let free = env.configuration() + &OPERATOR.toml() + &DEPUTY.toml();
+        let base = env.configuration();
+        let base = base.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1);
+        let free = base + &OPERATOR.toml() + &DEPUTY.toml();
         env.configure(&free);
         let env = env.started();
         let guarded = Self {
@@ -393,6 +395,10 @@ fn a_role_that_acts_is_given_by_two_people() {
         env.count("certificate c JOIN intent i ON i.id = c.intent WHERE i.subject = 'mallory'"),
         0
     );
+    let est = EstClient::of(env, &guarded.operator);
+    let csr = STANDARD.encode(crate::request::der(&Request::device("press-2").csr));
+    let answer = est.post("simpleenroll", csr.as_bytes());
+    assert_eq!(answer.status, "200", "a device without a label: {answer:?}");
     operator.obtain(&Request::device("press-1"));
     operator.obtain(&Request::new("station", "station-1"));
     operator.obtain(&Request::new("operator", "alice"));

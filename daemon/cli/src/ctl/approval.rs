@@ -23,7 +23,7 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 /// The longest file of a key, certificate or signature, in bytes.
@@ -122,7 +122,8 @@ fn confirm(show: &Show, with: &Approve, request: &Value, document: &str) -> Resu
     if with.yes {
         return Ok(());
     }
-    if !show.is_on_terminal() || show.json {
+    let is_asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !is_asked || show.json {
         let message = "nothing was signed, because there is no terminal to ask at; look at \
                        `hallmark approval show`, and say --yes";
         return Err(Failure::Usage(message.into()));

@@ -93,6 +93,7 @@ fn decided(method: &Method, route: &str) -> Option<Option<Guarded>> {
             guarded(Reads::Nothing, false, overrides)
         }
         "/v1/backups" if post => guarded(Reads::Nothing, true, |_| vec![Action::BackupCreate]),
+        "/v1/audit/accept" if post => guarded(Reads::Json, false, |_| vec![Action::GuardOverride]),
         "/v1/clock/accept" if post => guarded(Reads::Nothing, false, |_| vec![Action::ClockAccept]),
         "/v1/certificates" | "/v1/certificates:batch" if post => {
             guarded(Reads::Json, false, changes_role)
@@ -112,6 +113,8 @@ fn decided(method: &Method, route: &str) -> Option<Option<Guarded>> {
         | "/v1/device-credentials/{id}"
         | "/v1/doctor"
         | "/v1/enrollments"
+        | "/v1/grants"
+        | "/v1/grants/{id}"
         | "/v1/enrollments/{kind}/{name}/adoption"
         | "/v1/push/retry"
         | "/v1/reload"
@@ -281,8 +284,9 @@ fn changes_role_by_est(it: &Judged<'_>) -> Vec<Action> {
         Some(label) => Some(&**label),
         None => it.ca.est().profile(None).ok().map(|it| it.name.as_str()),
     };
+    let renews = it.route.contains("/simplereenroll");
     let own = match it.caller {
-        Caller::Certificate { profile, .. } if label.is_none() => Some(profile.as_str()),
+        Caller::Certificate { profile, .. } if label.is_none() && renews => Some(profile.as_str()),
         _ => None,
     };
     let mut profiles = profile.into_iter().chain(own);
