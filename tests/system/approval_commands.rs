@@ -224,3 +224,24 @@ fn an_approver_is_asked_on_a_terminal() {
         assert_eq!(shown["state"], state, "{shown}");
     }
 }
+
+/// Verifies: the compromise of an authority excludes nothing while it waits, and everything below
+/// once it is approved.
+#[test]
+fn an_authority_is_excluded_by_two_people() {
+    let guarded = Guarded::new();
+    let env = &guarded.env;
+    let start = ["roll", "start", "--authority", "line-1"];
+    let start = [&start[..], &["--reason", "compromise"]].concat();
+    let output = env.hallmark(&[&["--json"], &start[..]].concat());
+    let failure: Value = serde_json::from_str(&output.out).unwrap();
+    assert_eq!(failure["code"], "approval_required", "{failure}");
+    let id = failure["approval"]["id"].as_i64().unwrap();
+    let revoked = "certificate WHERE revoked_at IS NOT NULL";
+    guarded.approve(id);
+    assert_eq!(env.count(revoked), 0, "the approval alone excludes nothing");
+    let started = env.json(&[&["--approval", &id.to_string()], &start[..]].concat());
+    assert_eq!(started["rolls"][0]["authority"], "line-1", "{started}");
+    assert_eq!(env.count(revoked), 1);
+    env.wait_in_sync();
+}
