@@ -7,8 +7,10 @@ use crate::request::Request;
 use crate::terminal::Terminal;
 use crate::test_env::{HALLMARK, TestEnv};
 use dps_emulator::{Action, Fault};
+use serde_json::Value;
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 /// Returns the lines that a command prints on a terminal with so many columns; `before` is put
 /// before the command, to set variables.
@@ -170,13 +172,49 @@ fn watch_is_quiet_in_a_pipe_and_survives_a_restart_of_the_daemon() {
     );
     assert!(watch.screen().contains("…"), "{}", watch.screen());
     env.stop();
-    watch.shows("no answer: ");
+    watch.shows("daemon does not answer: ");
     let before = watch.screen().len();
     env.start();
     until("the answers return", || {
         let screen = watch.screen();
         screen[before..].contains("issuing   good").then_some(())
     });
+}
+
+/// Verifies: `status --watch --json` goes on while the daemon is away, with state and reason; and a
+/// command whose reader has ended says nothing, and has the exit code of SIGPIPE.
+#[test]
+fn watch_as_json_shows_a_daemon_that_is_away() {
+    let mut env = TestEnv::running();
+    let mut command = Command::new(HALLMARK);
+    command.args(["--json", "status", "--watch"]);
+    command.env("HALLMARK_ADMIN_SOCKET", env.path("state/admin.sock"));
+    let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert!(next()["overview"].is_array());
+    env.stop();
+    let away = until("the daemon is away", || {
+        Some(next()).filter(|it| it["state"] == "daemon does not answer")
+    });
+    assert_eq!(away["code"], "daemon_unreachable", "{away}");
+    env.start();
+    until("the answers return", || {
+        next()["overview"].is_array().then_some(())
+    });
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+
+    let socket = env.path("state/admin.sock").display().to_string();
+    let script = format!(
+        "set -o pipefail; {HALLMARK} --admin-socket {socket} status --watch --json | head -n 1"
+    );
+    let output = CommandOutput::of(Command::new("bash").args(["-c", &script]));
+    assert_eq!(
+        (output.code, output.error.as_str()),
+        (Some(141), ""),
+        "{output:?}"
+    );
 }
 
 /// A device of a hub that is not configured is blocked. Verifies: the receipt's open place, which
@@ -267,4 +305,49 @@ fn long_work_shows_how_far_it_is() {
         assert!(!output.out.contains("roll: "), "{output:?}");
         assert!(output.error.contains("roll: reissuing"), "{output:?}");
     });
+}
+
+/// Runs a command on a terminal, which must show how many bytes of how many the step has done.
+fn shows_bytes(env: &TestEnv, command: &str, step: &str) -> String {
+    let screen = on_screen(env, 120, "", command).join("\n");
+    let numbers = format!("{step}  ");
+    assert!(screen.contains(&numbers), "{numbers}: {screen}");
+    assert!(screen.contains("iB of "), "{screen}");
+    screen
+}
+
+/// Verifies: a ceremony says which of how many authorities it is at; making, reading and restoring
+/// a backup shows bytes of all bytes on a terminal, and nothing beside the answer in a pipe.
+#[test]
+fn backups_and_ceremonies_show_their_numbers() {
+    let mut env = TestEnv::running();
+    let ceremony = env.path("ceremony.toml");
+    let count = fs::read_to_string(&ceremony).unwrap();
+    let count = count.matches("[[authority]]").count();
+    let again = env.hallmark(&["ceremony", "run", ceremony.to_str().unwrap()]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    for number in 1..=count {
+        let step = format!("{number} of {count}  authority ");
+        assert!(again.error.contains(&step), "{step}: {again:?}");
+    }
+
+    let made = env.hallmark(&["--json", "backup", "create"]);
+    assert_eq!((made.code, made.error.as_str()), (Some(0), ""), "{made:?}");
+    let made: Value = serde_json::from_str(&made.out).unwrap();
+    let file = made["file"].as_str().unwrap();
+    let verified = env.hallmark(&["backup", "verify", file]);
+    assert_eq!(verified.error, "", "{verified:?}");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    shows_bytes(&env, "backup create", "reading the copy");
+    shows_bytes(&env, &format!("backup verify {file}"), "reading the backup");
+    env.stop();
+    let configuration = env.path("hallmark.toml").display().to_string();
+    let restore = format!("backup restore {file} --config {configuration}");
+    let restored = shows_bytes(&env, &restore, "copying the backup");
+    assert!(
+        restored.contains("is restored; start the daemon."),
+        "{restored}"
+    );
+    env.start();
+    env.wait_ready();
 }

@@ -7,12 +7,8 @@ use super::render;
 use super::show::Show;
 use serde_json::Value;
 use std::thread;
-use std::time::Duration;
 
 const COLUMNS: [&str; 6] = ["sequence", "at", "actor", "action", "subject", "detail"];
-
-/// How often `--follow` asks for new entries.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
     match command {
@@ -114,7 +110,7 @@ fn follow(client: &ApiClient, show: &Show, wanted: &ShowAudit) -> Result<(), Fai
         let seen = if is_full { last } else { last.max(end) };
         which = format!("after={seen}&limit={}", wanted.limit);
         if !is_full {
-            thread::sleep(FOLLOW_EVERY);
+            thread::sleep(super::FOLLOW_EVERY);
         }
     }
 }

@@ -3,13 +3,14 @@
 //! The daemon makes a backup. The `hallmarkd` beside this program reads and restores one, because
 //! that needs the database and no daemon may run.
 
-use super::client::ApiClient;
+use super::client::{ApiClient, StepsBody};
 use super::command::BackupCommand;
 use super::failure::Failure;
 use super::output::Output;
 use super::progress::Progress;
 use super::show::Show;
-use crate::setup::machine::ask_hallmarkd;
+use super::steps;
+use crate::setup::machine::follow_hallmarkd;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::Path;
@@ -41,10 +42,8 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &BackupCommand) -> R
 fn create(client: &ApiClient, show: &Show, to: Option<&Path>) -> Result<(), Failure> {
     let trial = to.map(|folder| folder.join("hallmark.db.new"));
     Output::prepare(trial.as_deref())?;
-    let progress = Progress::new("backup");
-    progress.busy("the daemon copies its database, and reads the copy whole");
-    let mut made = client.post("/v1/backups", &json!({}))?;
-    progress.end();
+    let body = StepsBody::Json(json!({}));
+    let mut made = steps(client, "backup", "/v1/backups", body)?;
     if let (Some(folder), Some(file)) = (to, made["file"].as_str()) {
         let mut answer = ask(&[
             "copy".as_ref(),
@@ -61,6 +60,7 @@ fn ask(arguments: &[&OsStr]) -> Result<Value, Failure> {
     // Removed when the answer is there.
     let progress = Progress::new("backup");
     progress.busy("the backup is read whole");
-    ask_hallmarkd(&[&["backup".as_ref()], arguments].concat(), b"")
+    let arguments = [&["backup".as_ref()], arguments].concat();
+    follow_hallmarkd(&arguments, |line| progress.show(line))
         .map_err(|error| Failure::Failed(format!("{error:#}")))
 }

@@ -162,7 +162,7 @@ impl Run<'_> {
             .post("/v1/certificates:batch", &json!({ "items": items }));
         let answer = match posted {
             Ok(answer) => answer,
-            Err(Failure::Problem { code, detail, .. }) if code == "too_many_requests_in_flight" => {
+            Err(Failure::Busy { code, detail }) if code == "too_many_requests_in_flight" => {
                 self.outcome.last_problem = detail;
                 again.extend(batch);
                 return Ok(Duration::from_secs(1));

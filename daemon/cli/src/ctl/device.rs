@@ -54,8 +54,23 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &DeviceCommand) -> R
     }
 }
 
-/// Names the enrollments by which services decide about a device, each with what is special.
+/// Names the enrollments by which services admit a device.
 fn admitted_by(device: &Value) -> String {
+    let admitting = |it: &&Value| it["status"] == "enabled";
+    deciding(device, admitting).unwrap_or_else(|| match refused_by(device) {
+        Some(_) => "none".into(),
+        None => "no enrollment".into(),
+    })
+}
+
+/// Names the disabled enrollments by which services refuse a device, if there are any.
+fn refused_by(device: &Value) -> Option<String> {
+    deciding(device, |it| it["status"] != "enabled")
+}
+
+/// Names those of the enrollments by which services decide about a device, each with what is
+/// special.
+fn deciding(device: &Value, which: impl Fn(&&Value) -> bool) -> Option<String> {
     let access = device["access"].as_array().map(Vec::as_slice);
     let access = access.unwrap_or_default();
     let one = |it: &Value| {
@@ -75,10 +90,8 @@ fn admitted_by(device: &Value) -> String {
             _ => format!("{}: {words}", text("provisioning")),
         }
     };
-    match access {
-        [] => "no enrollment".into(),
-        _ => access.iter().map(one).collect::<Vec<_>>().join("; "),
-    }
+    let named: Vec<String> = access.iter().filter(which).map(one).collect();
+    (!named.is_empty()).then(|| named.join("; "))
 }
 
 /// Names the block that excludes a device.
@@ -116,8 +129,11 @@ fn print(show: &Show, device: &Value, record: &Value) -> Result<(), Failure> {
         ("asked by", cell(&record["asked_by"])),
         ("blocked", blocked_in_words(&device["blocked"])),
         ("admitted by", admitted_by(device)),
+        ("refused by", refused_by(device).unwrap_or_default()),
     ] {
-        page.line(&format!("  {name:<12} {value}"));
+        if !value.is_empty() {
+            page.line(&format!("  {name:<12} {value}"));
+        }
     }
     for place in record["in_force"].as_array().into_iter().flatten() {
         page.line(&format!(
@@ -204,16 +220,17 @@ mod tests {
         own["slots"] = json!("draining");
         own["status"] = json!("disabled");
         own["provisioning"] = json!("other");
-        for (access, words) in [
-            (json!([]), "no enrollment"),
-            (json!([group]), "group line-1"),
-            (json!([own]), "individual, draining, disabled"),
-            (
-                json!([group, own]),
-                "dps: group line-1; other: individual, draining, disabled",
-            ),
+        let disabled = "individual, draining, disabled";
+        let at_other = format!("other: {disabled}");
+        for (access, admitted, refused) in [
+            (json!([]), "no enrollment", None),
+            (json!([group]), "group line-1", None),
+            (json!([own]), "none", Some(disabled)),
+            (json!([group, own]), "dps: group line-1", Some(&*at_other)),
         ] {
-            assert_eq!(admitted_by(&json!({ "access": access })), words);
+            let device = json!({ "access": access });
+            assert_eq!(admitted_by(&device), admitted);
+            assert_eq!(refused_by(&device).as_deref(), refused);
         }
     }
 

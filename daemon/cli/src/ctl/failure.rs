@@ -15,6 +15,10 @@ pub(super) enum Failure {
         /// The request for an approval that waits, if that is the reason.
         approval: Option<Box<Value>>,
     },
+    /// The daemon cannot answer now (503), for a reason with a code of its own.
+    Busy { code: String, detail: String },
+    /// The reader of the output has ended, as `head` does: nothing is said.
+    ReaderGone,
     /// Something on this side failed, or the answer is no problem document.
     Failed(String),
     /// A file cannot be read or written.
@@ -37,6 +41,8 @@ impl From<Stop> for Failure {
 impl Failure {
     /// The exit code of a wrong command line.
     pub(super) const USAGE: u8 = 2;
+    /// The exit code that a shell shows for a program that SIGPIPE has ended.
+    const READER_GONE: u8 = 128 + 13;
 
     /// Reads the message of a wrong command line: `error: `, and lines that say more.
     pub(super) fn of_arguments(text: &str) -> Self {
@@ -49,7 +55,11 @@ impl Failure {
     /// Returns the exit code: 1 refused or failed, 2 usage, 3 unreachable.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Problem { .. } | Failure::Failed(_) | Failure::File(_) => 1,
+            Failure::Problem { .. }
+            | Failure::Busy { .. }
+            | Failure::Failed(_)
+            | Failure::File(_) => 1,
+            Failure::ReaderGone => Self::READER_GONE,
             Failure::Usage(_) => Self::USAGE,
             Failure::Unreachable(_) => 3,
         }
@@ -58,13 +68,16 @@ impl Failure {
     /// Reads a problem document (RFC 9457).
     pub(super) fn of_problem(problem: &Value) -> Self {
         let detail = problem["detail"].as_str().unwrap_or("no reason given");
-        match problem["code"].as_str() {
-            Some(code) => Failure::Problem {
-                code: code.to_owned(),
-                detail: detail.to_owned(),
+        let detail = detail.to_owned();
+        let code = problem["code"].as_str().map(str::to_owned);
+        match (code, problem["status"].as_u64()) {
+            (Some(code), Some(503)) => Failure::Busy { code, detail },
+            (Some(code), _) => Failure::Problem {
+                code,
+                detail,
                 approval: problem.get("approval").cloned().map(Box::new),
             },
-            None => Failure::Failed(detail.to_owned()),
+            (None, _) => Failure::Failed(detail),
         }
     }
 
@@ -75,7 +88,8 @@ impl Failure {
     /// Returns the code for programs: that of the daemon's answer, or one of this command's own.
     fn code(&self) -> &str {
         match self {
-            Failure::Problem { code, .. } => code,
+            Failure::Problem { code, .. } | Failure::Busy { code, .. } => code,
+            Failure::ReaderGone => "reader_gone",
             Failure::Failed(_) => "command_failed",
             Failure::File(_) => "file_unusable",
             Failure::Unreachable(_) => "daemon_unreachable",
@@ -85,7 +99,8 @@ impl Failure {
 
     fn message(&self) -> &str {
         match self {
-            Failure::Problem { detail, .. } => detail,
+            Failure::Problem { detail, .. } | Failure::Busy { detail, .. } => detail,
+            Failure::ReaderGone => "the reader of the output has ended",
             Failure::Failed(message)
             | Failure::File(message)
             | Failure::Unreachable(message)
@@ -99,7 +114,7 @@ impl Failure {
             return remedy.to_owned();
         }
         match self {
-            Failure::Problem { code, .. } => {
+            Failure::Problem { code, .. } | Failure::Busy { code, .. } => {
                 format!("see {code} in the table of codes of docs/operations.md")
             }
             Failure::Failed(_) => "correct what the error names, and run the command again".into(),
@@ -108,6 +123,7 @@ impl Failure {
                 "start the daemon, or name its socket by --admin-socket".into()
             }
             Failure::Usage(_) => "see the command with --help".into(),
+            Failure::ReaderGone => String::new(),
         }
     }
 
@@ -140,7 +156,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Problem { code, detail, .. } => write!(f, "{detail} [{code}]"),
+            Failure::Problem { code, detail, .. } | Failure::Busy { code, detail } => {
+                write!(f, "{detail} [{code}]")
+            }
             other => f.write_str(other.message()),
         }
     }

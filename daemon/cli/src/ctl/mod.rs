@@ -50,8 +50,12 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub use command::{Arguments, Form};
+
+/// How often `--follow` asks for what is new.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Longest input file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -73,6 +77,9 @@ pub fn main() -> ExitCode {
 
 /// Prints a failure, and returns the exit code. Standard error may be closed; the code remains.
 fn failed(failure: &Failure, show: Show) -> ExitCode {
+    if matches!(failure, Failure::ReaderGone) {
+        return ExitCode::from(failure.exit_code());
+    }
     let line = format!("hallmark: {failure}");
     let _ = writeln!(printable::err(), "{}", printable::line(&line));
     if let Some(remedy) = failure.unsaid_remedy() {
@@ -196,10 +203,10 @@ fn steps(
     let progress = Progress::new(what);
     let mut outcome = None;
     client.stream(path, body, |line| {
-        match (line["done"].as_u64(), line["progress"].as_str()) {
-            (Some(done), _) => progress.at(done, line["total"].as_u64().unwrap_or(done)),
-            (None, Some(step)) => progress.step(step),
-            (None, None) => outcome = Some(line),
+        if line["progress"].is_string() {
+            progress.show(&line);
+        } else {
+            outcome = Some(line);
         }
     })?;
     progress.end();

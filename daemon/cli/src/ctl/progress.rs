@@ -4,7 +4,8 @@
 
 use dialoguer::console::Term;
 use hallmark_base::printable;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::Value;
 use std::cell::Cell;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -40,14 +41,58 @@ impl Progress {
         }
     }
 
+    /// Shows a line of the daemon: a step that begins, and how far it is where it has a number.
+    pub(super) fn show(&self, line: &Value) {
+        let step = line["progress"].as_str().unwrap_or_default();
+        let number = |name: &str| line[name].as_u64();
+        match (number("done"), number("step"), line["unit"].as_str()) {
+            (Some(done), _, Some(_)) => self.bytes(step, done, number("total").unwrap_or(done)),
+            (None, _, Some(_)) => self.busy(step),
+            (Some(done), ..) => self.at(done, number("total").unwrap_or(done)),
+            (None, Some(at), _) => self.step_of(step, at, number("steps").unwrap_or(at)),
+            (None, None, _) => self.step(step),
+        }
+    }
+
+    /// Shows that a step has copied or read `done` bytes of `total`.
+    fn bytes(&self, step: &str, done: u64, total: u64) {
+        let step = printable::line(step);
+        if self.bar.length() != Some(total) || self.bar.message() != step {
+            self.style("{msg}  {bytes} of {total_bytes} {wide_bar} {bytes_per_sec}, {eta} left");
+            // A ticking bar draws no position.
+            self.bar.disable_steady_tick();
+            self.bar.set_message(step.clone().into_owned());
+            self.bar.set_length(total);
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(done);
+        self.line(false, || {
+            let [done, total] = [done, total].map(HumanBytes);
+            format!("{}: {step}, {done} of {total}", self.what)
+        });
+    }
+
+    /// Shows a step that begins, the part `at` of `of`.
+    fn step_of(&self, step: &str, at: u64, of: u64) {
+        self.step(&format!("{at} of {of}  {step}"));
+        if self.is_terminal {
+            self.bar.set_length(of);
+            self.bar.set_position(at.saturating_sub(1));
+            self.style("{spinner} {pos} of {len} {wide_bar} {elapsed}");
+        }
+    }
+
+    fn style(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
+    }
+
     /// Shows that `done` of `total` are done.
     pub(super) fn at(&self, done: u64, total: u64) {
         if self.bar.length() != Some(total) {
             self.bar.set_length(total);
-            let template = "{msg}{pos} of {len} {wide_bar} {per_sec}, {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                self.bar.set_style(style.progress_chars("=> "));
-            }
+            self.style("{msg}{pos} of {len} {wide_bar} {per_sec}, {eta} left");
         }
         // A rollover goes on after its last device.
         let ends = done >= total && self.bar.position() < total;
@@ -62,7 +107,7 @@ impl Progress {
     }
 
     /// Shows a step that begins, and how long it takes.
-    pub(super) fn step(&self, step: &str) {
+    fn step(&self, step: &str) {
         let step = printable::line(step);
         if !self.is_terminal {
             // Standard error may be closed; the work goes on.
@@ -74,17 +119,15 @@ impl Progress {
     }
 
     /// Shows work without numbers and how long it takes, on a terminal alone.
-    pub(super) fn busy(&self, with: &'static str) {
+    pub(super) fn busy(&self, with: &str) {
         if self.is_terminal {
             self.show_elapsed("{spinner} {msg}, {elapsed}");
-            self.bar.set_message(with);
+            self.bar.set_message(printable::line(with).into_owned());
         }
     }
 
     fn show_elapsed(&self, template: &str) {
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
+        self.style(template);
         self.bar.reset_elapsed();
         self.bar.enable_steady_tick(TICK_EVERY);
     }

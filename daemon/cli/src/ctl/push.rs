@@ -7,7 +7,6 @@ use super::progress::Progress;
 use super::show::Show;
 use serde_json::json;
 use std::thread;
-use std::time::Duration;
 
 const COLUMNS: [&str; 7] = [
     "provisioning",
@@ -18,9 +17,6 @@ const COLUMNS: [&str; 7] = [
     "last_error",
     "cause",
 ];
-
-/// How often `--follow` asks how many changes wait.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(client: &ApiClient, show: &Show, command: &PushCommand) -> Result<(), Failure> {
     match command {
@@ -54,6 +50,6 @@ fn follow(client: &ApiClient) -> Result<u64, Failure> {
         }
         most = most.max(waiting);
         progress.at(most - waiting, most);
-        thread::sleep(FOLLOW_EVERY);
+        thread::sleep(super::FOLLOW_EVERY);
     }
 }

@@ -7,7 +7,7 @@ use hallmark_pki::unix_seconds::UnixSeconds;
 use serde_json::Value;
 
 /// Members that repeat a sentence of their object for programs; only `--json` shows them.
-const FOR_PROGRAMS: [&str; 2] = ["alarm_details", "waits_for_detail"];
+const FOR_PROGRAMS: [&str; 3] = ["alarm_details", "estimate_detail", "waits_for_detail"];
 
 /// Returns entries of the audit journal for a table: times as RFC 3339, and the members of the
 /// detail as `name: value`.

@@ -9,16 +9,12 @@ use super::progress::Progress;
 use super::show::{Show, receipt};
 use serde_json::{Value, json};
 use std::thread;
-use std::time::Duration;
 
 /// The longest file of a CSR, in bytes: more than the daemon reads of one, and in base64 or JSON
 /// still less than it reads of a request.
 const CSR_FILE_BYTES_MAX: u64 = 24 * 1024;
 
-/// How often `--follow` asks for the state.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
-
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 8] = [
     "id",
     "registration_id",
     "authority",
@@ -26,6 +22,7 @@ const COLUMNS: [&str; 7] = [
     "reason",
     "state",
     "waits_for",
+    "estimate",
 ];
 
 pub(super) fn run(client: &ApiClient, show: &Show, command: &RollCommand) -> Result<(), Failure> {
@@ -78,7 +75,7 @@ fn follow(client: &ApiClient, id: i64) -> Result<(), Failure> {
             Some((done, total)) => progress.at(done, total),
             None => progress.state_line(),
         }
-        thread::sleep(FOLLOW_EVERY);
+        thread::sleep(super::FOLLOW_EVERY);
     }
 }
 

@@ -12,7 +12,7 @@ use hallmark_base::printable;
 use hallmark_pki::unix_seconds::UnixSeconds;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The format of answers.
@@ -128,7 +128,10 @@ pub(super) fn terminal_columns() -> Option<usize> {
 }
 
 pub(super) fn written(result: std::io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| Failure::Failed(format!("standard output: {error}")))
+    result.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::Failed(format!("standard output: {error}")),
+    })
 }
 
 /// Shows the answer of each place, and what follows from places that are not done.

@@ -39,20 +39,44 @@ pub(super) fn follow_environment() {
     }
 }
 
-/// Returns the urgency of the value of a column.
-pub(super) fn tone(column: &str, value: &Value) -> Tone {
-    match (column, value) {
-        ("days_left", Value::Number(days)) => match days.as_i64() {
-            Some(..0) => Tone::Bad,
-            Some(0..DAYS_GOOD) => Tone::Attention,
-            _ => Tone::Good,
-        },
-        ("parked", Value::Bool(true)) | ("verified", Value::Bool(false)) => Tone::Bad,
-        ("verified", Value::Bool(true)) => Tone::Good,
-        ("block", Value::String(_)) => Tone::Bad,
-        ("state" | "status" | "severity" | "token", Value::String(word)) => of_word(word),
+/// Returns the urgency of the days until an end.
+pub(super) fn of_days(value: &Value) -> Tone {
+    match value.as_i64() {
+        Some(..0) => Tone::Bad,
+        Some(0..DAYS_GOOD) => Tone::Attention,
+        Some(_) => Tone::Good,
+        None => Tone::Plain,
+    }
+}
+
+/// Returns the urgency of a change that may be parked.
+pub(super) fn of_parked(value: &Value) -> Tone {
+    match value {
+        Value::Bool(true) => Tone::Bad,
         _ => Tone::Plain,
     }
+}
+
+/// Returns the urgency of a certificate that is to be verified.
+pub(super) fn of_verified(value: &Value) -> Tone {
+    match value {
+        Value::Bool(true) => Tone::Good,
+        Value::Bool(false) => Tone::Bad,
+        _ => Tone::Plain,
+    }
+}
+
+/// Returns the urgency of a block, if there is one.
+pub(super) fn of_block(value: &Value) -> Tone {
+    match value {
+        Value::String(_) => Tone::Bad,
+        _ => Tone::Plain,
+    }
+}
+
+/// Returns the urgency of a state in a table.
+pub(super) fn of_state(value: &Value) -> Tone {
+    value.as_str().map_or(Tone::Plain, of_word)
 }
 
 /// Returns the urgency of a state.
@@ -82,27 +106,5 @@ pub(super) fn of_word(word: &str) -> Tone {
         "critical" | "revoked" | "issuer_revoked" | "parked" | "drifted" | "unavailable"
         | "refused" => Tone::Bad,
         _ => Tone::Plain,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn days_and_flags_have_a_colour_too() {
-        for (column, value, expected) in [
-            ("days_left", json!(-1), Tone::Bad),
-            ("days_left", json!(29), Tone::Attention),
-            ("days_left", json!(30), Tone::Good),
-            ("parked", json!(false), Tone::Plain),
-            ("verified", json!(false), Tone::Bad),
-            ("block", json!(null), Tone::Plain),
-            ("block", json!("device"), Tone::Bad),
-            ("name", json!("ready"), Tone::Plain),
-        ] {
-            assert_eq!(tone(column, &value), expected, "{column} {value}");
-        }
     }
 }

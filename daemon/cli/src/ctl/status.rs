@@ -44,7 +44,7 @@ pub(super) fn run(client: &ApiClient, show: &Show, options: &ShowStatus) -> Resu
 
 /// Shows the five lines, or each answer with `--json`, again and again. On a terminal they are
 /// written over the last ones; in a pipe they come again when an answer has changed. A daemon that
-/// does not answer is shown, and asked again.
+/// does not answer, or cannot now, is shown, and asked again.
 fn watch(client: &ApiClient, show: &Show) -> Result<(), Failure> {
     let is_terminal = terminal_columns().is_some();
     if is_terminal && !show.json {
@@ -58,14 +58,20 @@ fn watch(client: &ApiClient, show: &Show) -> Result<(), Failure> {
                 Vec::new()
             }
             Ok(status) => lines(&status),
-            Err(Failure::Unreachable(reason)) => vec![no_answer(&reason)],
+            Err(failure @ (Failure::Unreachable(_) | Failure::Busy { .. })) if show.json => {
+                show.exact_line(&away(&failure))?;
+                Vec::new()
+            }
+            Err(failure @ (Failure::Unreachable(_) | Failure::Busy { .. })) => {
+                vec![away_line(&failure)]
+            }
             Err(failure) => return Err(failure),
         };
         let answers = lines.iter().map(|(line, _)| line.clone());
         // The first line of an answer has the time.
         let answers: Vec<String> = answers.skip(lines.len() / 5).collect();
         if !show.json && is_terminal {
-            // Below "no answer" the last answers stay.
+            // Below the daemon that does not answer its last answers stay.
             show.styled(TOP_OF_SCREEN)?;
             print_lines(show, &lines, CLEAR_LINE)?;
         } else if !show.json && answers != last {
@@ -76,8 +82,17 @@ fn watch(client: &ApiClient, show: &Show) -> Result<(), Failure> {
     }
 }
 
-fn no_answer(reason: &str) -> (String, Style) {
-    let line = printable::line(&format!("no answer: {reason}")).into_owned();
+/// The state that `--watch` shows in the place of an answer.
+const AWAY: &str = "daemon does not answer";
+
+fn away(failure: &Failure) -> Value {
+    let mut object = failure.to_json(None);
+    object["state"] = AWAY.into();
+    object
+}
+
+fn away_line(failure: &Failure) -> (String, Style) {
+    let line = printable::line(&format!("{AWAY}: {failure}")).into_owned();
     (line, Style::new().red().bold())
 }
 

@@ -49,22 +49,38 @@ enum Form {
     ExactTime,
 }
 
-impl Form {
-    fn of(column: &str) -> Self {
-        match column {
-            "answer" | "detail" | "error" | "last_error" | "reason" | "remarks" | "waits_for"
-            | "meaning" => Self::Sentence,
-            "serial" | "thumbprint" | "sha256" | "primary" | "secondary" => Self::Digits,
-            "at" => Self::ExactTime,
-            "since" | "not_after" | "not_before" | "crl_next_update" => Self::Time,
-            _ if column.ends_with("_at") => Self::Time,
-            "state" | "status" | "kind" | "generation" | "sequence" | "number" | "id"
-            | "days_left" | "attempts" | "parked" | "verified" | "role" | "slot" | "key_type"
-            | "crl_number" | "severity" | "slots" => Self::Word,
-            _ => Self::Name,
-        }
-    }
+/// A column, as the name of its member says: how its values are shortened, and how urgent each is.
+#[derive(Clone, Copy)]
+struct Column {
+    form: Form,
+    tone: fn(&Value) -> Tone,
+}
 
+impl Column {
+    fn of(name: &str) -> Self {
+        let plain: fn(&Value) -> Tone = |_| Tone::Plain;
+        let (form, tone) = match name {
+            "state" | "status" | "severity" => (Form::Word, state::of_state as _),
+            "token" => (Form::Name, state::of_state as _),
+            "block" => (Form::Name, state::of_block as _),
+            "days_left" => (Form::Word, state::of_days as _),
+            "parked" => (Form::Word, state::of_parked as _),
+            "verified" => (Form::Word, state::of_verified as _),
+            "kind" | "generation" | "sequence" | "number" | "id" | "attempts" | "role" | "slot"
+            | "key_type" | "crl_number" | "slots" => (Form::Word, plain),
+            "answer" | "detail" | "error" | "estimate" | "last_error" | "meaning" | "reason"
+            | "remarks" | "waits_for" => (Form::Sentence, plain),
+            "serial" | "thumbprint" | "sha256" | "primary" | "secondary" => (Form::Digits, plain),
+            "at" => (Form::ExactTime, plain),
+            "since" | "not_after" | "not_before" | "crl_next_update" => (Form::Time, plain),
+            _ if name.ends_with("_at") => (Form::Time, plain),
+            _ => (Form::Name, plain),
+        };
+        Self { form, tone }
+    }
+}
+
+impl Form {
     /// The least width of a column that is shortened.
     fn least(self) -> Option<usize> {
         match self {
@@ -122,7 +138,8 @@ pub(super) fn table(rows: &Value, columns: Columns<'_>, paper: Paper) -> String 
 
 impl Table {
     fn new(rows: &Value, names: &[&str], paper: Paper) -> Self {
-        let forms: Vec<Form> = names.iter().map(|it| Form::of(it)).collect();
+        let columns: Vec<Column> = names.iter().map(|it| Column::of(it)).collect();
+        let forms: Vec<Form> = columns.iter().map(|it| it.form).collect();
         let mut lines = vec![names.iter().map(|it| title(it)).collect()];
         let mut tones = vec![vec![Tone::Plain; names.len()]];
         for row in rows.as_array().into_iter().flatten() {
@@ -132,7 +149,8 @@ impl Table {
                     .map(|(it, form)| shown(&row[*it], *form, paper))
                     .collect(),
             );
-            tones.push(names.iter().map(|it| state::tone(it, &row[*it])).collect());
+            let toned = names.iter().zip(&columns);
+            tones.push(toned.map(|(it, column)| (column.tone)(&row[*it])).collect());
         }
         let widest = |column: usize| {
             let widths = lines
@@ -241,6 +259,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn days_and_flags_have_a_colour_too() {
+        for (column, value, expected) in [
+            ("days_left", json!(-1), Tone::Bad),
+            ("days_left", json!(29), Tone::Attention),
+            ("days_left", json!(30), Tone::Good),
+            ("parked", json!(false), Tone::Plain),
+            ("verified", json!(false), Tone::Bad),
+            ("block", json!(null), Tone::Plain),
+            ("block", json!("device"), Tone::Bad),
+            ("state", json!("ready"), Tone::Good),
+            ("name", json!("ready"), Tone::Plain),
+        ] {
+            assert_eq!(
+                (Column::of(column).tone)(&value),
+                expected,
+                "{column} {value}"
+            );
+        }
+    }
 
     fn of(rows: &Value, columns: &[&str], width: Option<usize>) -> String {
         let now = "2026-11-30T12:00:00Z".parse::<Moment>().unwrap();

@@ -8,7 +8,7 @@ use hallmark_base::files;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,7 +62,49 @@ fn shown(command: &Command) -> String {
 pub(crate) fn ask_hallmarkd(arguments: &[&OsStr], input: &[u8]) -> anyhow::Result<Value> {
     let mut command = Command::new(program("hallmarkd")?);
     let out = run_with(command.args(arguments), input)?;
-    let answer: Value = serde_json::from_str(&out).context("`hallmarkd` did not answer in JSON")?;
+    accepted(serde_json::from_str(&out).context("`hallmarkd` did not answer in JSON")?)
+}
+
+/// The same for one that writes a line of JSON for each step before its answer: `step` gets these.
+pub(crate) fn follow_hallmarkd(
+    arguments: &[&OsStr],
+    mut step: impl FnMut(&Value),
+) -> anyhow::Result<Value> {
+    let mut command = Command::new(program("hallmarkd")?);
+    command.args(arguments).env("RUST_BACKTRACE", "0");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let line = shown(&command);
+    let mut child = command.spawn().with_context(|| format!("`{line}`"))?;
+    let mut last = None;
+    for read in child
+        .stdout
+        .take()
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(BufReader::lines)
+    {
+        let read = read.with_context(|| format!("`{line}`"))?;
+        let answer = serde_json::from_str(&read).context("`hallmarkd` did not answer in JSON")?;
+        if let Some(earlier) = last.replace(answer) {
+            step(&earlier);
+        }
+    }
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("`{line}`"))?;
+    let Some(answer) = last.filter(|_| output.status.success()) else {
+        let error = String::from_utf8_lossy(&output.stderr);
+        let message: Vec<&str> = error.split_whitespace().collect();
+        bail!("`{line}` failed: {}", message.join(" "));
+    };
+    accepted(answer)
+}
+
+/// An answer of `{"refused": "…"}` is an error with this text.
+fn accepted(answer: Value) -> anyhow::Result<Value> {
     match answer["refused"].as_str() {
         Some(reason) => bail!("{reason}"),
         None => Ok(answer),

@@ -1,12 +1,12 @@
-//! `POST /v1/backups`, on the admin socket: a copy of the database.
+//! `POST /v1/backups`, on the admin socket: a copy of the database, with a line of
+//! JSON for each step.
 
 use super::asks::{Asks, RoutePermission};
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Operate};
-use crate::ca::backup::Backup;
 use crate::ca::{Code, Error};
-use axum::Json;
-use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
 
 /// Permission to make a backup.
 pub(super) struct MakeBackup;
@@ -26,7 +26,10 @@ pub(super) async fn create(
     Asks {
         api, permission, ..
     }: Asks<MakeBackup>,
-) -> Result<(StatusCode, Json<Backup>), Problem> {
-    let backup = api.application(move |ca| ca.backups().create(&permission));
-    Ok((StatusCode::CREATED, Json(backup.await?)))
+) -> Result<Response, Problem> {
+    Ok(api.steps(move |ca, steps| {
+        let report = |step, done, total| steps.bytes(step, done, total);
+        let backup = ca.backups().create(&permission, &report)?;
+        Ok(json!(backup))
+    }))
 }

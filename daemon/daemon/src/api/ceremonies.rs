@@ -29,7 +29,7 @@ pub(super) async fn run(
     TextBody(file): TextBody,
 ) -> Result<Response, Problem> {
     Ok(api.steps(move |ca, steps| {
-        let progress = |step| steps.begin(step);
+        let progress = |step| steps.begin_of(step);
         let transcript = ca.ceremonies().run(&permission, &file, &progress)?;
         Ok(json!({ "transcript": transcript, "text": transcript.to_text() }))
     }))

@@ -1,6 +1,8 @@
 //! Work that takes long: on the admin socket, a line of JSON for each step, and one for the end.
 
 use super::Api;
+use crate::ca::backup::progress_line;
+use crate::ca::ceremony::Step;
 use crate::ca::{CertificateAuthority, Error};
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
@@ -19,6 +21,18 @@ impl Steps {
     /// Sends a step that begins, in words.
     pub(super) fn begin(&self, step: String) {
         let _ = self.0.try_send(json!({ "progress": step }));
+    }
+
+    /// Sends a step that begins, and which of how many it is.
+    pub(super) fn begin_of(&self, step: Step) {
+        let Step { text, number, of } = step;
+        let line = json!({ "progress": text, "step": number, "steps": of });
+        let _ = self.0.try_send(line);
+    }
+
+    /// Sends how many bytes of how many a step has done; a step without a number has 0 of 0.
+    pub(super) fn bytes(&self, step: &'static str, done: u64, total: u64) {
+        let _ = self.0.try_send(progress_line(step, done, total));
     }
 
     /// Sends that so many of `total` are done.

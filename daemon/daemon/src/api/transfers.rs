@@ -107,7 +107,7 @@ pub(super) async fn sign(
         files: files(body.files)?,
     };
     Ok(api.steps(move |ca, steps| {
-        let progress = |step| steps.begin(step);
+        let progress = |step| steps.begin_of(step);
         let written = ca.sign_by_transfer(&permission, &brought, &progress)?;
         Ok(json!({ "written": written }))
     }))

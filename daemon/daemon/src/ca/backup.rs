@@ -20,7 +20,7 @@ use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest::{Context, SHA256};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,17 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that are digested at a time.
 const DIGEST_BYTES: usize = 1024 * 1024;
+
+/// Takes how many bytes of how many a step of the work has done.
+pub type Report<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
+
+/// The line of JSON that reports a step: in bytes, or without a number if `total` is 0.
+pub fn progress_line(step: &'static str, done: u64, total: u64) -> Value {
+    match total {
+        0 => json!({ "progress": step, "unit": "bytes" }),
+        _ => json!({ "progress": step, "done": done, "total": total, "unit": "bytes" }),
+    }
+}
 
 /// The manifest beside a copy.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -134,7 +145,11 @@ impl Backups {
     }
 
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
-    pub fn create(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
+    pub fn create(
+        &self,
+        permission: &Authorized<Operate>,
+        report: Report<'_>,
+    ) -> Result<Backup, Error> {
         let _alone = self.running.try_lock().map_err(|_| {
             Error::conflict(Code::BackupUnderWay, "a backup is being made; wait for it")
         })?;
@@ -154,10 +169,12 @@ impl Backups {
             return Err(Error::later(1, Code::BackupExists, message));
         }
         let partial = file.with_extension("partial");
-        let made = self.issuer.store().copy_to(&partial).map_err(Error::from);
+        let copied = |done, total| report("copying the database", done, total);
+        let made = self.issuer.store().copy_to(&partial, &copied);
+        let made = made.map_err(Error::from);
         let made = made.and_then(|()| {
             crash_point("backup-copied");
-            let manifest = manifest(&partial, now).map_err(|error| {
+            let manifest = manifest(&partial, now, report).map_err(|error| {
                 // A copy that does not hold together says so of what it was made from.
                 Error::stop(Code::BackupFailed, error.to_string())
             })?;
@@ -205,13 +222,14 @@ pub fn manifest_of(file: &Path) -> Result<Manifest, BackupInvalid> {
 
 /// Reads a backup whole: it is what its manifest says, and a database that holds together. In
 /// another user's folder root reads it with that user's rights.
-pub fn verify(file: &Path) -> Result<Manifest, BackupInvalid> {
+pub fn verify(file: &Path, report: Report<'_>) -> Result<Manifest, BackupInvalid> {
     let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
     let owner = files::owner_of(folder.unwrap_or(Path::new(".")));
     let owner = owner.map_err(|error| unreadable(file, &error))?;
     let verified = files::as_owner(owner, || {
         let mut backup = OpenBackup::open(file)?;
-        backup.check_bytes(&mut io::sink())?;
+        backup.check_bytes(&mut io::sink(), "reading the backup", report)?;
+        report(CHECKING, 0, 0);
         backup.judged(file)
     });
     verified.map_err(|error| unreadable(file, &error))?
@@ -252,9 +270,9 @@ impl OpenBackup {
 
     /// Copies it into a new file at `to`, durably and for its owner alone. A copy that differs from
     /// the manifest does not stay.
-    pub fn copy_to(&mut self, to: &Path) -> Result<(), BackupInvalid> {
+    pub fn copy_to(&mut self, to: &Path, report: Report<'_>) -> Result<(), BackupInvalid> {
         let mut output = files::create_new(to, 0o600).map_err(|error| unreadable(to, &error))?;
-        let copied = self.check_bytes(&mut output);
+        let copied = self.check_bytes(&mut output, "copying the backup", report);
         let copied = copied.and_then(|()| {
             let synced = output.sync_all();
             synced.map_err(|error| unreadable(to, &error))
@@ -265,8 +283,14 @@ impl OpenBackup {
     }
 
     /// Writes the copy to `to`, and compares it with the manifest.
-    fn check_bytes(&mut self, to: &mut dyn Write) -> Result<(), BackupInvalid> {
-        let digested = digest(&mut self.copy, to);
+    fn check_bytes(
+        &mut self,
+        to: &mut dyn Write,
+        step: &'static str,
+        report: Report<'_>,
+    ) -> Result<(), BackupInvalid> {
+        let total = self.manifest.bytes;
+        let digested = digest(&mut self.copy, to, &|done| report(step, done, total));
         let (bytes, sha256) = digested.map_err(|error| unreadable(&self.path, &error))?;
         if bytes != self.manifest.bytes || sha256 != self.manifest.sha256 {
             return Err(self.differs(format!("it has {bytes} bytes and SHA-256 {sha256}")));
@@ -299,12 +323,20 @@ fn unreadable(path: &Path, reason: &dyn std::fmt::Display) -> BackupInvalid {
     }
 }
 
-fn manifest(copy: &Path, now: UnixSeconds) -> Result<Manifest, BackupInvalid> {
+/// The check of a copy, which has no number.
+pub const CHECKING: &str = "checking that the copy holds together";
+
+fn manifest(copy: &Path, now: UnixSeconds, report: Report<'_>) -> Result<Manifest, BackupInvalid> {
+    report(CHECKING, 0, 0);
     let contents = inspect(copy).map_err(|source| BackupInvalid::Damaged {
         path: copy.display().to_string(),
         source,
     })?;
-    let digested = files::open_ours(copy).and_then(|mut it| digest(&mut it, &mut io::sink()));
+    let digested = files::open_ours(copy).and_then(|mut it| {
+        let total = it.metadata()?.len();
+        let read = |done| report("reading the copy", done, total);
+        digest(&mut it, &mut io::sink(), &read)
+    });
     let (bytes, sha256) = digested.map_err(|error| unreadable(copy, &error))?;
     Ok(Manifest {
         hallmark: env!("CARGO_PKG_VERSION").into(),
@@ -333,8 +365,13 @@ fn delete_oldest(backups: Vec<PathBuf>, keep: usize) -> io::Result<usize> {
     Ok(surplus)
 }
 
-/// Size and hex SHA-256 of what is read, which goes on to `output`.
-fn digest(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<(u64, String)> {
+/// Size and hex SHA-256 of what is read, which goes on to `output`. `report` gets how many bytes
+/// were read so far.
+fn digest(
+    input: &mut dyn Read,
+    output: &mut dyn Write,
+    report: &dyn Fn(u64),
+) -> io::Result<(u64, String)> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; DIGEST_BYTES];
     let mut bytes = 0;
@@ -346,6 +383,7 @@ fn digest(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<(u64, Stri
         context.update(&buffer[..read]);
         output.write_all(&buffer[..read])?;
         bytes += read as u64;
+        report(bytes);
     }
 }
 

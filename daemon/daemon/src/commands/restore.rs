@@ -6,7 +6,9 @@
 //! log of one database beside another.
 
 use super::arguments::BackupCommand;
-use crate::ca::backup::{Manifest, OpenBackup, compact, remove_unfinished, verify};
+use crate::ca::backup::{
+    CHECKING, Manifest, OpenBackup, Report, compact, progress_line, remove_unfinished, verify,
+};
 use crate::files;
 use crate::files::atomic::{self, remove, sync_folder};
 use crate::printable::line;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest configuration, in bytes.
@@ -43,20 +46,29 @@ struct Restored {
     unknown: Option<Vec<IssuedLater>>,
 }
 
-/// Runs `command` for `hallmark backup`, and writes its result as JSON: `{"done": …, "text": "…"}`
-/// or `{"refused": "…"}`.
-pub fn answer(command: &BackupCommand, out: &mut impl Write) -> anyhow::Result<()> {
-    let done = run(command);
+/// Runs `command` for `hallmark backup`. Writes a line of JSON for each step, then its result:
+/// `{"done": …, "text": "…"}` or `{"refused": "…"}`.
+pub fn answer(command: &BackupCommand, out: &mut (impl Write + Send)) -> anyhow::Result<()> {
+    let out = Mutex::new(out);
+    let write = |line: &Value| {
+        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(out, "{line}").and_then(|()| out.flush())
+    };
+    // Without a reader the work goes to its end.
+    let report = |step, done, total| drop(write(&progress_line(step, done, total)));
+    let done = run(command, &report);
     let answer = done.unwrap_or_else(|error| json!({ "refused": format!("{error:#}") }));
-    writeln!(out, "{answer}").context("cannot write")
+    write(&answer).context("cannot write")
 }
 
-fn run(command: &BackupCommand) -> anyhow::Result<Value> {
+fn run(command: &BackupCommand, report: Report<'_>) -> anyhow::Result<Value> {
     Ok(match command {
-        BackupCommand::Verify { file } => json!({ "done": verify(file)? }),
-        BackupCommand::Copy { file, folder } => json!({ "done": copy_backup(file, folder)? }),
+        BackupCommand::Verify { file } => json!({ "done": verify(file, report)? }),
+        BackupCommand::Copy { file, folder } => {
+            json!({ "done": copy_backup(file, folder, report)? })
+        }
         BackupCommand::Restore { file, config } => {
-            let restored = restore(file, config)?;
+            let restored = restore(file, config, report)?;
             json!({ "done": restored, "text": restored.to_text() })
         }
     })
@@ -66,7 +78,7 @@ fn run(command: &BackupCommand) -> anyhow::Result<Value> {
 ///
 /// The backup is opened with the caller's rights, since the operator named it; all the rest is done
 /// with the rights of the state folder's owner.
-fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
+fn restore(file: &Path, configuration: &Path, report: Report<'_>) -> anyhow::Result<Restored> {
     let text = files::read_text(configuration, CONFIGURATION_BYTES_MAX)
         .with_context(|| format!("cannot read {}", configuration.display()))?;
     let StateFile { state_dir } = toml::from_str(&text)
@@ -75,7 +87,7 @@ fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
     let backup = OpenBackup::open(file)?;
     let caller = rustix::process::getuid().as_raw();
     let owner = files::owner_of(&state_dir)?;
-    let restored = files::as_owner(owner, || replace(backup, &state_dir, caller))?;
+    let restored = files::as_owner(owner, || replace(backup, &state_dir, caller, report))?;
     restored.with_context(|| match owner {
         Some(owner) => format!("as user {}, who owns {}", owner.uid(), state_dir.display()),
         None => format!("in {}", state_dir.display()),
@@ -83,20 +95,26 @@ fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
 }
 
 /// Replaces the database, with the rights of the folder's owner.
-fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Result<Restored> {
+fn replace(
+    mut backup: OpenBackup,
+    state_dir: &Path,
+    caller: u32,
+    report: Report<'_>,
+) -> anyhow::Result<Restored> {
     let _lock = take_state(state_dir)?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let now = UnixSeconds::new(since.as_secs().cast_signed());
     let database = state_dir.join("hallmark.db");
     let restored = state_dir.join("hallmark.db.restored");
     clear(&restored)?;
-    backup.copy_to(&restored)?;
+    backup.copy_to(&restored, report)?;
+    report(CHECKING, 0, 0);
     let manifest = backup.judged(&restored).inspect_err(|_| {
         // The next restore removes what remains.
         let _ = clear(&restored);
     })?;
     let replaced = if files::is_there(&database)? {
-        Some(set_aside(&database, now).context("cannot keep the old database aside")?)
+        Some(set_aside(&database, now, report).context("cannot keep the old database aside")?)
     } else {
         None
     };
@@ -191,7 +209,8 @@ fn entry(
 }
 
 /// Copies the database with its logs into a new folder, and leaves it where it is.
-fn set_aside(database: &Path, now: UnixSeconds) -> io::Result<PathBuf> {
+fn set_aside(database: &Path, now: UnixSeconds, report: Report<'_>) -> io::Result<PathBuf> {
+    report("keeping the replaced database", 0, 0);
     // An intact database becomes one file; a damaged one keeps its logs.
     let _ = settle(database);
     let folder = database.with_file_name(format!("replaced-{}", compact(now)));
@@ -215,7 +234,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Copies a backup that the daemon made, manifest and all, into `folder`. Each byte is compared
 /// with the manifest on its way. Files that interrupted copies left in the folder are removed.
-fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+fn copy_backup(file: &Path, folder: &Path, report: Report<'_>) -> anyhow::Result<PathBuf> {
     let Some(name) = file.file_name() else {
         bail!("{} is no file", file.display());
     };
@@ -230,7 +249,7 @@ fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     }
     let beside = atomic::temporary_path(&copied);
     remove(&beside)?;
-    backup.copy_to(&beside).with_context(failed)?;
+    backup.copy_to(&beside, report).with_context(failed)?;
     let manifest = copied.with_extension("json");
     atomic::write(&manifest, backup.manifest_text(), 0o600).with_context(failed)?;
     files::rename(&beside, &copied).with_context(failed)?;

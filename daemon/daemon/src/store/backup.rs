@@ -12,9 +12,15 @@ use crate::files;
 use rusqlite::{Connection, OpenFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
+
+/// How often the length of a copy under way is reported.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 /// Counts and a hash that distinguish two states of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,19 +45,49 @@ pub struct IssuedLater {
 
 impl Store {
     /// Writes what is committed into a new file at `path`, durably and for its owner only. Writers
-    /// do not wait.
-    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+    /// do not wait. `report` gets the bytes written so far, and the bytes of the database.
+    pub fn copy_to(
+        &self,
+        path: &Path,
+        report: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<(), StoreError> {
         let connection = database_file::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         configure(&connection)?;
         let unusable =
             |error: io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
         // SQLite accepts an empty file and keeps its mode.
         files::create_new(path, 0o600).map_err(unusable)?;
-        connection.execute("VACUUM INTO ?1", [path.display().to_string()])?;
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let total = pages.saturating_mul(page).unsigned_abs();
+        watched(path, total, report, || {
+            connection.execute("VACUUM INTO ?1", [path.display().to_string()])
+        })?;
         drop(connection);
         let copy = files::open_ours(path).map_err(unusable)?;
         copy.sync_all().map_err(unusable)
     }
+}
+
+/// Runs `work`, which writes the file at `path`, and reports how long that is until then.
+fn watched<T>(
+    path: &Path,
+    total: u64,
+    report: &(dyn Fn(u64, u64) + Sync),
+    work: impl FnOnce() -> T,
+) -> T {
+    thread::scope(|scope| {
+        let (working, ended) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while ended.recv_timeout(REPORT_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let written = fs::symlink_metadata(path).map_or(0, |it| it.len());
+                report(written.min(total), total);
+            }
+        });
+        let done = work();
+        drop(working);
+        done
+    })
 }
 
 /// Checks the whole database: its pages, its references and every hash of its journal.

@@ -29,6 +29,16 @@ use std::time::Duration;
 /// How long a ceremony waits until a token is ready.
 const TOKEN_DEADLINE: Duration = Duration::from_secs(15);
 
+/// A step that begins.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The work, in words.
+    pub text: String,
+    /// Which of how many parts of the work it belongs to, from 1.
+    pub number: usize,
+    pub of: usize,
+}
+
 /// Makes, adopts and installs authorities.
 pub struct Ceremonies {
     pub(super) issuer: Arc<Issuer>,
@@ -41,12 +51,13 @@ impl Ceremonies {
         Self { issuer, running }
     }
 
-    /// Runs the ceremony that `file` describes, and reports each step to `progress` as it begins.
+    /// Runs the ceremony that `file` describes, and reports each step to `report` as it begins,
+    /// with the number of its authority.
     pub fn run(
         &self,
         permission: &Authorized<Operate>,
         file: &str,
-        progress: &dyn Fn(String),
+        report: &dyn Fn(Step),
     ) -> Result<Transcript, Error> {
         let ceremony = Ceremony::parse(file)?;
         let _alone = self.running.try_lock().map_err(|_| {
@@ -59,7 +70,9 @@ impl Ceremonies {
         let started_at = self.issuer.now();
         let mut tokens = BTreeMap::new();
         let mut authorities = Vec::new();
-        for specification in &ceremony.authority {
+        let of = ceremony.authority.len();
+        for (number, specification) in (1..).zip(&ceremony.authority) {
+            let progress = |text| report(Step { text, number, of });
             if let Some(issuer) = self.waiting_issuer(specification) {
                 let name = &specification.name;
                 progress(format!(
@@ -77,7 +90,7 @@ impl Ceremonies {
                 tokens.insert(token.clone(), client.describe(LOOKUP_DEADLINE)?);
             }
             let actor = permission.caller().to_string();
-            authorities.push(self.make_authority(specification, &token, &actor, progress)?);
+            authorities.push(self.make_authority(specification, &token, &actor, &progress)?);
         }
         let transcript = Transcript {
             ceremony: ceremony.name,

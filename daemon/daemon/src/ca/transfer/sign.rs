@@ -7,6 +7,7 @@
 
 use super::Written;
 use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::ceremony::Step;
 use crate::ca::hierarchy::Generation;
 use crate::ca::issuer::subordinate::{SignedSubordinate, SubordinateRequest};
 use crate::ca::{CertificateAuthority, Code, Error};
@@ -43,19 +44,23 @@ struct ListSigner {
 }
 
 impl CertificateAuthority {
-    /// Signs what the requests ask for, and the lists. Reports each step to `progress` as it
-    /// begins.
+    /// Signs what the requests ask for, and the lists. Reports each step to `report` as it begins,
+    /// with its number.
     pub fn sign_by_transfer(
         &self,
         permission: &Authorized<Operate>,
         brought: &TransferToSign,
-        progress: &dyn Fn(String),
+        report: &dyn Fn(Step),
     ) -> Result<Written, Error> {
         let requests = brought.requests()?;
         let generations = self.list_signers(&brought.authority)?;
         let mut files = Vec::new();
         let mut certificates = Vec::new();
-        for request in requests.iter().flat_map(|it| &it.requests) {
+        let requested = || requests.iter().flat_map(|it| &it.requests);
+        let of = requested().count() + generations.len();
+        let begin = |number, text| report(Step { text, number, of });
+        for (number, request) in (1..).zip(requested()) {
+            let progress = |text| begin(number, text);
             progress(format!("{}: {}", request.file, request.subject));
             let order = brought.order(request);
             let signed = self.issuer.sign_subordinate(permission, &order)?;
@@ -64,11 +69,16 @@ impl CertificateAuthority {
             certificates.push(answer);
         }
         let mut lists = Vec::new();
-        for ListSigner {
-            generation,
-            is_in_chain,
-        } in &generations
+        let numbers = requested().count() + 1..;
+        for (
+            number,
+            ListSigner {
+                generation,
+                is_in_chain,
+            },
+        ) in numbers.zip(&generations)
         {
+            let progress = |text| begin(number, text);
             progress(format!("revocation list of {}", generation.name()));
             let (list, der) = match self.list_to_carry(generation) {
                 // The key of an earlier generation may be gone; the ceremony does not need it.

@@ -71,8 +71,11 @@ pub(super) fn daemon(routes: &mut Routes<'_>) {
         .codes("reload_not_local reload_under_way configuration_refused restart_required");
     routes
         .post("/v1/backups", backups::create)
-        .does("Makes a backup of the database, checks it, and deletes the oldest. 201.")
-        .codes("backup_not_local backup_under_way backup_exists backup_failed");
+        .does(
+            "Makes a backup of the database, checks it, and deletes the oldest. Answers in steps.",
+        )
+        .codes("backup_not_local backup_under_way backup_exists backup_failed")
+        .writes_steps();
     routes
         .post("/v1/clock/accept", clock::accept)
         .does("Records that the present time of the machine is right.");
