@@ -66,19 +66,40 @@ for (const link of links) {
   if (first.length > 0) paths.push(first[0]);
 }
 if (paths.length < links.length + 4) faults.push(`only ${paths.length - links.length} lists have a row`);
+// The pages about the compromise of a device, and of a generation.
+const reports = "a[href^='/console/compromise/']";
+const reportPaths = [];
+for (const path of ["/console/devices/press-1", "/console/hierarchy"]) {
+  await visit(path);
+  const all = await page.$$eval(reports, (all) => all.map((it) => it.getAttribute("href")));
+  if (all.length === 0) faults.push(`${path} leads to no report of a compromise`);
+  reportPaths.push(...all.filter((it) => !it.includes("generation") || it.endsWith("/line-1/1")));
+}
+paths.push(...reportPaths);
+// Judges the page that is shown, in one view, and takes its screenshot.
+const judgeShown = async (path, view) => {
+  const wider = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
+  if (wider > 0) faults.push(`${path}: ${wider} pixels wider than ${view.name}`);
+  for (const [id, help, nodes] of await judge()) {
+    faults.push(`${path} (${view.name}): ${id}: ${help}: ${nodes.join(" ")}`);
+  }
+  const name = decodeURIComponent(path).replace(/^\/console\/?/, "").replace(/[^a-z0-9-]+/gi, "-");
+  await page.screenshot({ path: join(folder, `${name || "overview"}-${view.name}.png`), fullPage: true });
+  judged += 1;
+};
+const look = async (view) => {
+  await page.setViewport({ width: view.width, height: view.height });
+  // Without motion: a colour that is still changing has no contrast of its own.
+  await page.emulateMediaFeatures([
+    { name: "prefers-color-scheme", value: view.scheme },
+    { name: "prefers-reduced-motion", value: "reduce" },
+  ]);
+};
 for (const path of paths) {
   for (const view of views) {
-    await page.setViewport({ width: view.width, height: view.height });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: view.scheme }]);
+    await look(view);
     await visit(path);
-    const wider = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
-    if (wider > 0) faults.push(`${path}: ${wider} pixels wider than ${view.name}`);
-    for (const [id, help, nodes] of await judge()) {
-      faults.push(`${path} (${view.name}): ${id}: ${help}: ${nodes.join(" ")}`);
-    }
-    const name = decodeURIComponent(path).replace(/^\/console\/?/, "").replace(/[^a-z0-9-]+/gi, "-");
-    await page.screenshot({ path: join(folder, `${name || "overview"}-${view.name}.png`), fullPage: true });
-    judged += 1;
+    await judgeShown(path, view);
   }
 }
 
@@ -140,6 +161,38 @@ await Promise.all([
 ]);
 const sent = await page.$eval("main", (it) => it.textContent);
 if (!sent.includes("press-2") || !sent.includes("lost")) faults.push(`a form was not accepted: ${sent.slice(0, 200)}`);
+// A compromise by form: nothing happens for another name, and the answer to the right one is the
+// receipt of every place.
+for (const path of reportPaths) {
+  const name = path.includes("/generation/") ? "line-1" : "press-1";
+  const submit = async (typed) => {
+    await page.$eval("form.action input[name=name]", (it) => { it.value = ""; });
+    await page.type("form.action input[name=name]", typed);
+    await Promise.all([
+      page.waitForNavigation({ waitUntil: "load", timeout: 60000 }),
+      page.click("form.action button.danger"),
+    ]);
+  };
+  await look(views[0]);
+  await visit(path);
+  const beforeRefusal = faults.length;
+  await submit("another");
+  const refused = await page.$eval("[role=alert]", (it) => it.textContent).catch(() => "");
+  if (!refused.includes("Nothing was excluded")) faults.push(`${path}: another name: ${refused}`);
+  // Chromium says itself that the answer is a refusal.
+  faults.splice(beforeRefusal, faults.length - beforeRefusal,
+    ...faults.slice(beforeRefusal).filter((it) => !it.includes("status of 400")));
+  await submit(name);
+  const receipt = await page.$eval("main", (it) => it.textContent);
+  if (!receipt.includes("Receipt") || !receipt.includes("reported as compromised")) {
+    faults.push(`${path}: no receipt: ${receipt.slice(0, 300)}`);
+  }
+  for (const view of views) {
+    await look(view);
+    await judgeShown(`${path}-receipt`, view);
+  }
+}
+await look(views[0]);
 // Light and dark by the button, kept for the next page.
 await page.click("#theme");
 await visit("/console/tokens");

@@ -301,6 +301,7 @@ fn a_browser_reaches_the_admin_socket_through_a_command() {
 
 /// Verifies, in Chromium: axe finds no fault on any page, none is wider than its screen or refused
 /// a part by its own policy, and the pages can be used with the keyboard and read without script.
+/// A device and a generation are reported as compromised by their forms, and the receipts shown.
 #[test]
 #[ignore = "needs Node and Chromium: run tests/console/run"]
 fn the_pages_in_chromium() {
@@ -321,4 +322,9 @@ fn the_pages_in_chromium() {
     let output = CommandOutput::of(&mut judge);
     assert_eq!(output.code, Some(0), "{}{}", output.out, output.error);
     println!("{}", output.out);
+    // Both were reported by the forms of their pages.
+    let compromises = "roll WHERE reason = 'compromise' AND authority";
+    assert_eq!(env.count(&format!("{compromises} = 'line-1'")), 1);
+    let device = env.json(&["device", "show", "press-1"]);
+    assert_eq!(device["state"], "revoked", "{device}");
 }

@@ -159,7 +159,14 @@ fn rolls_parked_changes_and_the_journal_are_shown() {
             .contains("authority line-1")
     );
     let hierarchy = local(&env, "/console/hierarchy").body;
-    for label in ["root 1:", "plant 1:", "line-1 1:", "line-1 2:"] {
+    for label in [
+        "root 1 (serving): ",
+        "plant 1 (serving): ",
+        "line-1 1 (retired): ",
+        "line-1 2 (serving): ",
+        "primary slot of line-1 at dps: draining",
+        "secondary slot of line-1 at dps: serving",
+    ] {
         assert!(hierarchy.contains(label), "{label}: {hierarchy}");
     }
     let found = local(&env, "/console/audit?authority=line-1").body;
@@ -178,11 +185,17 @@ fn rolls_parked_changes_and_the_journal_are_shown() {
 }
 
 /// A form over the admin socket, as a browser sends it.
-fn send(env: &TestEnv, path: &str, form: &str, more: &[&str]) -> Shown {
+pub(crate) fn send(env: &TestEnv, path: &str, form: &str, more: &[&str]) -> Shown {
     let socket = env.path("state/admin.sock").display().to_string();
     let url = format!("http://localhost{path}");
     let arguments = ["--unix-socket", &socket, "--data", form, &url];
     curl(&[&arguments[..], more].concat())
+}
+
+/// The value of a hidden field of the first form of a page.
+pub(crate) fn hidden(page: &str, name: &str) -> Option<String> {
+    let after = page.split(&format!("name=\"{name}\" value=\"")).nth(1);
+    after.and_then(|it| it.split('"').next()).map(str::to_owned)
 }
 
 /// Verifies: a form without the token of its page, with that of another caller or from another site
@@ -195,16 +208,19 @@ fn operators_act_by_forms_that_no_other_site_can_send() {
     env.station().obtain(&Request::device("press-1"));
     env.wait_in_sync();
     let [auditor, operator] = ["auditor", "operator"].map(|it| env.enlist(it, &format!("{it}-9")));
-    let token_in = |page: &str| {
-        let after = page.split("name=\"token\" value=\"").nth(1);
-        after.and_then(|it| it.split('"').next()).map(str::to_owned)
-    };
     let page = local(&env, "/console/blocks").body;
-    let token = token_in(&page).unwrap();
-    let of_operator = token_in(&remote(&env, Some(&operator), "/console/blocks").body).unwrap();
+    let token = hidden(&page, "token").unwrap();
+    let of_operator = hidden(
+        &remote(&env, Some(&operator), "/console/blocks").body,
+        "token",
+    )
+    .unwrap();
     assert_ne!(token, of_operator);
     assert_eq!(
-        token_in(&remote(&env, Some(&auditor), "/console/blocks").body),
+        hidden(
+            &remote(&env, Some(&auditor), "/console/blocks").body,
+            "token"
+        ),
         None
     );
 

@@ -75,6 +75,7 @@
 //! | `ca_drift` | the same for CA certificates; proofs of possession that cannot be signed |
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | intermediates and a root are rolled, and no device is refused |
+//! | `estimates` | how long the rest of a rollover takes, as measured |
 //! | `cross` | the generations of a root certify each other: paths from either, kills, exclusions |
 //! | `authority_compromise` | an intermediate and a root are compromised |
 //! | `excluded` | no access path is left to what is excluded, whichever it is and was added later |
@@ -131,6 +132,7 @@
 //! | `pin_prompt` | setup asks for a PIN: unseen, interrupted, corrected, kept in one place |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `console` | the web pages: who may read them, what they show, how a browser gets them |
+//! | `console_compromise` | the compromise of a device and of a generation by forms |
 //! | `console_pages` | what each page shows, and forms, which no other site can send |
 //! | `openapi` | the document of the API has every route, and every answer is as it says |
 //! | `cli` | exit codes, JSON, a ceremony that is repeated |
@@ -174,6 +176,7 @@ mod clock;
 mod compromise;
 mod configured;
 mod console;
+mod console_compromise;
 mod console_pages;
 mod constrained;
 mod crash;
@@ -190,6 +193,7 @@ mod encodings;
 mod est;
 mod est_client;
 mod est_clients;
+mod estimates;
 mod excluded;
 mod explained;
 mod external;

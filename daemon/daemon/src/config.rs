@@ -148,6 +148,9 @@ impl Configuration {
             services
                 .verified
                 .insert(name.clone(), service.verified.clone());
+            services
+                .rates
+                .insert(name.clone(), service.operations_per_minute);
             if let Some(rate) = service.hub_operations_per_minute() {
                 services.hubs.insert(name.clone(), rate);
             }

@@ -143,6 +143,9 @@ pub(super) struct Page {
     /// Those at the services that are not on record, instead of those on record.
     #[serde(default)]
     unknown: bool,
+    /// Of those on record the groups alone.
+    #[serde(default)]
+    groups: bool,
 }
 
 /// A page of one of the two lists.
@@ -182,7 +185,9 @@ pub(super) async fn list(
 ) -> Result<(HeaderMap, Json<Vec<Listed>>), Problem> {
     let limit = pagination::rows(page.limit);
     let after = page.after.unwrap_or(EnrollmentId::START);
-    let unknown = page.unknown;
+    let Page {
+        unknown, groups, ..
+    } = page;
     let listed = api.application(move |ca| {
         if unknown {
             let rows = ca.store().unknown_enrollments(after.get(), limit)?;
@@ -191,12 +196,20 @@ pub(super) async fn list(
                 .map(|it| Listed::Unknown(Box::new(it.into())))
                 .collect());
         }
-        let rows = ca.store().enrollments(after, limit)?.into_iter();
+        let rows = if groups {
+            let mut rows = ca.store().groups()?;
+            rows.retain(|it| it.id > after);
+            rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+            rows
+        } else {
+            ca.store().enrollments(after, limit)?
+        };
         Ok(rows
+            .into_iter()
             .map(|it| Listed::OnRecord(Box::new(it.into())))
             .collect())
     });
-    let path = format!("/v1/enrollments?unknown={unknown}");
+    let path = format!("/v1/enrollments?unknown={unknown}&groups={groups}");
     Ok(pagination::page(&path, listed.await?, limit, Listed::id))
 }
 

@@ -27,6 +27,7 @@ mod certificate_list;
 mod certificates;
 pub mod client;
 mod clock;
+mod compromises;
 mod device_credentials;
 mod devices;
 mod doctor;
@@ -338,6 +339,11 @@ impl Edge {
             )
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))
+            .route("/v1/devices/{id}/compromise", get(compromises::of_device))
+            .route(
+                "/v1/authorities/{name}/compromise",
+                get(compromises::of_authority),
+            )
             .route(
                 "/v1/enrollments",
                 get(enrollments::list).post(enrollments::add),

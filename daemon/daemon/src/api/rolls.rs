@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::{Api, pagination};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
-use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
+use crate::ca::roll::{EstimatedRest, LeafCompromise, NewLeaf, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
@@ -35,6 +35,10 @@ pub(super) struct Roll {
     state: RollState,
     waits_for: String,
     waits_for_detail: Waits,
+    /// How long the rest takes, as measured; null if nothing can be said.
+    estimate: Option<String>,
+    /// The same for programs.
+    estimate_detail: Option<EstimatedRest>,
     /// The progress of its work at the hub: identities deleted, devices notified.
     hub_progress: Option<String>,
     /// The same in numbers.
@@ -61,8 +65,9 @@ impl Roll {
             hub.map(|progress| ca.rollovers().roll_hub_progress_in_words(&row, progress));
         // A rollover that cannot be read must not hide the others, so the error is shown in its
         // place.
-        let waits_for = ca.rollovers().roll_waits_for(&row);
-        let waits_for_detail = waits_for.unwrap_or_else(|error| Waits::unreadable(&error));
+        let outlook = ca.rollovers().roll_outlook(&row);
+        let (waits_for_detail, estimate_detail) =
+            outlook.unwrap_or_else(|error| (Waits::unreadable(&error), None));
         let device_seen = ca.rollovers().roll_proof(&row)?;
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {
@@ -73,6 +78,8 @@ impl Roll {
         Ok(Self {
             waits_for: waits_for_detail.text.clone(),
             waits_for_detail,
+            estimate: estimate_detail.as_ref().map(|it| it.text.clone()),
+            estimate_detail,
             id: row.id,
             provisioning,
             registration_id,

@@ -5,7 +5,7 @@ use super::alarm::AlarmCode;
 use super::approval::Action;
 use super::doctor::check::Check;
 use super::exclusion::place::PlaceCode;
-use super::roll::WaitCode;
+use super::roll::{EstimateCode, WaitCode};
 use super::status::NotReady;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -105,6 +105,14 @@ fn every_wait_of_a_rollover_is_documented() {
     compare(
         "### Reasons for which a rollover waits",
         WaitCode::ALL.iter().map(|it| it.name()),
+    );
+}
+
+#[test]
+fn every_estimate_of_a_rollover_is_documented() {
+    compare(
+        "### Estimates of rollovers",
+        EstimateCode::ALL.iter().map(|it| it.name()),
     );
 }
 

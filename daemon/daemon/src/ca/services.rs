@@ -11,6 +11,8 @@ pub struct Services {
     pub verified: BTreeMap<String, BTreeSet<String>>,
     /// How often each service is compared with the record, in seconds.
     pub scan_seconds: i64,
+    /// How many operations a minute each service allows.
+    pub rates: BTreeMap<String, u32>,
     /// The services with a hub, and how many operations a minute it allows.
     pub hubs: BTreeMap<String, u32>,
 }

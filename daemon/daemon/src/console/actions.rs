@@ -102,17 +102,31 @@ impl Visit {
         body: Option<Value>,
         page: &str,
     ) -> Result<Response, Refused> {
-        let mut request = visit::get(path);
-        *request.method_mut() = method;
-        if let Some(body) = body {
-            let json = HeaderValue::from_static("application/json");
-            request.headers_mut().insert(CONTENT_TYPE, json);
-            *request.body_mut() = Body::from(body.to_string());
-        }
-        let response = self.ask(request).await;
+        let response = self.ask(request(method, path, body.as_ref())).await;
         Refused::unless_success(response).await?;
         Ok(Redirect::to(page).into_response())
     }
+
+    /// Sends a change to the API, and returns its answer.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, Refused> {
+        let response = self.ask(request(Method::POST, path, Some(body))).await;
+        visit::read(response).await
+    }
+}
+
+fn request(method: Method, path: &str, body: Option<&Value>) -> Request {
+    let mut request = visit::get(path);
+    *request.method_mut() = method;
+    if let Some(body) = body {
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        *request.body_mut() = Body::from(body.to_string());
+    }
+    request
 }
 
 #[derive(Deserialize)]
@@ -159,8 +173,7 @@ pub(super) struct Start {
     name: String,
 }
 
-/// Starts a roll by expiry. One by compromise excludes devices, and is for the command line, which
-/// shows its receipt.
+/// Starts a roll by expiry. One by compromise has a page of its own ([`super::compromise`]).
 pub(super) async fn start_roll(Sent { visit, form }: Sent<Start>) -> Result<Response, Refused> {
     let name = form.name.trim();
     let (path, body) = if form.kind == "authority" {

@@ -5,6 +5,7 @@ use super::certificates::{Found, Row};
 use super::cloud::Enrollment;
 use super::components::{self, At, Part, Sentence, segment};
 use super::refused::Refused;
+use super::slots::{Holder, holding};
 use super::table::{PAGE_ROWS, query};
 use super::timeline::{Bar, Timeline};
 use super::visit::{Frame, Visit, page};
@@ -162,7 +163,10 @@ pub(super) async fn show(
     let mut entries: Vec<Entry> = visit.get(&path).await?;
     entries.reverse();
     let frame = visit.frame("Devices");
-    let bars = certificates.iter().filter_map(bar);
+    let path = format!("/v1/enrollments/{name}");
+    let holders: Option<Vec<Holder>> = visit.find(&path).await?;
+    let holders = holders.unwrap_or_default();
+    let bars = certificates.iter().filter_map(|row| bar(row, &holders));
     page(&One {
         life: Timeline::new("Certificates of the device", frame.now, bars.collect()),
         frame,
@@ -176,10 +180,16 @@ pub(super) async fn show(
 }
 
 /// The life of a certificate, which a revocation does not shorten here.
-fn bar(row: &Row) -> Option<Bar> {
+fn bar(row: &Row, holders: &[Holder]) -> Option<Bar> {
     let digits = row.serial.get(row.serial.len().saturating_sub(8)..)?;
     Some(Bar {
         label: format!("…{digits}"),
+        state: row.words().to_owned(),
+        slots: row
+            .thumbprint
+            .as_deref()
+            .map(|it| holding(holders, it))
+            .unwrap_or_default(),
         begins: row.begins()?.0,
         ends: row.ends()?.0,
         acts_until: None,

@@ -2,7 +2,8 @@
 
 use super::components::{self, At};
 use super::refused::Refused;
-use super::timeline::{Bar, Timeline};
+use super::slots::{Holder, holding};
+use super::timeline::{Bar, Slot, Timeline};
 use super::visit::{Frame, Visit, page};
 use askama::Template;
 use axum::response::Response;
@@ -24,6 +25,8 @@ struct Generation {
     #[serde(default)]
     serial: String,
     #[serde(default)]
+    thumbprint: String,
+    #[serde(default)]
     key_type: String,
     #[serde(default)]
     token: String,
@@ -33,6 +36,9 @@ struct Generation {
     revoked_at: Option<At>,
     blocked: Option<serde_json::Value>,
     crl_next_update: Option<At>,
+    /// The slots of groups that hold its certificate.
+    #[serde(skip)]
+    slots: Vec<Slot>,
 }
 
 /// A CA certificate at a provisioning service.
@@ -67,6 +73,11 @@ impl Generation {
         self.generation.unwrap_or_default()
     }
 
+    /// Whether it has its certificate.
+    fn is_certified(&self) -> bool {
+        self.generation.is_some() && self.not_after.is_some()
+    }
+
     /// When it stops to sign leaves, if it signs any.
     fn window(&self) -> Option<At> {
         self.signs_until.filter(|_| self.serving)
@@ -91,6 +102,8 @@ impl Generation {
     fn bar(&self) -> Option<Bar> {
         Some(Bar {
             label: format!("{} {}", self.name, self.number()),
+            state: self.shown().0.to_owned(),
+            slots: self.slots.clone(),
             begins: self.not_before?.0,
             ends: self.not_after?.0,
             acts_until: self.signs_until.map(|it| it.0),
@@ -113,7 +126,11 @@ impl Page {
 
 /// Shows the page.
 pub(super) async fn show(visit: Visit) -> Result<Response, Refused> {
-    let generations: Vec<Generation> = visit.get("/v1/authorities").await?;
+    let mut generations: Vec<Generation> = visit.get("/v1/authorities").await?;
+    let groups: Vec<Holder> = visit.get("/v1/enrollments?groups=true&limit=1000").await?;
+    for it in &mut generations {
+        it.slots = holding(&groups, &it.thumbprint);
+    }
     let services = visit.get("/v1/ca-certificates").await?;
     let frame = visit.frame("Hierarchy");
     let serving = generations.iter().filter(|it| it.serving);

@@ -15,6 +15,7 @@ mod blocks;
 mod certificates;
 mod cloud;
 mod components;
+mod compromise;
 mod devices;
 mod events;
 mod expiry;
@@ -24,6 +25,7 @@ mod overview;
 mod refused;
 mod rolls;
 mod schema_shown;
+mod slots;
 mod table;
 mod timeline;
 mod tokens;
@@ -74,6 +76,14 @@ pub fn with_console(api: Router, stop: watch::Receiver<bool>) -> Router {
         .route("/console/rolls/{id}/approve", post(actions::approve))
         .route("/console/rolls/{id}/abort", post(actions::abort))
         .route("/console/blocks", get(blocks::list).post(actions::block))
+        .route(
+            "/console/compromise/device/{id}",
+            get(compromise::ask_device).post(compromise::report_device),
+        )
+        .route(
+            "/console/compromise/generation/{name}/{number}",
+            get(compromise::ask_generation).post(compromise::report_generation),
+        )
         .route("/console/lifted", post(actions::lift))
         .route("/console/retried", post(actions::retry))
         .route("/console/blocks/{kind}/{name}", get(blocks::show))

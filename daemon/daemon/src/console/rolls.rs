@@ -19,13 +19,14 @@ pub(super) struct Which {
 
 #[derive(Deserialize)]
 pub(super) struct Roll {
-    id: i64,
+    pub(super) id: i64,
     provisioning: Option<String>,
     registration_id: Option<String>,
     authority: Option<String>,
     reason: String,
     state: String,
-    waits_for: String,
+    pub(super) waits_for: String,
+    estimate: Option<String>,
     hub_progress: Option<String>,
     device_seen: Option<String>,
     old_certificate: String,
@@ -97,12 +98,12 @@ const EXPIRY: &[&str] = &["requested", "staged", "draining", "done"];
 const COMPROMISE: &[&str] = &["excluding", "clearing", "reissuing", "draining", "done"];
 
 impl Roll {
-    fn subject(&self) -> &str {
+    pub(super) fn subject(&self) -> &str {
         let subject = self.authority.as_ref().or(self.registration_id.as_ref());
         subject.map_or("", String::as_str)
     }
 
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         if self.authority.is_some() {
             "authority"
         } else {

@@ -202,7 +202,8 @@ async fn ask(api: Router, client: ConnectedClient, mut request: Request<Body>) -
     }
 }
 
-async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Refused> {
+/// Reads an answer of the API.
+pub(super) async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Refused> {
     let status = response.status();
     let body = to_bytes(response.into_body(), ANSWER_BYTES_MAX).await;
     let body = body.map_err(|error| Refused::unreadable("the answer", &error))?;

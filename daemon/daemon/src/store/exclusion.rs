@@ -155,12 +155,7 @@ fn exclude(
 ) -> Result<RecordedExclusion, StoreError> {
     let hierarchy = hierarchy::all(tx)?;
     let new = &of_slots_with_leaves(tx, asked, entry.at)?;
-    let generation = match &new.subject {
-        Excluded::Generation(authority, number) => {
-            Some(hierarchy::find(&hierarchy, authority, *number)?)
-        }
-        _ => None,
-    };
+    let generation = generation_of(new, &hierarchy)?;
     if let (Excluded::Device(device), Some(der)) = (&new.subject, &new.placeholder) {
         restore::add_placeholder(tx, device, der)?;
     }
@@ -235,6 +230,29 @@ fn of_slots_with_leaves(
         }
     }
     Ok(new)
+}
+
+/// Returns what the exclusion would restrict now.
+pub(super) fn restrictions(
+    tx: &Tx<'_>,
+    asked: &Exclusion,
+    hierarchy: &[Generation],
+    at: UnixSeconds,
+) -> Result<Vec<Restriction>, StoreError> {
+    let new = of_slots_with_leaves(tx, asked, at)?;
+    let generation = generation_of(&new, hierarchy)?;
+    plan(tx, &new, generation, hierarchy, at)
+}
+
+/// Returns the excluded generation; none of a device or a group.
+fn generation_of<'a>(
+    new: &Exclusion,
+    hierarchy: &'a [Generation],
+) -> Result<Option<&'a Generation>, StoreError> {
+    let Excluded::Generation(authority, number) = &new.subject else {
+        return Ok(None);
+    };
+    hierarchy::find(hierarchy, authority, *number).map(Some)
 }
 
 /// Plans the exclusion on what is on record now.

@@ -48,7 +48,7 @@ const LIVING: &str = concat!(
     values_of_1!(),
     ")"
 );
-const CURRENT: &str = concat!(
+pub(super) const CURRENT: &str = concat!(
     "FROM device d JOIN intent i ON i.id = d.certificate
      JOIN certificate c ON c.intent = d.certificate WHERE i.issuer IN ",
     values_of_1!()
@@ -61,7 +61,7 @@ pub(super) const LEAVES: &str = concat!(
 );
 
 /// A device `d` that was observed in a hub on its current leaf, whose intent is `n`.
-const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
+pub(super) const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
      JOIN certificate nc ON nc.intent = n.id \
      JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = nc.sha256 \
      WHERE TRUE";
@@ -80,12 +80,7 @@ impl Store {
         generations: &[GenerationId],
         now: UnixSeconds,
     ) -> Result<u64, StoreError> {
-        let generations = list(generations);
-        self.read(|tx| {
-            let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
-            let sql = format!("SELECT count(*) {CURRENT} {condition}");
-            count(tx, &sql, params![generations, now])
-        })
+        self.read(|tx| on_good_leaves(tx, generations, now))
     }
 
     /// Returns the devices with a leaf by one of these generations that has not expired, current or
@@ -232,6 +227,27 @@ pub(super) fn devices_to_clear(
     tx.query_all(&sql, params![list(generations), strangers, limit], |row| {
         row.get(0)
     })
+}
+
+/// Counts the devices whose current leaf is by one of these generations and good.
+pub(super) fn on_good_leaves(
+    tx: &Tx<'_>,
+    generations: &[GenerationId],
+    now: UnixSeconds,
+) -> Result<u64, StoreError> {
+    let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
+    let sql = format!("SELECT count(*) {CURRENT} {condition}");
+    count(tx, &sql, params![list(generations), now])
+}
+
+/// Counts the leaves by one of these generations that are good.
+pub(super) fn good_leaves(
+    tx: &Tx<'_>,
+    generations: &[GenerationId],
+    now: UnixSeconds,
+) -> Result<u64, StoreError> {
+    let sql = format!("SELECT count(*) {LEAVES}");
+    count(tx, &sql, params![list(generations), now])
 }
 
 pub(super) fn list(generations: &[GenerationId]) -> String {

@@ -14,6 +14,7 @@ pub mod ca_certificate;
 pub mod ca_drift;
 mod compare;
 pub mod desired;
+pub mod estimate;
 pub mod etag;
 pub mod exclusion;
 pub mod history;

@@ -12,6 +12,7 @@ pub mod hub_identity;
 mod older_leaf;
 mod pending;
 pub mod place;
+pub mod plan;
 pub mod receipt;
 pub mod revoke;
 mod subordinate;

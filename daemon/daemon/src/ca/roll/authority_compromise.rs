@@ -53,7 +53,9 @@ impl Rollovers {
         if generation.is_none() {
             self.refuse_unnamed_generation(authority)?;
         }
-        let compromised = self.compromised(authority, generation)?;
+        let compromised = self
+            .exclusions
+            .generation_or_serving(authority, generation)?;
         let mut names = vec![authority.to_owned()];
         list_those_below(&self.issuer.hierarchy(), &compromised, &mut names);
         let problems = Vec::from_iter(self.groups_within_limits(&names).err());
@@ -101,24 +103,6 @@ impl Rollovers {
             last.id, last.started_at
         );
         Err(Error::conflict(Code::RollGenerationRequired, message))
-    }
-
-    fn compromised(
-        &self,
-        authority: &str,
-        number: Option<GenerationNumber>,
-    ) -> Result<Arc<Generation>, Error> {
-        if let Some(number) = number {
-            return self.exclusions.generation_named(authority, number);
-        }
-        let hierarchy = self.issuer.hierarchy();
-        hierarchy.serving(authority).cloned().ok_or_else(|| {
-            let message = format!(
-                "nothing is excluded: there is no authority {authority:?} that signs; `hallmark \
-                 authority list` has all"
-            );
-            Error::missing(Code::AuthorityUnknown, message)
-        })
     }
 
     /// Queues deletions at the hubs once the services exclude the authority: of the identity of

@@ -10,6 +10,7 @@ mod authority;
 mod authority_compromise;
 pub mod canary;
 mod certificate_compromise;
+mod estimate;
 mod evidence;
 mod group;
 mod leaf;
@@ -24,6 +25,7 @@ mod window;
 
 pub use authority_compromise::CompromisedAuthority;
 pub use certificate_compromise::ExcludedCertificate;
+pub use estimate::{EstimateCode, EstimatedRest};
 pub(super) use evidence::certificate_in;
 pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;

@@ -2,11 +2,11 @@
 
 use super::super::Error;
 use super::waits::{WaitCode, Waits, coded};
-use super::{AuthorityDetail, CanaryFailure, Rollovers};
+use super::{AuthorityDetail, CanaryFailure, EstimatedRest, Rollovers};
 use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
 use crate::enrollment::refusal::Reason;
 use crate::enrollment::roll::RollReason;
-use crate::ids::{EnrollmentId, GenerationId};
+use crate::ids::EnrollmentId;
 use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -71,7 +71,8 @@ impl Rollovers {
             name,
         } = &roll.subject
         else {
-            return self.authority_roll_waits_for(roll);
+            let evidence = self.authority_evidence(roll, self.issuer.now())?;
+            return self.authority_roll_waits_for(roll, &evidence);
         };
         let at_service = json!({ "provisioning": provisioning });
         Ok(match roll.state {
@@ -125,12 +126,30 @@ impl Rollovers {
         Ok(self.store.enrollment(enrollment)?.slots.held().len() > 1)
     }
 
-    fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<Waits, Error> {
+    /// Returns what a rollover waits for, and how long its rest takes, if anything can be said.
+    pub fn roll_outlook(&self, roll: &RollRow) -> Result<(Waits, Option<EstimatedRest>), Error> {
+        if let RollSubject::Enrollment { provisioning, .. } = &roll.subject {
+            let rest = self.rest_of_leaf(roll, provisioning)?;
+            return Ok((self.roll_waits_for(roll)?, rest));
+        }
         let evidence = self.authority_evidence(roll, self.issuer.now())?;
+        let waits = self.authority_roll_waits_for(roll, &evidence)?;
+        let rest = match next_step(roll.state, &evidence) {
+            Ok(_) => None,
+            Err(wait) => self.rest_of_authority(roll, &evidence, &wait)?,
+        };
+        Ok((waits, rest))
+    }
+
+    fn authority_roll_waits_for(
+        &self,
+        roll: &RollRow,
+        evidence: &Evidence,
+    ) -> Result<Waits, Error> {
         let detail = AuthorityDetail::of(roll)?;
         let failure = detail.failure.clone();
         let replacement = evidence.replacement();
-        let mut waits = match next_step(roll.state, &evidence) {
+        let mut waits = match next_step(roll.state, evidence) {
             Ok(Step::Make) => Waits::step(WaitCode::NewGeneration, failure.as_deref()),
             Ok(_) => Waits::step(WaitCode::NextStep, failure.as_deref()),
             Err(wait @ Wait::Hub(_)) => {
@@ -139,12 +158,12 @@ impl Rollovers {
                 coded(&wait).and(&format!(": {progress}"))
             }
             Err(wait @ (Wait::Verification(_) | Wait::Deletion)) => {
-                self.and_ca_certificates(coded(&wait), &wait, &evidence)?
+                self.and_ca_certificates(coded(&wait), &wait, evidence)?
             }
-            Err(wait @ Wait::Below(_)) => self.and_obstacles_below(coded(&wait), &evidence)?,
+            Err(wait @ Wait::Below(_)) => self.and_obstacles_below(coded(&wait), evidence)?,
             Err(wait) => {
                 let waits = self.canary_failure(&wait, roll, &detail);
-                self.and_blocks(waits.unwrap_or_else(|| coded(&wait)), roll, &evidence)?
+                self.and_blocks(waits.unwrap_or_else(|| coded(&wait)), roll, evidence)?
             }
         };
         // The successor is made while the compromised generation is excluded.
@@ -235,27 +254,11 @@ impl Rollovers {
 
     /// The numbers of an authority's roll.
     pub fn drain_report(&self, roll: &RollRow) -> Result<Option<DrainReport>, Error> {
-        let RollSubject::Authority {
-            name,
-            old_generation,
-            new_generation,
-        } = &roll.subject
-        else {
+        let RollSubject::Authority { .. } = &roll.subject else {
             return Ok(None);
         };
-        let hierarchy = self.issuer.hierarchy();
-        let generations = |id: GenerationId| {
-            hierarchy
-                .subtree(id)
-                .into_iter()
-                .collect::<Vec<GenerationId>>()
-        };
-        let new = new_generation.or_else(|| Some(hierarchy.serving(name)?.id));
-        let new = new.filter(|id| id != old_generation);
-        let new = new.map(generations).unwrap_or_default();
+        let [old, new] = self.generations_of(roll)?;
         let now = self.issuer.now();
-        let mut old = generations(*old_generation);
-        old.extend(self.to_replace(roll)?);
         let silent = now - self.authority_policy.silent_seconds;
         let report = self
             .store

@@ -3,7 +3,8 @@
 use super::Routes;
 use super::certificates::{CSR, EXAMPLE_KEY, IDEMPOTENCY_KEY};
 use crate::api::{
-    authorities, authority_rolls, ca_certificates, ceremonies, imports, subordinates, transfers,
+    authorities, authority_rolls, ca_certificates, ceremonies, compromises, imports, subordinates,
+    transfers,
 };
 use serde_json::json;
 
@@ -105,6 +106,16 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
              path_length hierarchy_broken",
         )
         .example(json!({ "reason": "expiry" }));
+    routes
+        .get(
+            "/v1/authorities/{name}/compromise",
+            compromises::of_authority,
+        )
+        .does(
+            "Says what a compromise of the serving generation, or with `?generation=` of another \
+             one, would change, and changes nothing.",
+        )
+        .codes("authority_unknown");
     routes
         .get("/v1/ca-certificates", ca_certificates::list)
         .does("Lists the CA certificates at the provisioning services, as observed.");

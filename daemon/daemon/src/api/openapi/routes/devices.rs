@@ -1,7 +1,8 @@
 //! Routes for devices, enrollments, rollovers and blocks.
 
 use super::Routes;
-use crate::api::{authority_rolls, blocks, device_credentials, devices, enrollments, push, rolls};
+use crate::api::{authority_rolls, blocks, compromises, device_credentials, devices};
+use crate::api::{enrollments, push, rolls};
 use axum::http::StatusCode;
 use serde_json::json;
 
@@ -34,9 +35,13 @@ pub(super) fn devices_and_enrollments(routes: &mut Routes<'_>) {
         .get("/v1/devices/{id}", devices::show)
         .does("Returns one device with its leaf and its enrollments.")
         .codes("device_unknown");
+    routes
+        .get("/v1/devices/{id}/compromise", compromises::of_device)
+        .does("Says what a compromise of this device would change, and changes nothing.")
+        .codes("device_unknown registration_id_invalid registration_id_reserved");
     routes.get("/v1/enrollments", enrollments::list).does(
         "Lists the enrollments, in pages; with `?unknown=true` those at the services that \
-             have no record here.",
+             have no record here, with `?groups=true` groups alone.",
     );
     routes
         .post("/v1/enrollments", enrollments::add)
