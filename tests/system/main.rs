@@ -226,6 +226,7 @@ mod monitoring;
 mod ocsp;
 mod ocsp_responder;
 mod offline_root;
+mod offline_root_faults;
 mod old_authority;
 mod one_time_credential;
 mod open_places;

@@ -21,7 +21,7 @@ fn has_list(env: &TestEnv, authority: &str) {
     });
 }
 
-fn is_refused(output: &CommandOutput, code: &str, words: &str) {
+pub(crate) fn is_refused(output: &CommandOutput, code: &str, words: &str) {
     assert_eq!(output.code, Some(1), "{output:?}");
     let said = output.error.contains(code) && output.error.contains(words);
     assert!(said, "{code}, {words}: {output:?}");
@@ -122,7 +122,7 @@ fn an_offline_root_certifies_an_authority() {
     vault.run(&["audit", "verify"]);
 }
 
-fn journal(env: &TestEnv) -> String {
+pub(crate) fn journal(env: &TestEnv) -> String {
     let all = env.json(&["audit", "show", "--limit", "60"]);
     all.to_string()
 }
@@ -277,6 +277,7 @@ fn the_list_of_an_earlier_root_is_carried() {
     }
     let installed = lists.is_installed(&works);
     let problems = installed["problems"].to_string();
+    assert!(problems.contains("vault-2.crl: "), "{installed:#}");
     assert!(problems.contains("no issuer above"), "{installed:#}");
     assert_eq!(works.count("issuer_crl"), 1);
     let listed = &lists.parsed("installation.json")["lists"];

@@ -8,7 +8,9 @@ use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::transfer::{TransferToInstall, TransferToSign, Written};
 use crate::ca::{Code, Error};
-use crate::x509::transfer::{FILE_BYTES_MAX, FILES_MAX, Files};
+use crate::x509::transfer::{
+    ALL_BYTES_MAX, FILE_BYTES_MAX, FILES_MAX, Files, TRANSCRIPT_BYTES_MAX,
+};
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
@@ -23,6 +25,16 @@ use std::collections::BTreeMap;
 
 /// The largest body: a transcript and its files, in bytes.
 const TRANSFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many bytes of a JSON text one of a transcript becomes at most: it has no control characters
+/// but line ends, and each has an escape of two bytes.
+const ESCAPED: usize = 2;
+/// Names of files and members in a body, in bytes.
+const NAMES_BYTES_MAX: usize = 64 * 1024;
+// The largest transfer that is written can be sent.
+const _: () = assert!(
+    ESCAPED * TRANSCRIPT_BYTES_MAX + ALL_BYTES_MAX.div_ceil(3) * 4 + NAMES_BYTES_MAX
+        <= TRANSFER_BYTES_MAX
+);
 
 /// Permission to exchange files with an offline root.
 pub(super) struct Transfer;
@@ -75,7 +87,7 @@ pub(super) struct Installed {
     written: Written,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
-    /// Faults that did not keep an authority from its exclusion.
+    /// Each thing that was left out or not possible; all others were done.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }

@@ -126,7 +126,7 @@ impl CrlPublisher {
         let counts = self.revocation_counts()?;
         let hierarchy = self.issuer.hierarchy();
         let now = self.issuer.now();
-        let signing = hierarchy.iter().filter(|it| signs_lists(it, now));
+        let signing = hierarchy.iter().filter(|it| it.is_in_force(now));
         Ok(signing
             .map(|generation| self.update_generation(generation, &counts))
             .min())
@@ -409,12 +409,6 @@ fn delta_file(generation: &Generation, part: CrlPart) -> String {
         None => format!("{name}.delta.crl"),
         Some(partition) => format!("{name}.{partition}.delta.crl"),
     }
-}
-
-/// A generation publishes lists until its own certificate ends, whether it still issues or not; one
-/// that is revoked signs nothing.
-fn signs_lists(generation: &Generation, now: UnixSeconds) -> bool {
-    generation.revoked_at.is_none() && now <= generation.certificate.not_after()
 }
 
 #[cfg(test)]

@@ -123,7 +123,8 @@ impl Ceremonies {
         })
     }
 
-    /// Fails if a list on record, or one that comes with the answer, revokes a certificate of it.
+    /// Fails if a list on record, or one that comes with the answer, revokes a certificate of it,
+    /// or if its key does not sign now: the generation signs once the answer is recorded.
     pub(super) fn check_answer(
         &self,
         read: &ReadAnswer,
@@ -134,10 +135,14 @@ impl Ceremonies {
             .chain(&read.answer.above)
             .collect();
         refuse_revoked(self.issuer.store(), &chain, lists)
-            .map_err(|reason| refusal(&read.row, Code::InstallRevoked, reason))
+            .map_err(|reason| refusal(&read.row, Code::InstallRevoked, reason))?;
+        if let Some(key) = on_record(&read.row) {
+            self.issuer.prove_key(&read.row.token, &key)?;
+        }
+        Ok(())
     }
 
-    /// Records the answer. The generation signs from then on, so its key must sign now.
+    /// Records the answer, which was checked.
     pub(super) fn install_answer(
         &self,
         permission: &Authorized<Operate>,
@@ -148,9 +153,6 @@ impl Ceremonies {
             present,
             answer,
         } = read;
-        if let Some(key) = on_record(row) {
-            self.issuer.prove_key(&row.token, &key)?;
-        }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
         let entry = AuditEntry {
             at: self.issuer.now(),

@@ -69,6 +69,14 @@ pub struct Generation {
     pub revoked_at: Option<UnixSeconds>,
 }
 
+impl Generation {
+    /// Returns true if it is neither revoked nor ended: it publishes lists, and relying parties may
+    /// read its chain, whether it still issues or not.
+    pub fn is_in_force(&self, now: UnixSeconds) -> bool {
+        self.revoked_at.is_none() && now <= self.certificate.not_after()
+    }
+}
+
 /// A certificate of a chain.
 #[derive(Debug)]
 pub struct ChainLink {

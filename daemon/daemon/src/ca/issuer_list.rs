@@ -300,7 +300,7 @@ impl CertificateAuthority {
         let now = self.now();
         let hierarchy = self.hierarchy();
         let needed = |row: &IssuerCrlRow| {
-            let mut below = hierarchy.iter().filter(|it| is_in_use(it, now));
+            let mut below = hierarchy.iter().filter(|it| it.is_in_force(now));
             below.any(|it| {
                 let mut keys = it.foreign.iter().map(|it| it.certificate.spki_der());
                 keys.any(|it| spki_sha256(it) == row.issuer_key)
@@ -309,7 +309,7 @@ impl CertificateAuthority {
         let lists = self.issuer_lists();
         let needed = lists.iter().filter(|it| needed(it));
         let mut alarms: Vec<Alarm> = needed.filter_map(|it| ends(it, now)).collect();
-        for generation in hierarchy.iter().filter(|it| is_in_use(it, now)) {
+        for generation in hierarchy.iter().filter(|it| it.is_in_force(now)) {
             alarms.extend(self.absent(generation, &hierarchy));
         }
         alarms
@@ -332,11 +332,6 @@ impl CertificateAuthority {
         let parameters = json!({ "authority": authority, "issuer": issuer, "file": file });
         Some(Alarm::new(AlarmCode::IssuerCrlAbsent, parameters, text))
     }
-}
-
-/// Relying parties may read the chain of such a generation.
-fn is_in_use(generation: &Generation, now: UnixSeconds) -> bool {
-    generation.revoked_at.is_none() && now <= generation.certificate.not_after()
 }
 
 fn ends(list: &IssuerCrlRow, now: UnixSeconds) -> Option<Alarm> {

@@ -11,6 +11,10 @@ use crate::der_bytes::Der;
 pub(super) const REQUESTED: &str = "SELECT EXISTS (SELECT 1 FROM audit
     WHERE action = 'transfer.requested' AND subject = ?1)";
 
+/// The certificates of the key with a SHA-256, oldest first.
+pub(super) const OF_KEY: &str = "SELECT c.sha256 FROM intent i
+    JOIN certificate c ON c.intent = i.id WHERE i.key_sha256 = ?1 ORDER BY i.id";
+
 /// The revocation list of an issuer elsewhere.
 #[derive(Clone, Debug)]
 pub struct IssuerCrlRow {
@@ -78,6 +82,11 @@ impl Store {
             )?;
             audit::append(tx, &entry)
         })
+    }
+
+    /// Returns the SHA-256 of each certificate for the key with this SHA-256, oldest first.
+    pub fn certificates_of_key(&self, key_sha256: [u8; 32]) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.read(|tx| tx.query_all(OF_KEY, params![key_sha256], |row| row.get(0)))
     }
 
     /// Returns true if this daemon has made requests with a transcript of this hex SHA-256.

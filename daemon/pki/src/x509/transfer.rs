@@ -24,6 +24,12 @@ pub const TRANSCRIPT_BYTES_MAX: usize = 256 * 1024;
 pub const FILE_BYTES_MAX: usize = 512 * 1024;
 /// The most files of one transcript.
 pub const FILES_MAX: usize = 64;
+/// The longest files of one transcript together, in bytes.
+pub const ALL_BYTES_MAX: usize = 5 * 512 * 1024;
+/// The most requests of one transcript: the answer to it has a certificate for each, and the lists.
+pub const REQUESTS_MAX: usize = FILES_MAX - LISTS_MAX;
+/// The most lists that an answer to so many requests has.
+const LISTS_MAX: usize = 16;
 
 /// The longest name of a file, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -307,10 +313,97 @@ impl Answer {
     }
 }
 
+/// Fails unless the other side takes a folder with this transcript and these files.
+pub fn check_size<'a>(
+    transcript: &str,
+    files: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), TransferRefusal> {
+    let refused = |why: String| Err(TransferRefusal::Unreadable(why));
+    if transcript.len() > TRANSCRIPT_BYTES_MAX {
+        return refused(format!(
+            "it would have more than {TRANSCRIPT_BYTES_MAX} bytes"
+        ));
+    }
+    let mut count = 0;
+    let mut all = 0;
+    for (file, content) in files {
+        if content.len() > FILE_BYTES_MAX {
+            return Err(differs(
+                file,
+                format!("it has more than {FILE_BYTES_MAX} bytes"),
+            ));
+        }
+        count += 1;
+        all += content.len();
+    }
+    if count > FILES_MAX || all > ALL_BYTES_MAX {
+        return refused(format!(
+            "it would have {count} files with {all} bytes, and {FILES_MAX} with {ALL_BYTES_MAX} \
+             are taken"
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The answer to as many requests as there may be, with the longest names.
+    #[test]
+    fn the_largest_answer_can_be_read() {
+        let long = |length: usize| "N".repeat(length);
+        let name = long(64);
+        let certificate = |number: usize| Answer {
+            authority: name.clone(),
+            generation: i64::MAX,
+            request_sha256: long(64),
+            file: format!("{name}-{number}.pem"),
+            sha256: long(64),
+            profile: long(64),
+            // RFC 5280, appendix A.1: the upper bounds of five attributes.
+            subject: long(5 * 64 + 20),
+            issuer: long(5 * 64 + 20),
+            serial: long(40),
+            not_before: long(20),
+            not_after: long(20),
+        };
+        let list = |number: usize| List {
+            authority: name.clone(),
+            generation: i64::MAX,
+            file: format!("{name}-{number}.crl"),
+            sha256: long(64),
+            issuer: long(5 * 64 + 20),
+            number: long(40),
+            this_update: long(20),
+            next_update: long(20),
+            entries: usize::MAX,
+        };
+        let answers = Answers {
+            transcript: AnswersForm::First,
+            made_at: long(20),
+            operator: long(64),
+            hallmark: long(20),
+            requests_sha256: Some(long(64)),
+            certificates: (0..REQUESTS_MAX).map(certificate).collect(),
+            lists: (0..LISTS_MAX).map(list).collect(),
+        };
+        let text = format!("{:#}\n", serde_json::to_value(&answers).unwrap());
+        let read = read::<Answers>(&text).unwrap();
+        let files: Vec<_> = read.files().into_iter().map(|it| it.0).collect();
+        let content = vec![0; ALL_BYTES_MAX / FILES_MAX];
+        let with = |content| files.iter().map(move |it| (*it, content));
+        assert_eq!(check_size(&text, with(&content[..])), Ok(()));
+        let larger = vec![0; ALL_BYTES_MAX / FILES_MAX + 1];
+        let refusal = check_size(&text, with(&larger[..])).unwrap_err();
+        assert!(refusal.to_string().contains("64 files"), "{refusal}");
+        let one_more = with(&[]).chain([("one-more.crl", &[][..])]);
+        assert!(check_size(&text, one_more).is_err());
+        let long = vec![0; FILE_BYTES_MAX + 1];
+        let refusal = check_size(&text, [("long.crl", &long[..])].into_iter()).unwrap_err();
+        assert!(refusal.to_string().contains("long.crl"), "{refusal}");
+    }
 
     const REQUESTS: &str = r#"{"transcript": "hallmark requests 1", "made_at": "now",
         "operator": "local uid 0", "hallmark": "0.1.0", "requests": [{"authority": "plant",

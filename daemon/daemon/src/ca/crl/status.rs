@@ -1,6 +1,6 @@
 //! Says how the revocation lists are, for people, metrics and alarms.
 
-use super::{CrlPublisher, signs_lists};
+use super::CrlPublisher;
 use crate::ca::Error;
 use crate::ca::alarm::{Alarm, AlarmCode};
 use crate::ca::hierarchy::Generation;
@@ -90,7 +90,7 @@ impl CrlPublisher {
         let now = self.issuer.now();
         let hierarchy = self.issuer.hierarchy();
         let mut own = hierarchy.iter().filter(|it| it.authority == authority);
-        own.any(|it| it.number == number && signs_lists(it, now))
+        own.any(|it| it.number == number && it.is_in_force(now))
     }
 
     /// Returns the alarms for CRLs that are withheld, cannot be signed or have ended: for each
@@ -99,7 +99,7 @@ impl CrlPublisher {
         let now = self.issuer.now();
         let hierarchy = self.issuer.hierarchy();
         let mut alarms = Vec::new();
-        for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
+        for generation in hierarchy.iter().filter(|it| it.is_in_force(now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
             let mut raise = |code, mut parameters: Value, text: String| {
                 parameters["authority"] = json!(generation.authority);
@@ -149,7 +149,7 @@ impl CrlPublisher {
         let now = self.issuer.now();
         let signs = hierarchy
             .generation(generation)
-            .filter(|it| signs_lists(it, now));
+            .filter(|it| it.is_in_force(now));
         let Some(generation) = signs else {
             return Ok(true);
         };

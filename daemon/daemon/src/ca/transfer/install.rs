@@ -1,22 +1,25 @@
 //! Installs what an offline root has signed: certificates for the authorities that wait, and the
 //! revocation lists of their issuers.
 //!
-//! Everything is checked before anything changes. Authorities on a list are excluded as after a
-//! compromise, or blocked if it is on hold; then certificates and lists are recorded. So a command
-//! that was cut off can be repeated, and no list is published that is not honoured.
+//! Everything is checked, and the key of each certificate makes a test signature, before anything
+//! changes. Authorities on a list are excluded as after a compromise, or blocked if it is on hold;
+//! then certificates and lists are recorded. So a command that was cut off can be repeated, and no
+//! list is published that is not honoured.
+//!
+//! After a restore of a backup the newest folder is installed again: an answer to a request whose
+//! record was lost is taken if its key is on record, and left out if not.
 
 use super::Written;
+use super::honour::{ExcludedEntry, Honoured};
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::external::ReadAnswer;
-use crate::ca::issuer_list::{IssuerList, foreign, own_and_foreign};
-use crate::ca::roll::AuthorityDetail;
+use crate::ca::issuer_list::{IssuerList, foreign};
 use crate::ca::{CertificateAuthority, Code, Error};
-use crate::ids::{GenerationNumber, RollId};
-use crate::store::{AuditEntry, Excluded, GenerationRow, IssuerCrlRow};
+use crate::ids::RollId;
+use crate::store::{AuditEntry, GenerationRow, IssuerCrlRow};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use crate::x509::request;
-use crate::x509::revocation::RevocationReason;
 use crate::x509::transfer::{
     self, Answer, Answers, Files, List, TransferRefusal, check_digest, check_files, read,
 };
@@ -37,9 +40,9 @@ pub struct TransferToInstall {
 #[derive(Clone, Debug)]
 pub struct InstalledTransfer {
     pub written: Written,
-    /// The rollovers of generations that a list revokes.
+    /// The rollovers of generations that a list revokes, also of an earlier installation.
     pub rolls: Vec<RollId>,
-    /// Faults that did not keep an authority from its exclusion.
+    /// Each thing that was left out or not possible; all others were done.
     pub problems: Vec<Error>,
 }
 
@@ -81,16 +84,6 @@ struct InstalledList {
     served: Option<String>,
 }
 
-/// A generation that a list revokes.
-#[derive(Clone, Debug, Serialize)]
-struct ExcludedEntry {
-    authority: String,
-    generation: GenerationNumber,
-    reason: &'static str,
-    /// `excluded` for good, `blocked` until an operator lifts it, or `existed`.
-    outcome: &'static str,
-}
-
 /// A certificate that was brought, checked.
 struct Brought<'a> {
     answer: &'a Answer,
@@ -118,11 +111,14 @@ impl CertificateAuthority {
         check_digest(&brought.answers, &brought.answers_sha256)?;
         let answers: Answers = read(&brought.answers)?;
         check_files(&answers, &brought.files)?;
+        let mut problems = Vec::new();
         let mut certificates = Vec::new();
         for answer in &answers.certificates {
-            certificates.push(self.brought_certificate(answer, &answers, &brought.files)?);
+            match self.brought_certificate(answer, &answers, &brought.files)? {
+                Some(read) => certificates.push(read),
+                None => problems.push(lost(answer)),
+            }
         }
-        let mut problems = Vec::new();
         let lists =
             self.brought_lists(&answers.lists, &certificates, &brought.files, &mut problems)?;
         let signed: Vec<IssuerList> = lists.iter().map(|it| it.list.clone()).collect();
@@ -130,11 +126,11 @@ impl CertificateAuthority {
             let Some(read) = &it.read else { continue };
             self.ceremonies.check_answer(read, &signed)?;
         }
-        let mut excluded = Vec::new();
-        let mut rolls = Vec::new();
+        let mut honoured = Honoured::default();
         for list in &signed {
-            self.honour(permission, list, &mut excluded, &mut rolls, &mut problems)?;
+            self.honour(permission, list, &mut honoured)?;
         }
+        problems.append(&mut honoured.problems);
         let installed = self.install_certificates(permission, certificates)?;
         let lists = self.record_lists(permission, lists)?;
         let transcript = Installation {
@@ -146,7 +142,7 @@ impl CertificateAuthority {
             requests_sha256: answers.requests_sha256.clone(),
             certificates: installed,
             lists,
-            excluded,
+            excluded: honoured.excluded,
         };
         let written = Written::new("installation.json", &transcript, Vec::new())?;
         let serials = transcript.certificates.iter();
@@ -157,34 +153,45 @@ impl CertificateAuthority {
             "certificates": serials.map(|it| json!([it.authority, it.serial, it.outcome]))
                 .collect::<Vec<_>>(),
             "lists": lists.map(|it| json!([it.issuer, it.number, it.outcome])).collect::<Vec<_>>(),
+            "excluded": transcript.excluded,
         });
         self.record_transfer(permission, "transfer.installed", &written.sha256, detail)?;
         self.wake();
         Ok(InstalledTransfer {
             written,
-            rolls,
+            rolls: honoured.rolls,
             problems,
         })
     }
 
     /// Checks a certificate, and that this daemon has asked for it by the transcript that the
-    /// offline root names.
+    /// offline root names. Returns `None` if a restore has lost the request and its key.
     fn brought_certificate<'a>(
         &self,
         answer: &'a Answer,
         answers: &Answers,
         files: &Files,
-    ) -> Result<Brought<'a>, Error> {
+    ) -> Result<Option<Brought<'a>>, Error> {
         let certificate = answer.certificate(files)?;
         let asked = answers.requests_sha256.as_deref().unwrap_or_default();
-        let row = self.requested(&answer.authority, &answer.request_sha256)?;
-        let Some(row) = row.filter(|_| self.store.has_requested(asked).unwrap_or(false)) else {
-            let message = format!(
-                "{} answers a request that this daemon has not made: transcript {asked:?}, \
-                 authority {}; carry the folder to the daemon that made it",
-                answer.file, answer.authority
-            );
-            return Err(Error::invalid(Code::TransferOtherRequest, message));
+        let is_known = self.store.has_requested(asked)?;
+        let was_restored = self.store.lost_period()?.is_some();
+        let row = if is_known || !was_restored {
+            self.requested(&answer.authority, &answer.request_sha256)?
+        } else {
+            self.certified(&answer.authority, &certificate)?
+        };
+        let row = match row.filter(|_| is_known || was_restored) {
+            Some(row) => row,
+            None if was_restored => return Ok(None),
+            None => {
+                let message = format!(
+                    "{} answers a request that this daemon has not made: transcript {asked:?}, \
+                     authority {}; carry the folder to the daemon that made it",
+                    answer.file, answer.authority
+                );
+                return Err(Error::invalid(Code::TransferOtherRequest, message));
+            }
         };
         let bytes = files.get(&answer.file).map_or(&[][..], Vec::as_slice);
         let bundle = parse_bundle(bytes)
@@ -208,12 +215,25 @@ impl CertificateAuthority {
             }
             .into());
         }
-        Ok(Brought {
+        Ok(Some(Brought {
             answer,
             certificate,
             bundle,
             read,
-        })
+        }))
+    }
+
+    /// Returns the generation of the authority that has the certificate's key.
+    fn certified(
+        &self,
+        authority: &str,
+        certificate: &Certificate,
+    ) -> Result<Option<GenerationRow>, Error> {
+        let rows = self.store.generations()?;
+        let has_key = |it: &GenerationRow| {
+            it.authority == authority && it.spki.as_ref() == Some(certificate.spki_der())
+        };
+        Ok(rows.into_iter().find(has_key))
     }
 
     /// Returns the generation of the authority whose request (PEM) has this hex SHA-256.
@@ -246,11 +266,16 @@ impl CertificateAuthority {
             let above = foreign(&hierarchy).map(|it| &it.certificate);
             let brought = certificates.iter().flat_map(|it| it.bundle.iter());
             let list = match IssuerList::read(bytes, above.chain(brought), self.now()) {
-                Err(error) if error.code == Code::IssuerCrlOther => {
+                Err(error) => {
+                    let message = format!("{}: {}", named.file, error.message);
+                    let error = Error { message, ..error };
+                    if error.code != Code::IssuerCrlOther {
+                        return Err(error);
+                    }
                     problems.push(error);
                     continue;
                 }
-                read => read?,
+                Ok(read) => read,
             };
             if list.number.to_string() != named.number {
                 let why = format!(
@@ -279,84 +304,13 @@ impl CertificateAuthority {
                 exists,
             });
         }
+        let is_list = |it: &Error| it.code == Code::IssuerCrlOther;
         if lists.is_empty()
-            && let Some(error) = problems.pop()
+            && let Some(at) = problems.iter().rposition(is_list)
         {
-            return Err(error);
+            return Err(problems.swap_remove(at));
         }
         Ok(lists)
-    }
-
-    /// Excludes the generations whose chain has a certificate on the list.
-    fn honour(
-        &self,
-        permission: &Authorized<Operate>,
-        list: &IssuerList,
-        excluded: &mut Vec<ExcludedEntry>,
-        rolls: &mut Vec<RollId>,
-        problems: &mut Vec<Error>,
-    ) -> Result<(), Error> {
-        let hierarchy = self.hierarchy().clone();
-        let now = self.now();
-        for generation in hierarchy
-            .iter()
-            .filter(|it| it.certificate.not_after() >= now)
-        {
-            let Some(entry) = list.entry_in(own_and_foreign(generation)) else {
-                continue;
-            };
-            let authority = &generation.authority;
-            let number = generation.number;
-            let is_hold = entry.reason == RevocationReason::CertificateHold;
-            let sha256 = generation.certificate.sha256();
-            let own = self.store.certificate_by_sha256(&sha256)?;
-            let own = own.and_then(|it| it.revocation_reason);
-            let outcome = match own {
-                // A hold here does not answer a revocation for good there.
-                Some(reason) if is_hold || reason != RevocationReason::CertificateHold => "existed",
-                _ if is_hold => {
-                    let subject = Excluded::Generation(authority.clone(), number);
-                    let cause = format!("on hold by revocation list {} of its issuer", list.number);
-                    match self.exclusions.block(permission, &subject, &cause) {
-                        Ok(_) => "blocked",
-                        Err(error) => {
-                            problems.push(error);
-                            "not blocked"
-                        }
-                    }
-                }
-                _ if is_of_the_certificate(entry.reason) => {
-                    let name = generation.name();
-                    let reason = entry.reason.name();
-                    let message = format!(
-                        "the list revokes the certificate of {name} ({reason}), and nothing is \
-                         excluded here: replace it by `hallmark roll start`; if its key is \
-                         compromised, say `--reason compromise`"
-                    );
-                    problems.push(Error::conflict(Code::InstallRevoked, message));
-                    "left"
-                }
-                _ => {
-                    let detail = AuthorityDetail::default();
-                    let started = self.rollovers.start_authority_compromise(
-                        permission,
-                        authority,
-                        Some(number),
-                        &detail,
-                    )?;
-                    rolls.extend(started.rolls.iter().map(|it| it.id));
-                    problems.extend(started.problems);
-                    "excluded"
-                }
-            };
-            excluded.push(ExcludedEntry {
-                authority: authority.clone(),
-                generation: number,
-                reason: entry.reason.name(),
-                outcome,
-            });
-        }
-        Ok(())
     }
 
     fn install_certificates(
@@ -444,12 +398,13 @@ impl CertificateAuthority {
     }
 }
 
-/// Whether the certificate has been replaced, or is not needed, and its key is good.
-fn is_of_the_certificate(reason: RevocationReason) -> bool {
-    matches!(
-        reason,
-        RevocationReason::Superseded
-            | RevocationReason::CessationOfOperation
-            | RevocationReason::AffiliationChanged
-    )
+/// Says that an answer is left out.
+fn lost(answer: &Answer) -> Error {
+    let message = format!(
+        "{}: it is left out, because the request of {} and its key were made after the backup that \
+         was restored; make the authority or its rollover again, and carry `hallmark ceremony \
+         request FOLDER` to the offline root",
+        answer.file, answer.authority
+    );
+    Error::invalid(Code::TransferOtherRequest, message)
 }

@@ -5,6 +5,7 @@
 //! the first one installs them ([`install`]). Each step has a transcript with the SHA-256 of its
 //! files and of the transcript before it, and an entry of the journal with its own SHA-256.
 
+mod honour;
 mod install;
 mod page;
 mod sign;
@@ -16,10 +17,10 @@ use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Code, Error};
 use crate::store::AuditEntry;
 use crate::x509::authority_csr::AuthorityCsr;
-use crate::x509::transfer::{
-    FILES_MAX, REQUESTS_FILE, Request, Requests, RequestsForm, TransferRefusal,
-};
 use crate::x509::transfer::{Files, sha256};
+use crate::x509::transfer::{
+    REQUESTS_FILE, REQUESTS_MAX, Request, Requests, RequestsForm, TransferRefusal, check_size,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use page::to_text;
@@ -63,6 +64,10 @@ impl Written {
         let value = serde_json::to_value(transcript)
             .map_err(|error| Error::stop(Code::Internal, error.to_string()))?;
         let transcript = format!("{value:#}\n");
+        let sizes = files
+            .iter()
+            .map(|(name, it)| (name.as_str(), it.as_slice()));
+        check_size(&transcript, sizes)?;
         let sha256 = sha256(transcript.as_bytes());
         let written = files.into_iter().map(|(name, content)| WrittenFile {
             name,
@@ -79,7 +84,8 @@ impl Written {
 }
 
 impl CertificateAuthority {
-    /// Makes the requests of all authorities that wait for a certificate.
+    /// Makes the requests of the authorities that wait for a certificate; of very many, those of
+    /// the first ones.
     pub fn request_by_transfer(&self, permission: &Authorized<Operate>) -> Result<Written, Error> {
         let pending = self.ceremonies.pending()?;
         if pending.is_empty() {
@@ -90,7 +96,7 @@ impl CertificateAuthority {
         }
         let mut requests = Vec::new();
         let mut files = Files::new();
-        for waiting in pending.into_iter().take(FILES_MAX) {
+        for waiting in pending.into_iter().take(REQUESTS_MAX) {
             let pem = self.ceremonies.request_pem(permission, &waiting.name)?;
             let csr = AuthorityCsr::parse(pem.as_bytes())
                 .map_err(|error| Error::stop(Code::Internal, error.to_string()))?;

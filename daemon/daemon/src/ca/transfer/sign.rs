@@ -12,8 +12,8 @@ use crate::ca::hierarchy::Generation;
 use crate::ca::issuer::subordinate::{SignedSubordinate, SubordinateRequest};
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::x509::transfer::{
-    ANSWERS_FILE, Answer, Answers, AnswersForm, Files, List, Request, Requests, check_digest,
-    check_files, read, sha256,
+    ANSWERS_FILE, Answer, Answers, AnswersForm, FILES_MAX, Files, List, Request, Requests,
+    check_digest, check_files, read, sha256,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -58,6 +58,13 @@ impl CertificateAuthority {
         let mut certificates = Vec::new();
         let requested = || requests.iter().flat_map(|it| &it.requests);
         let of = requested().count() + generations.len();
+        if of > FILES_MAX {
+            let message = format!(
+                "nothing is signed: the answer would have {of} files, and the other side takes \
+                 {FILES_MAX}; have it ask for fewer authorities at a time"
+            );
+            return Err(Error::invalid(Code::CeremonyInvalid, message));
+        }
         let begin = |number, text| report(Step { text, number, of });
         for (number, request) in (1..).zip(requested()) {
             let progress = |text| begin(number, text);

@@ -44,6 +44,7 @@ fn each_index_serves_a_query_of_the_product() {
         ("audit_role", client::IN_JOURNAL.to_owned()),
         ("audit_approval", approval::IS_USED.to_owned()),
         ("audit_transfer", issuer_crl::REQUESTED.to_owned()),
+        ("intent_key", issuer_crl::OF_KEY.to_owned()),
     ];
     for (index, sql) in &queries {
         let plan = plan(&fixture, sql);
