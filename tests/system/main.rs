@@ -233,6 +233,7 @@ mod open_places;
 mod openapi;
 mod operations_authority;
 mod operator;
+mod overload;
 mod overview;
 mod own_authority;
 mod path_length;

@@ -36,7 +36,7 @@ fn the_document_has_every_route() {
 }
 
 /// A port of this machine that leads to the admin socket: Schemathesis knows no Unix sockets.
-fn port_of(socket: PathBuf) -> SocketAddr {
+pub(crate) fn port_of(socket: PathBuf) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

@@ -127,6 +127,7 @@ pub(super) async fn issue(
     let batches = shared.in_flight.batches(&asks.peer);
     let permit = tokio::time::timeout(PERMIT_WAIT, batches.batches.acquire()).await;
     let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| {
+        asks.count_overload();
         let message = "as many batches are in work as may be; send it again";
         Error::later(1, Code::TooManyRequestsInFlight, message)
     })?;

@@ -215,8 +215,14 @@ pub(super) async fn issue(
 impl Asks<Issue> {
     /// The whole cycle. The layer `api::refusals` has it run to its end, and audits its refusals.
     pub(super) async fn issue(&self, request: &IssueRequest) -> Result<Issued, Problem> {
-        let _permit = self.api.take_permit().await?;
+        let permit = self.api.take_permit().await;
+        let _permit = permit.inspect_err(|_| self.count_overload())?;
         self.run_cycle(request).await
+    }
+
+    /// Counts a request that was not begun because of the load as failed.
+    pub(super) fn count_overload(&self) {
+        measured::issuance(self.since, Outcome::Failed);
     }
 
     /// The same, with the permit of the caller.

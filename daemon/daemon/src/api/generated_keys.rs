@@ -130,6 +130,7 @@ impl Asks<Issue> {
         let turns = &self.api.shared.in_flight.generating;
         let turn = tokio::time::timeout(PERMIT_WAIT, turns.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| {
+            self.count_overload();
             let message = "as many keys are being made as may be; send it again";
             Error::later(1, Code::TooManyRequestsInFlight, message).into()
         })
