@@ -51,7 +51,7 @@ fn openssl_signs_an_approval_and_verifies_it_from_the_journal() {
         certificate.to_str().unwrap(),
     ]);
     let (status, _) = guarded.ask(&backup(), id.parse().ok());
-    assert_eq!(status, 201);
+    assert_eq!(status, 200);
 
     let id = guarded.waits(&post("/v1/clock/accept", &json!({})));
     sign(id);
