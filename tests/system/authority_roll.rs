@@ -138,7 +138,11 @@ fn an_intermediate_is_rolled_and_no_device_is_refused() {
 
 /// An environment that retires certificates when all devices are proven on the next.
 pub(crate) fn retiring_when_proven() -> TestEnv {
-    let env = TestEnv::new();
+    retiring(TestEnv::new())
+}
+
+/// The same in this environment.
+pub(crate) fn retiring(env: TestEnv) -> TestEnv {
     let policy = "\n[policy]\nretire_proven = true\nproof_interval = \"1s\"\n";
     env.configure(&(env.configuration() + policy));
     env

@@ -173,7 +173,7 @@ validity = \"5y\"
 /// the token of the named authority is back.
 #[test]
 fn a_standby_certifies_no_authority_elsewhere() {
-    let env = TestEnv::new();
+    let env = TestEnv::certifying_elsewhere();
     let spare = second_token(&env, "spare", "spare");
     let configuration = env
         .configuration()

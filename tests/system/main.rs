@@ -220,6 +220,7 @@ mod late_renewal;
 mod leaf_faults;
 mod load;
 mod lost_places;
+mod lying_front;
 mod manufacturer;
 mod modes;
 mod monitoring;

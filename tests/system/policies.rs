@@ -85,7 +85,7 @@ fn is_limited(env: &TestEnv) {
 /// accepts a leaf with the policy and refuses one without; a subordinate needs the policy, too.
 #[test]
 fn an_authority_requires_a_policy_below_it() {
-    let env = TestEnv::new();
+    let env = TestEnv::certifying_elsewhere();
     env.configure(&configuration(&env, ""));
     let env = env.started();
     let made = ceremony(&env);

@@ -309,7 +309,7 @@ fn a_line_or_an_intermediate_is_blocked() {
 
 #[test]
 fn an_authority_elsewhere_is_certified() {
-    let env = TestEnv::running();
+    let env = TestEnv::certifying_elsewhere().started();
     let request = Request::named("none", "gateway", Some("Gateway 7"));
     env.write("gateway.csr", &request.csr);
     let mut page = Runbook::of("Certify an authority elsewhere");

@@ -44,7 +44,7 @@ path_length = 0
 
 /// A daemon in a network namespace of its own, in which no interface is up.
 pub(crate) fn vault() -> TestEnv {
-    let env = TestEnv::new();
+    let env = TestEnv::certifying_elsewhere();
     let all = env.configuration();
     let token = &all[all.find("[[token]]").unwrap()..all.find("[[authority]]").unwrap()];
     let state = env.path("state");

@@ -1,7 +1,7 @@
 //! Tests certificates of authorities elsewhere: a factory and a gateway, two daemons with a chain
 //! over both.
 
-use crate::authority_roll::{begun, comes_to, retiring_when_proven, shown, start};
+use crate::authority_roll::{begun, comes_to, retiring, shown, start};
 use crate::configured::{device_profile, station_table};
 use crate::device::{is_assigned, register};
 use crate::process::{CommandOutput, until};
@@ -130,7 +130,7 @@ fn has_list(env: &TestEnv, authority: &str) {
 /// names the group by which DPS goes on.
 #[test]
 fn a_factory_certifies_a_gateway() {
-    let factory = TestEnv::new();
+    let factory = TestEnv::certifying_elsewhere();
     factory.configure(&(factory.configuration() + "\n[policy]\nscan_interval = \"1s\"\n"));
     let factory = factory.started();
     factory.add_group("works", "root");
@@ -319,7 +319,7 @@ fn is_compromised(factory: &TestEnv, certificate: &Value) {
 /// one, and no other one is.
 #[test]
 fn the_end_of_an_authority_elsewhere_is_an_alarm() {
-    let env = begun(TestEnv::new().with_a_movable_clock());
+    let env = begun(TestEnv::certifying_elsewhere().with_a_movable_clock());
     let csr = Requests(&env).make("gateway", P384, "-subj /O=Works/CN=Gateway-7");
     let sign = || {
         let output = sign(&env, &csr, &FOR_60_DAYS);
@@ -362,7 +362,7 @@ fn the_subject_of_an_authority_that_waits_is_taken() {
 /// does not retire the certificate above the gateway's while that is valid.
 #[test]
 fn a_rollover_waits_for_authorities_elsewhere() {
-    let env = begun(retiring_when_proven());
+    let env = begun(retiring(TestEnv::certifying_elsewhere()));
     env.add_group("plant", "plant");
     env.wait_in_sync();
     let csr = Requests(&env).make("gateway", P384, "-subj /O=Works/CN=Gateway-7");

@@ -72,7 +72,7 @@ pub(crate) const P384: &str = "ec -pkeyopt ec_paramgen_curve:P-384";
 const P256: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
 
 fn with_profiles() -> TestEnv {
-    let env = TestEnv::new();
+    let env = TestEnv::certifying_elsewhere();
     env.configure(&(env.configuration() + PROFILES + &OPERATOR.toml()));
     let env = env.started();
     let file = env.write("rsa.toml", RSA);

@@ -37,6 +37,8 @@ pub(crate) struct TestEnv {
     namespace_script: Option<String>,
     /// The admin socket, below the folder.
     pub(crate) admin: &'static str,
+    /// The worker certifies authorities whose keys are in tokens elsewhere.
+    certifies_elsewhere: bool,
     folder: TempDir,
 }
 
@@ -61,6 +63,7 @@ impl TestEnv {
             daemon: None,
             namespace_script: None,
             admin: "state/admin.sock",
+            certifies_elsewhere: false,
             folder,
         };
         let tokens = env.path("tokens");
@@ -80,6 +83,14 @@ impl TestEnv {
             &env.emulator.hub_connection_string(),
         );
         env.write_secret("arm-token", &env.emulator.arm().token);
+        env.configure(&env.configuration());
+        env
+    }
+
+    /// Makes the same, with a token that certifies authorities elsewhere.
+    pub(crate) fn certifying_elsewhere() -> Self {
+        let mut env = Self::new();
+        env.certifies_elsewhere = true;
         env.configure(&env.configuration());
         env
     }
@@ -131,7 +142,13 @@ impl TestEnv {
         let address = emulator.addr().to_string();
         let ca_file = emulator.ca_file().display().to_string();
         let folder = self.folder.path().display().to_string();
+        let limits = if self.certifies_elsewhere {
+            "authority_certificates = \"any\""
+        } else {
+            ""
+        };
         [
+            ("# @limits@", limits),
             ("@folder@", folder.as_str()),
             ("@service@", emulator.service_host()),
             ("@device@", emulator.device_host()),

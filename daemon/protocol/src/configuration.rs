@@ -4,6 +4,7 @@
 //! a whole and returns [`TokenSettings`], which daemon and worker use. Neither holds a PIN, only
 //! the path of its file.
 
+use crate::limits::SigningLimits;
 use crate::tcti::{NoTcti, Tcti};
 use hallmark_base::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
 use schemars::JsonSchema;
@@ -67,6 +68,9 @@ pub struct TokenConfiguration {
     /// Environment of the worker process, for modules that read their settings there.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// The bounds of signatures, whatever the daemon asks for.
+    #[serde(default)]
+    pub limits: SigningLimits,
 }
 
 /// The interface of a token.

@@ -55,6 +55,15 @@ pub struct KeyReport {
     pub unusable: Option<String>,
 }
 
+/// The refusals of a worker because of its own limits, since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    pub count: u64,
+    /// The operation, the key and the reason of the last one; empty if there was none.
+    pub last: String,
+    pub last_unix_ms: u64,
+}
+
 /// The health of a token and its worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHealth {
@@ -68,6 +77,7 @@ pub struct WorkerHealth {
     /// Time of the last change of state.
     pub since_unix_ms: u64,
     pub recoveries: RecoveryCounters,
+    pub refusals: Refusals,
     /// The keys used so far.
     pub keys: Vec<KeyReport>,
 }

@@ -11,6 +11,7 @@
 //! | [`credential`] | restricts the keys that authorize calls to provisioning services |
 //! | [`key_proof`] | makes and verifies test signatures |
 //! | [`signature_use`] | keeps keys of authorities, credentials and OCSP responders apart |
+//! | [`limits`], [`signature_count`] | bounds what a worker signs; counts what it has signed |
 //!
 //! The daemon sends operations and loads no token library. The worker performs them with the
 //! backends of its own crate. Neither is known here.
@@ -22,8 +23,10 @@ pub mod frame_writer;
 pub mod health;
 pub mod inventory;
 pub mod key_proof;
+pub mod limits;
 pub mod message;
 pub mod operation;
+pub mod signature_count;
 pub mod signature_use;
 pub mod tcti;
 pub mod token_file;

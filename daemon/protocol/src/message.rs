@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of these messages. Daemon and workers come from one package, so another one is refused.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;

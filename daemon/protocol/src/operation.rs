@@ -7,6 +7,7 @@
 use super::{KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError};
 use crate::credential::SecretBytes;
 use crate::inventory::Inventory;
+use crate::signature_count::SignatureCounts;
 use hallmark_pki::x509::key::SignatureAlgorithm;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub enum Operation {
     Describe,
     /// Lists what is on the token. A token that cannot list its keys refuses it.
     Inventory,
+    /// Returns what the worker has counted by itself, without the token. A backend refuses it.
+    CountSignatures,
     /// Finds the key that a reference names. MUST refuse when two keys match.
     Find(KeyReference),
     /// Finds a key by its `CKA_ID` alone: a ceremony uses the key that an interrupted one made.
@@ -74,8 +77,9 @@ pub enum Operation {
     /// Makes a test signature and verifies it. Workers do this themselves and count it; a backend
     /// refuses it.
     Prove(KeyReference),
-    /// Deletes a key pair. Only ceremonies and the contract check use it. The caller MUST forget
-    /// the reference of a key that is kept outside: the reference is the key.
+    /// Deletes a key pair that was made to be thrown away: a test key, or one that this very worker
+    /// has made and that has signed nothing. Workers refuse any other. The caller MUST forget the
+    /// reference of a key that is kept outside: the reference is the key.
     Destroy(KeyReference),
     /// Signs a client assertion with RSA (PKCS #1 v1.5) and SHA-256. MUST refuse a key whose own
     /// label, read from the token, is not a credential's. The worker checks that `input` is a JWT.
@@ -101,7 +105,7 @@ pub enum Operation {
         /// The bytes of the new secret.
         secret: SecretBytes,
     },
-    /// Deletes a shared secret. Only an operator's command and the contract check use it.
+    /// Deletes a shared secret that is for tests, or that this very worker has imported.
     DestroySecret(String),
 }
 
@@ -111,6 +115,7 @@ impl Operation {
         match self {
             Operation::Describe => "describe",
             Operation::Inventory => "list keys",
+            Operation::CountSignatures => "count signatures",
             Operation::Find(_) => "find",
             Operation::FindById(_) => "find by id",
             Operation::Generate(_) => "generate",
@@ -128,7 +133,9 @@ impl Operation {
     /// Returns the label, or in its place the id, of the key that the operation is about.
     pub fn subject(&self) -> String {
         match self {
-            Operation::Describe | Operation::Inventory => String::new(),
+            Operation::Describe | Operation::Inventory | Operation::CountSignatures => {
+                String::new()
+            }
             Operation::Find(key) | Operation::Prove(key) | Operation::Destroy(key) => {
                 key.label.clone()
             }
@@ -163,6 +170,8 @@ pub enum Answer {
     Token(TokenDescription),
     /// The keys on the token, for `Inventory`.
     Inventory(Inventory),
+    /// The worker's own counts, for `CountSignatures`.
+    Counts(SignatureCounts),
     /// The key that was found, made or has signed, for `Find`, `Generate` and `Prove`.
     Key(KeyDescription),
     /// The key with the id, for `FindById`; `None` if no finished key has it.
@@ -200,6 +209,7 @@ macro_rules! types_of_answers {
 types_of_answers! {
     Token: TokenDescription,
     Inventory: Inventory,
+    Counts: SignatureCounts,
     Key: KeyDescription,
     Found: Option<KeyDescription>,
     Signature: Vec<u8>,

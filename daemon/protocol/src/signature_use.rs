@@ -2,7 +2,7 @@
 //! OCSP responders. None signs what another kind signs.
 
 use crate::credential::is_credential;
-use crate::key_proof::is_challenge;
+use crate::key_proof::{TEST_KEY_LABEL, is_challenge};
 use hallmark_pki::x509::ocsp::{is_answer, is_responder_label};
 
 /// The purpose of a signature.
@@ -24,6 +24,9 @@ impl SignatureUse {
         match self {
             _ if of_credential && self != Self::Assertion => {
                 Some("it is a credential's: it signs assertions only")
+            }
+            Self::Certificate if label == TEST_KEY_LABEL && !is_challenge(message) => {
+                Some("it is a test key: it signs test messages only")
             }
             Self::Assertion if !of_credential => Some("it is not a credential's"),
             Self::Certificate if of_responder && !is_challenge(message) => {
@@ -69,6 +72,12 @@ mod tests {
             }
         }
         assert_eq!(Certificate.objection(&responder, &challenge()), None);
+        assert_eq!(Certificate.objection(TEST_KEY_LABEL, &challenge()), None);
+        assert!(
+            Certificate
+                .objection(TEST_KEY_LABEL, &certificate)
+                .is_some()
+        );
         assert!(Answer.objection(&responder, &certificate).is_some());
         assert!(Answer.objection(&responder, &challenge()).is_some());
     }

@@ -1,8 +1,10 @@
 //! Reads from the configuration file the part that a worker needs. `serve` checks the rest.
 
 use crate::configuration::TokenConfiguration;
+use crate::limits::SigningRules;
 use hallmark_base::files;
 use hallmark_base::toml_error::where_and_why;
+use hallmark_pki::x509::profile::Profile;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,21 @@ pub struct TokenFile {
     token_state_dir: Option<PathBuf>,
     #[serde(default)]
     pub token: Vec<TokenConfiguration>,
+    #[serde(default)]
+    profile: Vec<ProfileTable>,
+}
+
+/// A `[[profile]]`, of which a worker needs the shape of the certificate.
+#[derive(Clone, Debug, Deserialize)]
+struct ProfileTable {
+    certificate: Option<toml::Value>,
+}
+
+impl ProfileTable {
+    /// Returns the shape; `None` if it is not valid: `serve` refuses it, and issues nothing by it.
+    fn shape(&self) -> Option<Profile> {
+        self.certificate.clone()?.try_into().ok()
+    }
 }
 
 /// Returns the socket of a worker, for the worker and for `serve`.
@@ -65,6 +82,17 @@ impl TokenFile {
         token
             .cloned()
             .ok_or_else(|| TokenFileError::NoSuchToken(name.to_owned()))
+    }
+
+    /// Returns what the keys of the token `name` may sign.
+    pub fn rules(&self, name: &str) -> Result<SigningRules, TokenFileError> {
+        let limits = self.token(name)?.limits;
+        let profiles: Vec<_> = self
+            .profile
+            .iter()
+            .filter_map(ProfileTable::shape)
+            .collect();
+        Ok(SigningRules::new(limits, &profiles))
     }
 
     /// Returns the socket of the worker of `name`, unless `--socket` names another one.

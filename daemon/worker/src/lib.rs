@@ -6,6 +6,7 @@
 //! | `process` | runs the worker: connections, queue, signers, recovery, watchdogs |
 //! | `pin` | reads the PIN, and never tries a refused one twice |
 //! | `backend`, `fault`, `encoding` | defines what every backend does, its failures, its DER |
+//! | `wall` | decides what the keys sign, counts it, and records it |
 //! | `pkcs11` | uses a token through its PKCS#11 module |
 //! | `tpm` | uses a TPM 2.0 through tpm2-tss |
 //! | `initialize`, `listing` | makes a new token; lists the tokens of a module |
@@ -25,6 +26,7 @@ mod pkcs11;
 mod process;
 mod program;
 mod tpm;
+mod wall;
 
 #[cfg(any(test, debug_assertions))]
 pub use process::in_memory;

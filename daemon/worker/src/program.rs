@@ -55,10 +55,12 @@ fn run_worker(arguments: WorkerArguments) -> anyhow::Result<()> {
     let file = TokenFile::read(&config)?;
     process::run(WorkerOptions {
         configuration: file.token(&name)?,
+        rules: file.rules(&name)?,
         socket,
         usual_socket: file.socket(&name),
         state_directory: file.state_directory().to_owned(),
         supervised,
+        file: config,
         service_manager: Systemd::here().map(|it| Arc::new(it) as _),
     })
 }

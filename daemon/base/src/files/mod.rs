@@ -103,6 +103,13 @@ pub fn open_for_lines(path: &Path) -> io::Result<File> {
     Place::of(path, Links::Followed)?.open(flags, Mode::from_raw_mode(0o666))
 }
 
+/// Opens a file of ours for writing at its end, and makes it for its owner alone if it does not
+/// exist.
+pub fn open_ours_for_lines(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND;
+    Place::of(path, Links::Refused)?.open(flags, Mode::RUSR | Mode::WUSR)
+}
+
 /// Overwrites a file that an operator named. A new file gets its mode from the umask.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE;

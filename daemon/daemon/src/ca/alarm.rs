@@ -49,6 +49,7 @@ codes! {
         TokenParked => "token_parked",
         TokenRemark => "token_remark",
         TokenUnavailable => "token_unavailable",
+        WorkerRefused => "worker_refused",
     }
 }
 

@@ -117,6 +117,7 @@ impl AlarmCode {
             | Self::TokenParked
             | Self::TokenRemark
             | Self::TokenUnavailable => Question::Issuing,
+            Self::WorkerRefused => Question::Safe,
         }
     }
 

@@ -126,6 +126,11 @@ impl AlarmCode {
             }
             Self::TokenRemark => "As the reason says; see the next section.",
             Self::TokenUnavailable => "Bring the token back.",
+            Self::WorkerRefused => {
+                "As the reason says, if you know the request: change `[token.limits]` or the \
+                 profiles, and restart the worker. Otherwise the daemon may not be yours any \
+                 more: see \"A worker refuses\"."
+            }
         }
     }
 }

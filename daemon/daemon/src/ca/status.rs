@@ -14,7 +14,7 @@ use super::overview::{Answer, Facts};
 use super::remedy::ExplainedAlarm;
 use super::{CertificateAuthority, ConfiguredToken, Error};
 use crate::error_code::codes;
-use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
+use crate::token::health::{KeyReport, RecoveryCounters, Refusals, TokenState};
 use crate::unix_seconds::UnixSeconds;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -113,6 +113,9 @@ pub struct TokenStatus {
     pub restarts: u64,
     /// How often its worker opened sessions, logged in and initialized the library.
     recoveries: RecoveryCounters,
+    /// The refusals of its worker because of the worker's own limits.
+    #[serde(skip)]
+    pub refusals: Refusals,
     /// The keys that its worker has used, and what for.
     #[serde(skip)]
     pub keys: Vec<KeyReport>,
@@ -314,6 +317,11 @@ impl CertificateAuthority {
     fn alarms_of(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<Alarm> {
         let mut alarms = Vec::from_iter(self.store_alarm());
         alarms.extend(tokens.iter().filter_map(|(name, it)| token_alarm(name, it)));
+        alarms.extend(
+            tokens
+                .iter()
+                .filter_map(|(name, it)| refusal_alarm(name, it)),
+        );
         alarms.extend(self.push_alarms(push));
         alarms.extend(self.issuer.clock_doubt().map(|doubt| {
             let text = format!("nothing is signed: {doubt}");
@@ -360,6 +368,18 @@ fn token_alarm(name: &str, token: &TokenStatus) -> Option<Alarm> {
     Some(Alarm::new(code, parameters, text))
 }
 
+/// Returns the alarm for a worker that has refused something since it started: the daemon asks for
+/// nothing that its worker refuses, unless the configuration lags behind or the daemon is not ours.
+fn refusal_alarm(name: &str, token: &TokenStatus) -> Option<Alarm> {
+    let Refusals { count, last, .. } = &token.refusals;
+    if *count == 0 {
+        return None;
+    }
+    let text = format!("the worker of token {name} has refused {count} requests, the last: {last}");
+    let parameters = json!({ "token": name, "count": count, "reason": last });
+    Some(Alarm::new(AlarmCode::WorkerRefused, parameters, text))
+}
+
 fn unix_seconds(time: SystemTime) -> UnixSeconds {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixSeconds::new(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
@@ -379,6 +399,7 @@ fn token_status(token: &ConfiguredToken) -> TokenStatus {
         reason,
         restarts: health.restarts,
         recoveries: health.recoveries,
+        refusals: health.refusals,
         keys: health.keys,
     }
 }

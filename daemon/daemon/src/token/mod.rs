@@ -24,7 +24,7 @@ pub use hallmark_base::fragment;
 pub use hallmark_protocol::{
     KeyDescription, KeyReference, KeySpecification, RecoveryLevel, TokenDescription, TokenError,
     WRAPPED_BYTES_MAX, arguments, configuration, credential, health, inventory, key_proof,
-    spki_sha256, token_file,
+    signature_count, spki_sha256, token_file,
 };
 use hallmark_protocol::{frame_writer, message, operation};
 

@@ -97,8 +97,10 @@ const ROWS: &[Row] = &[
             "health",
             "inventory",
             "key_proof",
+            "limits",
             "message",
             "operation",
+            "signature_count",
             "tcti",
             "KeyDescription",
             "KeyReference",
@@ -143,7 +145,15 @@ const ROWS: &[Row] = &[
     },
     Row {
         prefix: "worker/process",
-        may_use: &["backend", "initialize", "memory", "pin", "pkcs11", "tpm"],
+        may_use: &[
+            "backend",
+            "initialize",
+            "memory",
+            "pin",
+            "pkcs11",
+            "tpm",
+            "wall",
+        ],
         libraries: &["hallmark_protocol"],
     },
     Row {

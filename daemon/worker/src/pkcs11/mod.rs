@@ -164,7 +164,9 @@ impl Pkcs11Token {
             } => self
                 .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
-            Operation::Prove(_) => Err(Fault::refused("the worker does it")),
+            Operation::Prove(_) | Operation::CountSignatures => {
+                Err(Fault::refused("the worker does it"))
+            }
             Operation::Destroy(key) => self.destroy(key).map(Answer::Done),
             Operation::SignAssertion { key, input } => self
                 .sign(

@@ -1,7 +1,7 @@
 //! Shares the health of the token between the worker's threads.
 
 use hallmark_protocol::TokenError;
-use hallmark_protocol::health::{KeyReport, RecoveryCounters, TokenState, WorkerHealth};
+use hallmark_protocol::health::{KeyReport, RecoveryCounters, Refusals, TokenState, WorkerHealth};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,7 @@ impl HealthCell {
             reason: String::new(),
             since_unix_ms: unix_ms(SystemTime::now()),
             recoveries: RecoveryCounters::default(),
+            refusals: Refusals::default(),
             keys: Vec::new(),
         };
         HealthCell {
@@ -135,6 +136,15 @@ impl HealthCell {
 
     pub(super) fn count(&self, add: impl FnOnce(&mut RecoveryCounters)) {
         add(&mut self.lock().health.recoveries);
+        self.changed.notify_all();
+    }
+
+    /// Counts what the worker has refused; `what` has the operation, the key and the reason.
+    pub(super) fn count_refusal(&self, what: String) {
+        let refusals = &mut self.lock().health.refusals;
+        refusals.count += 1;
+        refusals.last = what;
+        refusals.last_unix_ms = unix_ms(SystemTime::now());
         self.changed.notify_all();
     }
 

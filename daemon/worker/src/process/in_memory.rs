@@ -9,6 +9,7 @@ use super::watchdog::Watchdog;
 use super::{QUEUE_JOBS_MAX, prober, signer_threads, spawn};
 use crate::backend::{Backend, PinTries, TokenIdentity};
 use crate::memory::MemoryToken;
+use crate::wall::Wall;
 use hallmark_protocol::TokenError;
 use hallmark_protocol::operation::Token;
 use secrecy::SecretString;
@@ -46,7 +47,9 @@ impl Backend for InMemory {
 pub fn serve(name: &str, memory: MemoryToken, socket: &Path) {
     let login = TokenLogin::new(name, Box::new(InMemory(name.to_owned(), memory)), None);
     let watchdog = Arc::new(Watchdog::new(2));
-    let recovery = Arc::new(Recovery::new(name, 1, login, Arc::clone(&watchdog)));
+    let wall = Arc::new(Wall::in_memory(name));
+    let recovery = Recovery::new(name, 1, login, Arc::clone(&watchdog), wall);
+    let recovery = Arc::new(recovery);
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let socket = connection::Socket::open(socket).expect("a socket in the test's folder");
     prober(&recovery, &watchdog, mpsc::channel().0);

@@ -30,14 +30,17 @@ use crate::pin::{PinGuard, read_pin};
 use crate::pkcs11::Pkcs11Backend;
 use crate::pkcs11::environment::SOFTHSM_CONF;
 use crate::tpm::TpmBackend;
+use crate::wall::{Rules, Wall};
 use anyhow::{Context, bail};
 pub(crate) use connection::HandedOver;
 use connection::{RequestDispatcher, Socket};
 use hallmark_base::files::{self, Owner};
 use hallmark_base::notify::ServiceManager;
+use hallmark_base::process_memory;
 use hallmark_protocol::TokenError;
 use hallmark_protocol::configuration::{Interface, TokenConfiguration, TokenSettings};
 use hallmark_protocol::frame_writer::FrameWriter;
+use hallmark_protocol::limits::SigningRules;
 use hallmark_protocol::message::{DEADLINE_MAX, Message, Response, TokenRequest};
 use hallmark_protocol::operation::{Answer, Operation};
 use late_answers::LateAnswers;
@@ -69,6 +72,9 @@ const PROBE_DEADLINE: Duration = DEADLINE_MAX.saturating_add(recovery::RENEWAL_D
 /// The options of a worker.
 pub(crate) struct WorkerOptions {
     pub(crate) configuration: TokenConfiguration,
+    /// The bounds of its signatures, and the file that they are from.
+    pub(crate) rules: SigningRules,
+    pub(crate) file: PathBuf,
     /// The Unix socket to listen on, if it is not the usual one.
     pub(crate) socket: Option<PathBuf>,
     /// The socket at which `serve` expects the worker.
@@ -79,6 +85,14 @@ pub(crate) struct WorkerOptions {
     pub(crate) supervised: bool,
     /// The service manager, if one started this process.
     pub(crate) service_manager: Option<Arc<dyn ServiceManager>>,
+}
+
+impl WorkerOptions {
+    /// Returns true for a worker beside that of `serve`, with a socket of its own.
+    fn is_private(&self) -> bool {
+        let socket = self.socket.as_ref();
+        socket.is_some_and(|it| *it != self.usual_socket)
+    }
 }
 
 /// Why a worker ends.
@@ -143,6 +157,7 @@ pub(crate) fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let settings = options.configuration.resolve(credentials.as_deref())?;
     settings.require_credential()?;
     adopt_environment(&settings)?;
+    lock_memory(&settings.name);
     let owner = owner(&options, &settings)?;
     let _only_one = claim(&options)?;
     let socket = options.socket.as_ref().unwrap_or(&options.usual_socket);
@@ -156,7 +171,8 @@ pub(crate) fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let name = &settings.name;
     let signers = settings.sessions;
     let watchdog = Arc::new(Watchdog::new(signers + 1));
-    let recovery = recovery(&settings, held_pin, &options.state_directory, &watchdog);
+    let wall = Arc::new(wall(&options)?);
+    let recovery = recovery(&settings, held_pin, &options, &watchdog, &wall);
     let recovery = Arc::new(recovery);
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let prober = prober(&recovery, &watchdog, stop);
@@ -186,6 +202,8 @@ pub(crate) fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let token = name.clone();
     spawn("token-sweeper", move || sweep(&swept, &token));
     spawn("token-watchdog", move || watchdog.run(&watched, ping));
+    let kept = Arc::clone(&wall);
+    spawn("token-record", move || kept.keep_record());
 
     let cause = stopped
         .recv()
@@ -197,12 +215,22 @@ pub(crate) fn run(options: WorkerOptions) -> anyhow::Result<()> {
         thread.join().expect("signers and prober do not panic");
     }
     recovery.stop();
+    wall.close();
     if let Some(own) = own_socket {
         let _ = files::remove(&own);
     }
     match cause {
         End::NeedsNewProcess => bail!("the token did not recover: a new process has to try"),
         End::Signal | End::ParentGone => Ok(()),
+    }
+}
+
+/// Keeps the PIN and keys of modules out of swap, where the unit allows that.
+fn lock_memory(token: &str) {
+    match process_memory::lock() {
+        Ok(true) => tracing::info!(token, "memory is locked"),
+        Ok(false) => tracing::info!(token, "memory is not locked: LimitMEMLOCK= is too low"),
+        Err(error) => tracing::warn!(token, %error, "memory cannot be locked"),
     }
 }
 
@@ -235,12 +263,8 @@ fn owner(options: &WorkerOptions, settings: &TokenSettings) -> anyhow::Result<Op
         None => token_folder_owner(conf.map(Path::new))?,
         owner => owner,
     };
-    let is_private = options
-        .socket
-        .as_ref()
-        .is_some_and(|it| *it != options.usual_socket);
     match owner {
-        Some(owner) if !is_private => {
+        Some(owner) if !options.is_private() => {
             bail!(
                 "{} or the token belongs to user {}: run the worker as that user",
                 folder.display(),
@@ -309,12 +333,29 @@ fn watch_for_the_end(supervised: bool, stop: Sender<End>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Returns the limits of the worker. A worker of `serve` has its socket in the usual folder, also
+/// while a reload replaces it; a worker of one command has a folder of its own.
+fn wall(options: &WorkerOptions) -> anyhow::Result<Wall> {
+    let name = &options.configuration.name;
+    let folder = &options.state_directory;
+    let rules = Rules::of_file(options.file.clone(), name, options.rules.clone());
+    let socket = options.socket.as_ref().unwrap_or(&options.usual_socket);
+    let wall = if socket.parent() != options.usual_socket.parent() {
+        Wall::of_private(name, rules, folder)
+    } else {
+        Wall::of_usual(name, rules, folder)
+    };
+    wall.with_context(|| format!("cannot use the worker's records in {}", folder.display()))
+}
+
 fn recovery(
     settings: &TokenSettings,
     held_pin: Option<SecretString>,
-    state_directory: &Path,
+    options: &WorkerOptions,
     watchdog: &Arc<Watchdog>,
+    wall: &Arc<Wall>,
 ) -> Recovery {
+    let state_directory = &options.state_directory;
     let park_file = state_directory.join(format!("token-{}.parked", settings.name));
     let guard = settings
         .credential
@@ -333,6 +374,7 @@ fn recovery(
         settings.sessions,
         login,
         Arc::clone(watchdog),
+        Arc::clone(wall),
     )
 }
 

@@ -12,17 +12,19 @@
 //!
 //! A recovery never creates or deletes a key, and is repeated until the token works.
 
+mod limited;
+
 use super::health_cell::HealthCell;
 use super::login::{TokenLogin, may_again};
 use super::session_pool::SessionPool;
 use super::used_keys::UsedKeys;
 use super::watchdog::{Watchdog, Watched};
-use hallmark_protocol::credential::{NotACredential, check_assertion, check_shared_access};
+use crate::wall::Wall;
 use hallmark_protocol::health::{TokenState, WorkerHealth};
-use hallmark_protocol::operation::{Answer, Operation, Token};
+use hallmark_protocol::operation::{Answer, Operation};
 use hallmark_protocol::{RecoveryLevel, TokenError};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Shortest time between two new sessions of one signer.
 const SESSION_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,6 +51,9 @@ pub(super) struct Recovery {
     pool: RwLock<SessionPool>,
     login: Mutex<TokenLogin>,
     used_keys: UsedKeys,
+    wall: Arc<Wall>,
+    /// When a refusal was logged last.
+    refusal_logged: Mutex<Option<Instant>>,
     /// The token's own remark, as last read.
     remark: Mutex<Option<String>>,
     health: HealthCell,
@@ -64,6 +69,7 @@ impl Recovery {
         signers: usize,
         login: TokenLogin,
         watchdog: Arc<Watchdog>,
+        wall: Arc<Wall>,
     ) -> Self {
         let slots = (0..signers).map(|_| Mutex::default()).collect();
         Recovery {
@@ -71,6 +77,8 @@ impl Recovery {
             pool: RwLock::new(SessionPool { renewals: 0, slots }),
             login: Mutex::new(login),
             used_keys: UsedKeys::default(),
+            wall,
+            refusal_logged: Mutex::default(),
             remark: Mutex::default(),
             health: HealthCell::starting(),
             watchdog,
@@ -188,23 +196,6 @@ impl Recovery {
         };
         self.note_use(operation, outcome.is_ok());
         Ok((pool.renewals, outcome))
-    }
-
-    fn perform_on(
-        &self,
-        token: &mut dyn Token,
-        operation: &Operation,
-    ) -> Result<Answer, TokenError> {
-        if let Operation::Prove(key) = operation {
-            let proven = self.used_keys.prove(&self.name, token, key);
-            return proven.map(Answer::Key);
-        }
-        check_credential(operation).map_err(|reason| TokenError::Refused {
-            token: self.name.clone(),
-            operation: operation.name().to_owned(),
-            reason: reason.to_string(),
-        })?;
-        token.perform(operation)
     }
 
     /// Records which key was used and for what, and reports changes to the daemon.
@@ -469,15 +460,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .expect("no thread panics while it holds a slot or the login")
-}
-
-/// Checks what a credential's key is to sign. The worker does not rely on its client for that.
-fn check_credential(operation: &Operation) -> Result<(), NotACredential> {
-    match operation {
-        Operation::SignAssertion { input, .. } => check_assertion(input, SystemTime::now()),
-        Operation::Hmac { text, .. } => check_shared_access(text, SystemTime::now()),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,9 @@ impl TpmToken {
             } => self
                 .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
-            Operation::Prove(_) => Err(Fault::refused("the worker does it")),
+            Operation::Prove(_) | Operation::CountSignatures => {
+                Err(Fault::refused("the worker does it"))
+            }
             Operation::Destroy(key) => self.destroy(key).map(Answer::Done),
             Operation::SignAssertion { .. }
             | Operation::Hmac { .. }

@@ -46,6 +46,8 @@ families! {
         "Restarts of the worker of a token since the process began.";
     RECOVERIES: COUNTER "hallmark_token_recoveries_total" ["token", "level"]
         "Steps of recovery by the present worker, the first session and login among them.";
+    REFUSALS: COUNTER "hallmark_token_worker_refusals_total" ["token"]
+        "Requests that the present worker refused because of its own limits.";
     KEY_USABLE: GAUGE "hallmark_token_key_usable" ["token", "key"]
         "1 if the worker can use the key.";
     KEY_PROOFS: COUNTER "hallmark_token_key_proofs_total" ["token", "key"]

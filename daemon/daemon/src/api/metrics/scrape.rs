@@ -153,6 +153,7 @@ impl Scrape {
         for (name, token) in &status.tokens {
             self.flag(&family::TOKEN_READY, &[name], token.state == "ready");
             self.add(&family::RESTARTS, &[name], token.restarts as f64);
+            self.add(&family::REFUSALS, &[name], token.refusals.count as f64);
             for (level, count) in token.recoveries() {
                 self.add(&family::RECOVERIES, &[name, level], count as f64);
             }

@@ -147,7 +147,10 @@ impl AlarmCode {
             Self::KeyUnusable => Check::Keys,
             Self::PossessionNotProven => Check::Possession,
             Self::StoreNotWritable => Check::Disk,
-            Self::TokenParked | Self::TokenRemark | Self::TokenUnavailable => Check::Tokens,
+            Self::TokenParked
+            | Self::TokenRemark
+            | Self::TokenUnavailable
+            | Self::WorkerRefused => Check::Tokens,
             Self::AlarmsUnreadable
             | Self::AuthorityWaiting
             | Self::CanaryNotTried

@@ -7,7 +7,7 @@ use super::connection::{Connection, Events};
 use super::trust::Trust;
 use super::{KeyCounts, TokenHealth};
 use crate::token::TokenError;
-use crate::token::health::{RecoveryCounters, TokenState, WorkerHealth};
+use crate::token::health::{RecoveryCounters, Refusals, TokenState, WorkerHealth};
 use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::io;
@@ -87,6 +87,7 @@ impl ConnectionManager {
             out_since: Some(Instant::now()),
             restarts: 0,
             recoveries: RecoveryCounters::default(),
+            refusals: Refusals::default(),
             keys: Vec::new(),
         };
         let shared = Arc::new(Shared {
@@ -352,6 +353,7 @@ impl Events for Shared {
         let since = UNIX_EPOCH + Duration::from_millis(new.since_unix_ms);
         let mut state = self.state();
         state.health.recoveries = new.recoveries;
+        state.health.refusals.clone_from(&new.refusals);
         state.health.version.clone_from(&new.version);
         let keys_changed = state.health.keys != new.keys;
         state.take_keys(new);

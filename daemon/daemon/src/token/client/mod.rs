@@ -12,10 +12,11 @@ mod in_flight;
 mod trust;
 
 use super::credential::SecretBytes;
-use super::health::{KeyReport, RecoveryCounters, TokenState};
+use super::health::{KeyReport, RecoveryCounters, Refusals, TokenState};
 use super::inventory::Inventory;
 use super::message::DEADLINE_MAX;
 use super::operation::{Answer, Operation, Token};
+use super::signature_count::SignatureCounts;
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
@@ -58,6 +59,8 @@ pub struct TokenHealth {
     pub restarts: u64,
     /// Recoveries by the worker.
     pub recoveries: RecoveryCounters,
+    /// The refusals of the worker because of its own limits.
+    pub refusals: Refusals,
     /// The keys that the worker has used.
     pub keys: Vec<KeyReport>,
 }
@@ -112,6 +115,11 @@ impl TokenClient {
     /// Performs `Operation::Inventory`.
     pub fn inventory(&self, deadline: Duration) -> Result<Inventory, TokenError> {
         self.ask(Operation::Inventory, deadline)
+    }
+
+    /// Performs `Operation::CountSignatures`: what the worker has counted by itself.
+    pub fn signature_counts(&self, deadline: Duration) -> Result<SignatureCounts, TokenError> {
+        self.ask(Operation::CountSignatures, deadline)
     }
 
     /// Performs `Operation::Find`.

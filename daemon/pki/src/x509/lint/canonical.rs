@@ -8,7 +8,7 @@ const DEPTH_MAX: usize = 12;
 
 const BOOLEAN: u8 = 0x01;
 pub(super) const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
+pub(super) const BIT_STRING: u8 = 0x03;
 const NULL: u8 = 0x05;
 const ENUMERATED: u8 = 0x0a;
 const UTF8_STRING: u8 = 0x0c;

@@ -11,6 +11,7 @@ mod extensions;
 mod fields;
 mod issuer;
 pub mod ocsp;
+pub mod signable;
 mod values;
 
 use super::issuer::Distribution;

@@ -19,6 +19,7 @@ mod path;
 mod profile;
 mod profile_refusals;
 mod requested_names;
+mod signable;
 mod weak;
 
 use super::certificate::{Certificate, assemble};

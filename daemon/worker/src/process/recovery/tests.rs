@@ -6,6 +6,7 @@ use crate::memory::MemoryToken;
 use hallmark_pki::x509::key::{KeyType, SignatureAlgorithm};
 use hallmark_protocol::credential;
 use hallmark_protocol::health::{KeyReport, RecoveryCounters};
+use hallmark_protocol::operation::Token;
 use hallmark_protocol::{KeyDescription, KeyReference, KeySpecification, key_proof};
 use secrecy::SecretString;
 use std::collections::VecDeque;
@@ -163,7 +164,8 @@ impl Scene {
             script: script.clone(),
         };
         let login = TokenLogin::new(NAME, Box::new(backend), None);
-        let recovery = Recovery::new(NAME, 1, login, Arc::new(Watchdog::new(2)));
+        let wall = Arc::new(Wall::in_memory(NAME));
+        let recovery = Recovery::new(NAME, 1, login, Arc::new(Watchdog::new(2)), wall);
         recovery.probe();
         let scene = Scene {
             recovery,
