@@ -5,9 +5,11 @@
 //! request is read whole, and the handler gets the bytes that the approver has seen: JSON is
 //! written again from what was parsed.
 
+use super::batch::BATCH_BYTES_MAX;
 use super::body;
 use super::caller::Peer;
 use super::problem::Problem;
+use super::transfers::TRANSFER_BYTES_MAX;
 use super::{Api, BODY_BYTES_MAX, Edge};
 use crate::ca::approval::{Action, Admission, AskedAction};
 use crate::ca::authorize::{Authorized, Caller, Operate};
@@ -28,13 +30,15 @@ use serde_json::{Value, json};
 
 /// The header that names the approval of a request.
 pub(super) const APPROVAL: &str = "hallmark-approval";
-/// The largest body of a guarded request: a batch, or files of an offline root, in bytes.
-const GUARDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How a guarded route reads its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reads {
     Json,
+    /// A batch of requests for certificates.
+    Batch,
+    /// Files of an offline root.
+    Transfer,
     Text,
     Nothing,
     /// A certification request of EST.
@@ -73,10 +77,10 @@ fn decided(method: &Method, route: &str) -> Option<Option<Guarded>> {
     match route {
         "/v1/ceremonies" if post => guarded(Reads::Text, true, |_| vec![Action::AuthorityCreate]),
         "/v1/transfers/answers" if post => {
-            guarded(Reads::Json, true, |_| vec![Action::AuthoritySign])
+            guarded(Reads::Transfer, true, |_| vec![Action::AuthoritySign])
         }
         "/v1/transfers/installations" if post => {
-            guarded(Reads::Json, true, |_| vec![Action::AuthorityInstall])
+            guarded(Reads::Transfer, true, |_| vec![Action::AuthorityInstall])
         }
         "/v1/authorities/{name}/certificate" if post => {
             guarded(Reads::Json, false, |_| vec![Action::AuthorityInstall])
@@ -95,9 +99,8 @@ fn decided(method: &Method, route: &str) -> Option<Option<Guarded>> {
         "/v1/backups" if post => guarded(Reads::Nothing, true, |_| vec![Action::BackupCreate]),
         "/v1/audit/accept" if post => guarded(Reads::Json, false, |_| vec![Action::GuardOverride]),
         "/v1/clock/accept" if post => guarded(Reads::Nothing, false, |_| vec![Action::ClockAccept]),
-        "/v1/certificates" | "/v1/certificates:batch" if post => {
-            guarded(Reads::Json, false, changes_role)
-        }
+        "/v1/certificates" if post => guarded(Reads::Json, false, changes_role),
+        "/v1/certificates:batch" if post => guarded(Reads::Batch, false, changes_role),
         _ if post && route.starts_with("/.well-known/est/") => {
             guarded(Reads::Est, false, changes_role_by_est)
         }
@@ -202,8 +205,9 @@ async fn operator(api: &Api, peer: &Peer) -> Option<Caller> {
 impl Reads {
     fn limit(self) -> usize {
         match self {
-            Self::Json => GUARDED_BYTES_MAX,
-            Self::Text | Self::Nothing | Self::Est => BODY_BYTES_MAX,
+            Self::Batch => BATCH_BYTES_MAX,
+            Self::Transfer => TRANSFER_BYTES_MAX,
+            Self::Json | Self::Text | Self::Nothing | Self::Est => BODY_BYTES_MAX,
         }
     }
 
@@ -213,7 +217,7 @@ impl Reads {
         match self {
             Self::Nothing => Ok(Value::Null),
             Self::Est => Ok(json!({ "base64": STANDARD.encode(sent) })),
-            Self::Json => {
+            Self::Json | Self::Batch | Self::Transfer => {
                 serde_json::from_slice(sent).map_err(|error| invalid(body::why_invalid(&error)))
             }
             Self::Text => {
@@ -230,7 +234,7 @@ impl Reads {
     /// The body for the handler.
     fn written_again(self, body: &Value, sent: Bytes) -> Bytes {
         match self {
-            Self::Json => Bytes::from(body.to_string()),
+            Self::Json | Self::Batch | Self::Transfer => Bytes::from(body.to_string()),
             Self::Text | Self::Est => sent,
             Self::Nothing => Bytes::new(),
         }

@@ -24,7 +24,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The largest body: a transcript and its files, in bytes.
-const TRANSFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const TRANSFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many bytes of a JSON text one of a transcript becomes at most: it has no control characters
 /// but line ends, and each has an escape of two bytes.
 const ESCAPED: usize = 2;

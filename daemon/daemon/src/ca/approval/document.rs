@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 pub const DOMAIN: &str = "hallmark approval 1\n";
 /// Longer strings are replaced by their length and SHA-256.
 const STRING_BYTES_MAX: usize = 32 * 1024;
+/// The same in a body of more than [`BODY_BYTES_MAX`], such as the files of an offline root.
+const STRING_OF_MANY_BYTES_MAX: usize = 1024;
+const BODY_BYTES_MAX: usize = 128 * 1024;
 /// Members that are secrets.
 const SECRETS: [&str; 1] = ["password"];
 
@@ -45,7 +48,7 @@ impl AskedAction {
         document["asked_at"] = terms.asked_at.to_string().into();
         document["expires_at"] = terms.expires_at.to_string().into();
         document["nonce"] = terms.nonce.clone().into();
-        format!("{:#}\n", sorted(document))
+        escaped(&format!("{:#}\n", sorted(document)))
     }
 
     /// SHA-256 of what is asked for, without terms.
@@ -57,11 +60,21 @@ impl AskedAction {
         json!({
             "action": self.action.name(),
             "asked_by": self.asked_by,
-            "body": shown(self.body.clone()),
+            "body": self.body_shown(),
             "does": self.action.meaning(),
             "method": self.method,
             "path": self.path,
         })
+    }
+}
+
+impl AskedAction {
+    fn body_shown(&self) -> Value {
+        let whole = shown(self.body.clone(), STRING_BYTES_MAX);
+        if whole.to_string().len() <= BODY_BYTES_MAX {
+            return whole;
+        }
+        shown(self.body.clone(), STRING_OF_MANY_BYTES_MAX)
     }
 }
 
@@ -94,23 +107,42 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Replaces long strings by their digests, and secrets by a remark.
-fn shown(value: Value) -> Value {
+fn shown(value: Value, string_bytes_max: usize) -> Value {
     match value {
-        Value::String(text) if text.len() > STRING_BYTES_MAX => json!({
+        Value::String(text) if text.len() > string_bytes_max => json!({
             "bytes": text.len(), "sha256": hex::encode(sha256(text.as_bytes())),
         }),
-        Value::Array(items) => items.into_iter().map(shown).collect(),
+        Value::Array(items) => {
+            let items = items.into_iter().map(|it| shown(it, string_bytes_max));
+            items.collect()
+        }
         Value::Object(members) => {
             let members = members.into_iter().map(|(name, value)| {
                 if SECRETS.contains(&name.as_str()) && value.is_string() {
                     return (name, json!("not shown"));
                 }
-                (name, shown(value))
+                (name, shown(value, string_bytes_max))
             });
             Value::Object(members.collect())
         }
         other => other,
     }
+}
+
+/// Writes characters beyond ASCII that are no letters and digits as JSON escapes: marks that turn
+/// the direction of writing, or are not seen, would show the approver something else.
+fn escaped(json: &str) -> String {
+    let mut written = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() || character.is_alphanumeric() {
+            written.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            written += &format!("\\u{unit:04x}");
+        }
+    }
+    written
 }
 
 /// Orders the members of each object.
@@ -158,6 +190,18 @@ mod tests {
         let other = written(json!({ "a": 1, "b": { "c": [1, { "d": 2, "e": 4 }] } }));
         assert_ne!(signed_sha256(&one), signed_sha256(&other));
         assert_eq!(differing(&one, &other), ["body"]);
+    }
+
+    #[test]
+    fn a_mark_that_is_not_seen_is_written_as_an_escape_of_the_same_text() {
+        let body = json!({ "name": "M\u{fc}ller \u{202e}gpj.exe \u{1f511}" });
+        let written = asked(body.clone()).document(&terms());
+        assert!(
+            written.contains("M\u{fc}ller \\u202egpj.exe \\ud83d\\udd11"),
+            "{written}"
+        );
+        let read: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(read["body"], body);
     }
 
     #[test]

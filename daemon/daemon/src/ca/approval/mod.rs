@@ -32,6 +32,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// The longest document, in bytes: an approver reads it.
+const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 /// The longest signature: RSA with 4096 bits, in bytes.
 const SIGNATURE_BYTES_MAX: usize = 512;
 
@@ -119,6 +121,14 @@ impl Approvals {
             nonce: hex::encode(nonce),
         };
         let document = asked.document(&terms);
+        if document.len() > DOCUMENT_BYTES_MAX {
+            let message = format!(
+                "the request has {} bytes, and one that needs an approval may have \
+                 {DOCUMENT_BYTES_MAX}; send several",
+                document.len()
+            );
+            return Err(Error::invalid(Code::ApprovalInvalid, message));
+        }
         let sha256 = signed_sha256(&document);
         let entry = AuditEntry {
             at: now,
@@ -240,6 +250,9 @@ impl Approvals {
     pub fn waiting(&self) -> Result<Vec<ApprovalRow>, Error> {
         /// As many as may wait, and some that were decided since.
         const LOOKED_AT_MAX: u32 = 200;
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
         let now = self.issuer.now();
         let mut rows = self.issuer.store().approvals(None, LOOKED_AT_MAX)?;
         rows.retain(|it| it.state(now) == ApprovalState::Waiting);
