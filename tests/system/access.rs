@@ -26,7 +26,7 @@ const EST: [&str; 4] = [
 /// Announced length of a body that is never sent completely.
 const PROMISED: usize = 10_000_000;
 /// The first bytes of that body: no JSON, no TOML, no PKCS #10.
-const MALFORMED: &str = "}{\u{0}";
+pub(crate) const MALFORMED: &str = "}{\u{0}";
 
 /// A method and the template of a path.
 pub(crate) type Route = (String, String);
@@ -52,7 +52,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// The path with an example in each place; the examples do not exist.
-fn filled(template: &str) -> String {
+pub(crate) fn filled(template: &str) -> String {
     let parts = template.split('/').map(|part| match part {
         "{label}" => "device",
         _ if part.starts_with('{') => "!",
@@ -61,14 +61,28 @@ fn filled(template: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// Returns status and code of the answer to a head and the beginning of a malformed body.
-fn asked(client: &RawTls, (method, template): &Route) -> (u16, String) {
+/// A request with further headers, and a malformed body, which it announces to have this length.
+pub(crate) fn malformed((method, template): &Route, more: &str, length: usize) -> String {
     let path = filled(template);
-    let request = format!(
-        "{method} {path}?limit=x HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {PROMISED}\r\n\r\n{MALFORMED}"
-    );
-    let mut answer = BufReader::new(client.says(request.as_bytes()).unwrap());
+    format!(
+        "{method} {path}?limit=x HTTP/1.1\r\nhost: localhost\r\n{more}content-type: \
+         application/json\r\ncontent-length: {length}\r\n\r\n{MALFORMED}"
+    )
+}
+
+/// Returns status and code of the answer to a head and the beginning of a malformed body.
+pub(crate) fn asked(client: &RawTls, route: &Route) -> (u16, String) {
+    answer_of(
+        client
+            .says(malformed(route, "", PROMISED).as_bytes())
+            .unwrap(),
+        route,
+    )
+}
+
+/// Returns status and code of an answer.
+pub(crate) fn answer_of(stream: impl Read, (method, path): &Route) -> (u16, String) {
+    let mut answer = BufReader::new(stream);
     let mut line = String::new();
     answer.read_line(&mut line).unwrap();
     let status = line.split(' ').nth(1).and_then(|it| it.parse().ok());
@@ -89,7 +103,7 @@ fn asked(client: &RawTls, (method, template): &Route) -> (u16, String) {
 }
 
 /// The newest entry of the journal: action, actor, detail.
-fn newest_entry(env: &TestEnv) -> (i64, String, String, Value) {
+pub(crate) fn newest_entry(env: &TestEnv) -> (i64, String, String, Value) {
     let store = invariants::open(&env.database());
     let sql = "SELECT sequence, action, actor, detail FROM audit ORDER BY sequence DESC LIMIT 1";
     let row = store.query_row(sql, [], |row| {

@@ -33,7 +33,6 @@
 //!
 //! | tests | |
 //! |---|---|
-//! | `issue` | the main path from the ceremony to an assigned device; places without secrets |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left behind |
 //! | `csr_cases` | requests from the field: certified, or refused with the true reason |
 //! | `batch` | many requests in one body: mixed refusals, limits, kills and stops amid batches |
@@ -45,6 +44,8 @@
 //! | `printed` | outside text forges no line on a terminal or in the log |
 //! | `self_renewal` | stations, auditors and servers renew themselves; an alarm before an end |
 //! | `access` | every route and role: refused before the body is read, and audited |
+//! | `access_page` | docs/access.md is that of the permissions and commands |
+//! | `access_matrix` | every cell of docs/access.md, served and refused |
 //! | `hostile` | a thousand connections of every kind, while a station is served |
 //! | `http` | HTTP/1.0, ALPN, methods and addresses that no route takes: with curl and OpenSSL |
 //! | `late_renewal` | leaves of devices that renew themselves after their end, once |
@@ -147,6 +148,8 @@
 )]
 
 mod access;
+mod access_matrix;
+mod access_page;
 mod admin;
 mod adopted;
 mod adopted_keys;

@@ -114,7 +114,7 @@ fn a_block_of_a_device_leaves_a_station_of_its_name_alone() {
 }
 
 /// A certificate by an authority of the same name as ours, with a key that is not ours.
-fn forged(id: &str) -> Holder {
+pub(crate) fn forged(id: &str) -> Holder {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.distinguished_name = DistinguishedName::new();

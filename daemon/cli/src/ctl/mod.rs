@@ -52,7 +52,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-pub use command::{Arguments, Form};
+pub use command::{Arguments, FIRST_REQUESTS, FirstRequest, Form, ON_THE_MACHINE};
 
 /// How often `--follow` asks for what is new.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);

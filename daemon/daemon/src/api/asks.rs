@@ -1,10 +1,12 @@
 //! Identifies and authorizes the sender of a request before anything else of it is parsed.
 //!
-//! Each handler that needs a permission takes [`Asks`] as its first argument. axum takes arguments
-//! in order, so a refused request has neither path nor query parsed, and its body is not read. The
-//! body MUST be the last argument.
+//! The first argument of each handler is [`Asks`], which names its permission, or [`Open`]; a
+//! handler without either cannot be described ([`openapi`](super::openapi)), and each route must
+//! be. axum takes arguments in order, so a refused request has neither path nor query parsed, and
+//! its body is not read. The body MUST be the last argument.
 
 use super::caller::Peer;
+use super::client::Class;
 use super::openapi::Access;
 use super::problem::Problem;
 use super::server::Work;
@@ -13,6 +15,7 @@ use crate::ca::authorize::{Approve, Authorized, Caller, Fetch, Inspect, Issue, O
 use crate::ca::{Code, Error};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +27,9 @@ pub(super) struct Asks<R: RoutePermission> {
     /// Begins when its sender was identified.
     pub(super) since: Instant,
 }
+
+/// A request whose sender may be a stranger. It takes the permits of strangers.
+pub(super) struct Open(pub(super) Api);
 
 /// A permission that a handler needs.
 pub(super) trait RoutePermission {
@@ -108,6 +114,14 @@ impl RoutePermission for Fetch {
     }
 }
 
+impl FromRequestParts<Edge> for Open {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, edge: &Edge) -> Result<Self, Infallible> {
+        Ok(Self(edge.api(Class::Stranger)))
+    }
+}
+
 impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
     type Rejection = Problem;
 
@@ -125,7 +139,7 @@ impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
             _ => api,
         };
         if let Some((code, what)) = R::LOCAL_ONLY
-            && !matches!(caller, Caller::Local { .. })
+            && !R::ACCESS.admits(caller.kind())
         {
             let message = format!("{what} on the machine itself, over the admin socket");
             return Err(Error::forbidden(code, message).into());

@@ -4,12 +4,12 @@
 //! are those of `/v1/certificates`. A request that cannot be answered now gets 503 with
 //! `Retry-After`: 202 would promise that the request is kept.
 
-use super::asks::Asks;
+use super::Edge;
+use super::asks::{Asks, Open};
 use super::body::read_typed;
 use super::generated_keys::{is_not_kept, secret_body};
 use super::parts::Path;
 use super::problem::Problem;
-use super::{Api, Edge};
 use crate::ca::authorize::Issue;
 use crate::ca::est::EstRequest;
 use crate::ca::issuer::issue::{IssueRequest, Issued};
@@ -19,7 +19,6 @@ use crate::x509::requested_names::UnprovenCsr;
 use crate::x509::{certs_only, csr_attributes};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
@@ -59,7 +58,7 @@ pub(super) fn routes() -> Router<Edge> {
 }
 
 /// Open to all: a client calls this to learn its trust anchor (RFC 7030, section 4.1.2).
-pub(super) async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
+pub(super) async fn authorities(Open(api): Open, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
     let profile = ca.est().profile(named(&label))?;
     let certificates = ca.est().authorities(profile)?;
@@ -72,7 +71,7 @@ pub(super) async fn authorities(State(api): State<Api>, label: Label) -> Result<
 }
 
 /// For everybody (RFC 7030 4.5.1).
-pub(super) async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
+pub(super) async fn attributes(Open(api): Open, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
     let profile = ca.est().profile(named(&label))?;
     let attributes = csr_attributes::to_base64(&profile.certificate).map_err(unencodable)?;

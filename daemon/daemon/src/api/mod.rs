@@ -69,7 +69,7 @@ use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{CertificateAuthority, Code, CurrentAuthority, Error};
 use crate::trace;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::DefaultBodyLimit;
 use axum::http::Extensions;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
@@ -85,6 +85,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+
+pub use openapi::access_table;
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -216,13 +218,6 @@ pub struct Api {
     in_flight: Arc<Semaphore>,
     /// How long a request waits for its permit.
     permit_wait: Duration,
-}
-
-/// For what is open to all: it takes the permits of strangers.
-impl FromRef<Edge> for Api {
-    fn from_ref(edge: &Edge) -> Self {
-        edge.api(Class::Stranger)
-    }
 }
 
 impl Edge {

@@ -4,6 +4,7 @@
 //! No caller is identified. A kept answer comes from memory; others take a permit of their own, so
 //! that clients that ask for signatures take none of the API's.
 
+use super::asks::Open;
 use super::body::read_typed_up_to;
 use super::parts::Path;
 use super::problem::Problem;
@@ -17,7 +18,6 @@ use crate::x509::ocsp::request::REQUEST_BYTES_MAX;
 use crate::x509::ocsp::{CertificateStatus, ErrorStatus, StatusRequest};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -47,7 +47,7 @@ pub(super) fn routes() -> Router<Edge> {
 
 /// The request is the body.
 pub(super) async fn by_post(
-    State(api): State<Api>,
+    Open(api): Open,
     Path(authority): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -59,7 +59,7 @@ pub(super) async fn by_post(
 
 /// The request is a part of the address: base64, and then encoded by percent signs.
 pub(super) async fn by_get(
-    State(api): State<Api>,
+    Open(api): Open,
     Path((authority, request)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

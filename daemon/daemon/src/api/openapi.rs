@@ -5,6 +5,7 @@
 //! it, because few do, and nothing of it is kept.
 
 mod access;
+mod access_table;
 mod handler;
 mod operation;
 mod problems;
@@ -21,6 +22,7 @@ use schemas::Schemas;
 use serde_json::{Map, Value, json};
 
 pub(super) use access::Access;
+pub use access_table::access_table;
 
 /// An OpenAPI document (OpenAPI Specification 3.1.1).
 #[derive(serde::Serialize, schemars::JsonSchema)]

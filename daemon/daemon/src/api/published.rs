@@ -4,6 +4,7 @@
 //! The files are in memory, so that an unavailable token takes nothing from relying parties. No
 //! caller is identified, nothing but a name is looked up, and nothing else is ever served here.
 
+use super::asks::Open;
 use super::parts::Path;
 use super::problem::Problem;
 use super::{Api, Edge};
@@ -15,7 +16,6 @@ use crate::x509::certificate::Certificate;
 use crate::x509::crl_partition::partition_name;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
@@ -44,7 +44,7 @@ pub(super) fn routes() -> Router<Edge> {
 
 /// RFC 5280 4.2.1.13 and RFC 2585: the DER list.
 pub(super) async fn crl(
-    State(api): State<Api>,
+    Open(api): Open,
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -181,7 +181,7 @@ fn no_list(api: &Api, named: &NamedList) -> Error {
 
 /// RFC 5280 4.2.2.1: the DER certificate of the one who signed.
 pub(super) async fn certificate(
-    State(api): State<Api>,
+    Open(api): Open,
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -1,13 +1,12 @@
 //! `/v1/status`, and the two probes.
 
-use super::asks::Asks;
+use super::Addresses;
+use super::asks::{Asks, Open};
 use super::problem::Problem;
-use super::{Addresses, Api};
 use crate::ca::authorize::Inspect;
 use crate::ca::status::Status;
 use crate::ca::{Code, Error};
 use axum::Json;
-use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ pub(super) async fn show(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Shown>,
 
 /// The process answers, and its store can be read. Open to all, so the store is read once in
 /// [`HEALTH_PERIOD`], however many ask.
-pub(super) async fn healthy(State(api): State<Api>) -> Result<&'static str, Problem> {
+pub(super) async fn healthy(Open(api): Open) -> Result<&'static str, Problem> {
     let mut seen = api.shared.health.lock().await;
     let known = seen.clone().filter(|it| it.at.elapsed() < HEALTH_PERIOD);
     let health = match known {
@@ -61,7 +60,7 @@ pub(super) async fn healthy(State(api): State<Api>) -> Result<&'static str, Prob
 }
 
 /// Certificates can be issued at this moment.
-pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
+pub(super) async fn ready(Open(api): Open) -> Result<&'static str, Problem> {
     if api.ca.is_ready() {
         return Ok("ready\n");
     }

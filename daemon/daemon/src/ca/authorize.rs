@@ -1,5 +1,6 @@
 //! Checks permissions. A permission is a value, and only this module makes it.
 
+use super::permissions::{Access, Reach};
 use super::profile::{IssuanceProfile, Role};
 use super::station::StationPolicy;
 use super::{Code, Error};
@@ -139,30 +140,22 @@ impl<Permission> Authorized<Permission> {
 impl Authorized<Issue> {
     /// Step 1 of the issuance cycle: whether `caller` may ask for certificates, and for which.
     pub fn to_issue(caller: Caller) -> Self {
-        let scope = match &caller {
-            Caller::Local { .. } | Caller::Daemon => Scope::Anything,
-            Caller::Certificate {
-                role: Role::Operator,
-                ..
-            } => Scope::Anything,
-            Caller::Certificate {
-                role: Role::Station,
-                name,
-                ..
-            } => Scope::Devices(name.clone()),
-            Caller::Certificate {
-                role: Role::Device,
-                name,
-                ..
-            } => Scope::Device(name.clone()),
-            Caller::Certificate {
-                role: Role::Server | Role::Auditor | Role::Approver,
-                ..
-            } => Scope::Nothing,
-            Caller::Granted { name, profile, .. } => Scope::Granted {
+        let scope = match (Access::Callers.reach(caller.kind()), &caller) {
+            (Reach::All, _) => Scope::Anything,
+            (Reach::Tables, Caller::Certificate { name, .. }) => Scope::Devices(name.clone()),
+            (
+                Reach::Own,
+                Caller::Certificate {
+                    role: Role::Device,
+                    name,
+                    ..
+                },
+            ) => Scope::Device(name.clone()),
+            (Reach::Own, Caller::Granted { name, profile, .. }) => Scope::Granted {
                 id: name.clone(),
                 profile: profile.clone(),
             },
+            (Reach::Tables | Reach::Own | Reach::Nothing, _) => Scope::Nothing,
         };
         Self {
             caller,
@@ -219,10 +212,12 @@ impl Authorized<Issue> {
 impl Authorized<Issue> {
     /// Permits operators and stations to let devices request a leaf; `hands_over` says which.
     pub fn to_hand_over(caller: Caller) -> Result<Self, Error> {
+        let is_admitted = Access::OperatorsAndStations.admits(caller.kind());
         let permission = Self::to_issue(caller);
-        match permission.permission.scope {
-            Scope::Anything | Scope::Devices(_) => Ok(permission),
-            _ => Err(permission.hands_nothing_over()),
+        if is_admitted {
+            Ok(permission)
+        } else {
+            Err(permission.hands_nothing_over())
         }
     }
 
@@ -309,20 +304,16 @@ impl Authorized<Issue> {
 impl Authorized<Operate> {
     /// Local users of the admin socket and operators.
     pub fn to_operate(caller: Caller) -> Result<Self, Error> {
-        match caller {
-            Caller::Local { .. }
-            | Caller::Certificate {
-                role: Role::Operator,
-                ..
-            } => Ok(Self {
+        if Access::Operators.admits(caller.kind()) {
+            return Ok(Self {
                 caller,
                 permission: Operate(()),
-            }),
-            _ => Err(Error::forbidden(
-                Code::RoleForbidden,
-                format!("{caller} may not do that; an operator may"),
-            )),
+            });
         }
+        Err(Error::forbidden(
+            Code::RoleForbidden,
+            format!("{caller} may not do that; an operator may"),
+        ))
     }
 }
 
@@ -330,40 +321,32 @@ impl Authorized<Approve> {
     /// Permits operators, approvers and local users. An approval needs the
     /// signature of a certificate's key, also if a local user sends it.
     pub fn to_approve(caller: Caller) -> Result<Self, Error> {
-        match caller {
-            Caller::Local { .. }
-            | Caller::Certificate {
-                role: Role::Operator | Role::Approver,
-                ..
-            } => Ok(Self {
+        if Access::OperatorsAndApprovers.admits(caller.kind()) {
+            return Ok(Self {
                 caller,
                 permission: Approve(()),
-            }),
-            _ => Err(Error::forbidden(
-                Code::RoleForbidden,
-                format!("{caller} may not approve; an operator or approver may"),
-            )),
+            });
         }
+        Err(Error::forbidden(
+            Code::RoleForbidden,
+            format!("{caller} may not approve; an operator or approver may"),
+        ))
     }
 }
 
 impl Authorized<Inspect> {
     /// Permits operators, auditors and approvers.
     pub fn to_inspect(caller: Caller) -> Result<Self, Error> {
-        match caller {
-            Caller::Local { .. }
-            | Caller::Certificate {
-                role: Role::Operator | Role::Auditor | Role::Approver,
-                ..
-            } => Ok(Self {
+        if Access::OperatorsAndAuditors.admits(caller.kind()) {
+            return Ok(Self {
                 caller,
                 permission: Inspect(()),
-            }),
-            _ => Err(Error::forbidden(
-                Code::RoleForbidden,
-                format!("{caller} may not read this; an operator, auditor or approver may"),
-            )),
+            });
         }
+        Err(Error::forbidden(
+            Code::RoleForbidden,
+            format!("{caller} may not read this; an operator, auditor or approver may"),
+        ))
     }
 }
 
@@ -371,16 +354,12 @@ impl Authorized<Fetch> {
     /// Permits everyone with a valid certificate: operators, auditors and approvers for all
     /// certificates, others for their own.
     pub fn to_fetch(caller: Caller) -> Result<Self, Error> {
-        let all = match &caller {
-            Caller::Granted { .. } => {
-                let message = format!("{caller} has no valid certificate; request one first");
-                return Err(Error::forbidden(Code::RoleForbidden, message));
-            }
-            Caller::Local { .. } | Caller::Daemon => true,
-            Caller::Certificate { role, .. } => {
-                matches!(role, Role::Operator | Role::Auditor | Role::Approver)
-            }
-        };
+        let reach = Access::CallersForTheirOwn.reach(caller.kind());
+        if reach == Reach::Nothing {
+            let message = format!("{caller} has no valid certificate; request one first");
+            return Err(Error::forbidden(Code::RoleForbidden, message));
+        }
+        let all = reach == Reach::All;
         Ok(Self {
             caller,
             permission: Fetch { all },

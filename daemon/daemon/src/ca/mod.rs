@@ -42,6 +42,7 @@ pub mod listeners;
 pub mod liveness;
 pub mod ocsp;
 pub mod overview;
+pub mod permissions;
 pub mod profile;
 #[cfg(test)]
 mod reference_tests;

@@ -197,6 +197,11 @@ fn permission(module: &str, handler: &str) -> String {
         .unwrap_or_else(|| panic!("api/{module}.rs has no handler {handler}"));
     let arguments = after.split("->").next().unwrap_or_default();
     let Some((_, asked)) = arguments.split_once("Asks<") else {
+        let is_open = arguments.contains("Open(") || arguments.contains(": Open");
+        assert!(
+            is_open,
+            "api/{module}.rs: {handler} says nothing of callers"
+        );
         return "all".into();
     };
     let asked = asked.split('>').next().unwrap_or_default();

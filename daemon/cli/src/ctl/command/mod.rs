@@ -5,6 +5,7 @@ mod authority;
 mod certificate;
 mod enrollment;
 mod profile;
+mod requests;
 mod roll;
 
 pub(super) use approval::{ApprovalCommand, Approve};
@@ -18,6 +19,8 @@ pub(super) use certificate::{
 pub(super) use enrollment::{BlockCommand, CredentialCommand, DeviceCommand, EnrollmentCommand};
 pub(super) use profile::ProfileCommand;
 pub(super) use roll::{RollCommand, StartRoll};
+
+pub use requests::{FIRST_REQUESTS, FirstRequest, ON_THE_MACHINE};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

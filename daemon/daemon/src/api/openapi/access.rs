@@ -2,22 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The callers that may use a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::api) enum Access {
-    /// Without a client certificate, too.
-    All,
-    /// Each accepted caller, and devices with a grant on some routes.
-    Callers,
-    /// The same, for what is their own.
-    CallersForTheirOwn,
-    OperatorsAndAuditors,
-    Operators,
-    OperatorsAndApprovers,
-    OperatorsAndStations,
-    /// Local users.
-    AdminSocket,
-}
+pub(in crate::api) use crate::ca::permissions::Access;
 
 /// Members of `securitySchemes`.
 const CERTIFICATE: &str = "clientCertificate";

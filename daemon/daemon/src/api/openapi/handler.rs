@@ -1,14 +1,14 @@
 //! Reads the types of a handler's signature into the description of its route.
 
+use super::access::Access;
 use super::operation::Described;
-use crate::api::Api;
-use crate::api::asks::{Asks, RoutePermission};
+use crate::api::asks::{Asks, Open, RoutePermission};
 use crate::api::body::{JsonBody, TextBody};
 use crate::api::parts::{Path, Query};
 use crate::api::problem::Problem;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use schemars::JsonSchema;
@@ -25,6 +25,10 @@ pub(super) trait Argument {
     fn describe(_to: &mut Described<'_>) {}
 }
 
+/// The type of a first argument, which says who may use the route. No other argument does, so a
+/// handler without a decision about callers does not compile here.
+pub(super) trait Decides: Argument {}
+
 /// The type of an answer.
 pub(super) trait Answer {
     /// Adds the answer, unless only the handler's code knows it.
@@ -32,15 +36,17 @@ pub(super) trait Answer {
 }
 
 macro_rules! handlers {
-    ($($argument:ident)*) => {
-        impl<F, Answered, A, $($argument),*> Handler<($($argument,)*)> for F
+    ($first:ident $($argument:ident)*) => {
+        impl<F, Answered, A, $first, $($argument),*> Handler<($first, $($argument,)*)> for F
         where
-            F: FnOnce($($argument),*) -> Answered,
+            F: FnOnce($first, $($argument),*) -> Answered,
             Answered: Future<Output = A>,
             A: Answer,
+            $first: Decides,
             $($argument: Argument,)*
         {
             fn describe(self, to: &mut Described<'_>) {
+                $first::describe(to);
                 $($argument::describe(to);)*
                 A::describe(to);
             }
@@ -53,9 +59,19 @@ handlers!(A1 A2);
 handlers!(A1 A2 A3);
 handlers!(A1 A2 A3 A4);
 
+impl<R: RoutePermission> Decides for Asks<R> {}
+
 impl<R: RoutePermission> Argument for Asks<R> {
     fn describe(to: &mut Described<'_>) {
-        to.permit(R::ACCESS);
+        to.permit(R::ACCESS, R::LOCAL_ONLY.map(|(code, _)| code));
+    }
+}
+
+impl Decides for Open {}
+
+impl Argument for Open {
+    fn describe(to: &mut Described<'_>) {
+        to.permit(Access::All, None);
     }
 }
 
@@ -90,7 +106,6 @@ impl Argument for TextBody {
     }
 }
 
-impl Argument for State<Api> {}
 impl Argument for RawQuery {}
 impl Argument for HeaderMap {}
 impl Argument for Body {}

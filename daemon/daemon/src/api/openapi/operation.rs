@@ -4,6 +4,7 @@ use super::access::Access;
 use super::problems;
 use super::schemas::Schemas;
 use crate::api::approval_guard::APPROVAL;
+use crate::ca::Code;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
@@ -33,7 +34,10 @@ pub(super) struct Operation {
     /// One sentence or more.
     pub(super) does: &'static str,
     pub(super) access: Access,
-    takes_credential: bool,
+    /// The code of its refusal over the network, if it is for local users alone.
+    pub(super) local_only: Option<Code>,
+    pub(super) takes_credential: bool,
+    takes_ended_leaves: bool,
     parameters: Vec<Value>,
     body: Option<Body>,
     answers: BTreeMap<u16, Success>,
@@ -74,7 +78,9 @@ impl Operation {
             route,
             does: "",
             access: Access::All,
+            local_only: None,
             takes_credential: false,
+            takes_ended_leaves: true,
             parameters: Vec::new(),
             body: None,
             answers: BTreeMap::new(),
@@ -106,6 +112,11 @@ impl Operation {
             "schema": { "type": "integer" },
             "example": 7,
         }));
+    }
+
+    /// Whether a device may use it by its leaf that has ended.
+    pub(super) fn takes_late_renewals(&self) -> bool {
+        self.access == Access::Callers && self.takes_ended_leaves
     }
 
     /// The codes of all problems that it may answer.
@@ -190,8 +201,9 @@ impl Success {
 
 /// Takes what types say.
 impl Described<'_> {
-    pub(super) fn permit(&mut self, access: Access) {
+    pub(super) fn permit(&mut self, access: Access, local_only: Option<Code>) {
         self.operation.access = access;
+        self.operation.local_only = local_only;
         self.common(access.codes());
         if access == Access::Callers {
             self.operation.takes_credential = true;
@@ -306,6 +318,12 @@ impl Described<'_> {
     pub(super) fn without_credential(self) -> Self {
         self.operation.takes_credential = false;
         self
+    }
+
+    /// Only callers with a valid certificate or on the admin socket.
+    pub(super) fn without_grants(self) -> Self {
+        self.operation.takes_ended_leaves = false;
+        self.without_credential()
     }
 
     /// A request header that the handler reads by itself.

@@ -64,7 +64,7 @@ pub(super) fn certificates(routes: &mut Routes<'_>) {
              answer or problem, of each.",
         )
         .codes("batch_empty batch_too_large idempotency_key_reused")
-        .without_credential()
+        .without_grants()
         .reads::<batch::Batch<'_>>()
         .example(json!({ "items": [{
             "profile": "device",
