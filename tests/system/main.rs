@@ -33,6 +33,7 @@
 //!
 //! | tests | |
 //! |---|---|
+//! | `issue` | the main path from the ceremony to an assigned device; places without secrets |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left behind |
 //! | `csr_cases` | requests from the field: certified, or refused with the true reason |
 //! | `batch` | many requests in one body: mixed refusals, limits, kills and stops amid batches |
@@ -41,6 +42,7 @@
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `screen` | lists, pages and progress on a terminal of some width, and in a pipe |
+//! | `secrets` | every secret that a running system was given, in every place |
 //! | `printed` | outside text forges no line on a terminal or in the log |
 //! | `self_renewal` | stations, auditors and servers renew themselves; an alarm before an end |
 //! | `access` | every route and role: refused before the body is read, and audited |
@@ -275,6 +277,7 @@ mod roll_faults;
 mod runbook;
 mod runbook_text;
 mod screen;
+mod secrets;
 mod self_renewal;
 mod service;
 mod service_manager;
