@@ -16,16 +16,17 @@ use std::path::Path;
 use std::process::Command;
 
 const PASSWORD: &str = "correct horse 7";
+/// A profile by which the daemon makes keys of every type.
+pub(crate) const MADE: &str = "\n[[profile]]\nname = \"made\"\nauthority = \"line-1\"\n\
+    role = \"device\"\ngenerate_keys = true\n[profile.certificate]\npreset = \"device\"\n\
+    key_types = [\"p256\", \"p384\", \"p521\", \"rsa2048\", \"ed25519\"]\n\
+    subject_alternative_names = { request = [\"uri\"] }\n";
 
 /// An environment whose profile `made` has keys of every type made.
 pub(crate) fn with_generation() -> TestEnv {
     let env = TestEnv::new();
-    let profile = "\n[[profile]]\nname = \"made\"\nauthority = \"line-1\"\nrole = \"device\"\n\
-                   generate_keys = true\n[profile.certificate]\npreset = \"device\"\n\
-                   key_types = [\"p256\", \"p384\", \"p521\", \"rsa2048\", \"ed25519\"]\n\
-                   subject_alternative_names = { request = [\"uri\"] }\n";
     let station = station_table("station-?", &["made"], &["press-*"]);
-    env.configure(&(env.configuration() + profile + &station));
+    env.configure(&(env.configuration() + MADE + &station));
     let env = env.started();
     env.write_secret("password", PASSWORD);
     env

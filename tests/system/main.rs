@@ -25,6 +25,7 @@
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | a substitute for systemd |
 //! | `est_client` | a client of EST: curl, and OpenSSL |
+//! | `schema` | judges values by the schemas of an OpenAPI document |
 //! | `stick` | an offline root, a daemon below it, and the medium that is carried |
 //! | `elsewhere`, `old_authority` | another organisation's CA; one that is adopted |
 //! | `manufacturer` | a manufacturer of devices, with CA, CRLs and birth certificates |
@@ -237,6 +238,8 @@ mod old_authority;
 mod one_time_credential;
 mod open_places;
 mod openapi;
+mod openapi_examples;
+mod openapi_walk;
 mod operations_authority;
 mod operator;
 mod overload;
@@ -276,6 +279,7 @@ mod roll;
 mod roll_faults;
 mod runbook;
 mod runbook_text;
+mod schema;
 mod screen;
 mod secrets;
 mod self_renewal;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const COMPROMISE: [&str; 4] = ["roll", "start", "--reason", "compromise"];
 
 /// Another client adds an enrollment that holds this certificate.
-fn add(emulator: &Emulator, kind: Kind, id: &str, pem: &str) {
+pub(crate) fn add(emulator: &Emulator, kind: Kind, id: &str, pem: &str) {
     let (name, slots) = match kind {
         Kind::Individual => ("registrationId", "clientCertificates"),
         Kind::Group => ("enrollmentGroupId", "signingCertificates"),

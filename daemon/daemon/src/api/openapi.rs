@@ -6,6 +6,7 @@
 
 mod access;
 mod access_table;
+mod examples;
 mod handler;
 mod operation;
 mod problems;
@@ -17,6 +18,7 @@ use super::asks::Asks;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
 use axum::Json;
+use examples::Examples;
 use operation::Operation;
 use schemas::Schemas;
 use serde_json::{Map, Value, json};
@@ -43,13 +45,14 @@ fn described() -> (Vec<Operation>, Schemas) {
 
 fn document() -> Document {
     let (operations, schemas) = described();
+    let examples = Examples::recorded();
     let mut tags: Vec<&str> = operations.iter().map(|it| it.tag).collect();
     tags.dedup();
     let tags: Vec<_> = tags.iter().map(|name| json!({ "name": name })).collect();
     let mut paths = Map::new();
     for operation in &operations {
         let path = paths.entry(operation.path()).or_insert_with(|| json!({}));
-        path[operation.method] = operation.document();
+        path[operation.method] = operation.document(&examples);
     }
     let mut codes: Vec<_> = operations.iter().flat_map(Operation::codes).collect();
     codes.sort_unstable();

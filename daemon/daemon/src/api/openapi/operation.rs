@@ -1,11 +1,14 @@
 //! One route with one method, and its place in the document.
 
 use super::access::Access;
+use super::examples::Examples;
 use super::problems;
 use super::schemas::Schemas;
 use crate::api::approval_guard::APPROVAL;
 use crate::ca::Code;
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -138,10 +141,12 @@ impl Operation {
     }
 
     /// The Operation Object.
-    pub(super) fn document(&self) -> Value {
+    pub(super) fn document(&self, examples: &Examples) -> Value {
         let mut responses: BTreeMap<String, Value> = BTreeMap::new();
         for (status, success) in &self.answers {
-            responses.insert(status.to_string(), success.document(*status));
+            let mut answer = success.document(*status);
+            examples.add_to(&mut answer, self.method, &self.route, *status);
+            responses.insert(status.to_string(), answer);
         }
         for (status, problem) in problems::responses(self.codes()) {
             responses.insert(status.to_string(), problem);
@@ -436,7 +441,7 @@ fn example_of_place(route: &str, name: &str) -> Value {
         ("file", it) if it.starts_with("/crl/") => "line-1.crl",
         ("file", _) => "line-1.cer",
         ("label", _) => "device",
-        ("request", _) => "MEIwQDA+MDwwOjAJBgUrDgMCGgUABBQ=",
+        ("request", _) => &STANDARD.encode(super::examples::OCSP_REQUEST),
         ("name", it) if it.starts_with("/v1/authorities") => "line-1",
         ("name", it) if it.starts_with("/v1/tokens") => "factory",
         ("name", it) if it.starts_with("/v1/profiles") => "device",

@@ -1,7 +1,8 @@
 //! Routes for authorities.
 
+use super::super::examples::AUTHORITY_CSR;
 use super::Routes;
-use super::certificates::{CSR, EXAMPLE_KEY, IDEMPOTENCY_KEY};
+use super::certificates::{EXAMPLE_KEY, IDEMPOTENCY_KEY};
 use crate::api::{
     authorities, authority_rolls, ca_certificates, ceremonies, compromises, imports, subordinates,
     transfers,
@@ -89,7 +90,10 @@ pub(super) fn authorities(routes: &mut Routes<'_>) {
         )
         .codes(SIGNING)
         .header("Idempotency-Key", IDEMPOTENCY_KEY, EXAMPLE_KEY)
-        .example(json!({ "profile": "subordinate", "csr": CSR, "common_name": "Plant 7" }));
+        .example(
+            json!({ "profile": "intermediate", "days": 365, "csr": AUTHORITY_CSR,
+            "common_name": "Plant 7", }),
+        );
     routes
         .post("/v1/authorities/{name}/imports", imports::run)
         .does("Records what an adopted authority issued and revoked before. Answers in steps.")

@@ -1,5 +1,6 @@
 //! Routes for leaves and profiles.
 
+use super::super::examples::{CSR, NEXT_CSR};
 use super::Routes;
 use crate::api::{
     batch, certificate_export, certificate_list, certificates, generated_keys, holds, profiles,
@@ -8,9 +9,6 @@ use crate::api::{
 use axum::http::StatusCode;
 use serde_json::json;
 
-/// The CSR of an example, without its middle.
-pub(super) const CSR: &str =
-    "-----BEGIN CERTIFICATE REQUEST-----\n...\n-----END CERTIFICATE REQUEST-----\n";
 /// An idempotency key of an example.
 pub(super) const EXAMPLE_KEY: &str = "7d3f7a52-9a0f-4b0e-8d0e-0d9f6f1c2a41";
 pub(super) const IDEMPOTENCY_KEY: &str =
@@ -68,8 +66,8 @@ pub(super) fn certificates(routes: &mut Routes<'_>) {
         .reads::<batch::Batch<'_>>()
         .example(json!({ "items": [{
             "profile": "device",
-            "registration_id": "press-7",
-            "csr": CSR,
+            "registration_id": "press-8",
+            "csr": NEXT_CSR,
             "idempotency_key": EXAMPLE_KEY,
         }] }))
         .writes::<batch::BatchAnswer<'_>>();

@@ -71,7 +71,7 @@ pub(super) fn devices_and_enrollments(routes: &mut Routes<'_>) {
             "enrollment_unknown enrollment_invalid enrollment_excludes provisioning_unknown \
              certificate_revoked device_blocked group_blocked issuer_revoked",
         )
-        .example(json!({ "provisioning": "plant" }));
+        .example(json!({ "provisioning": "dps" }));
     routes
         .get("/v1/push", push::list)
         .does("Lists the changes that wait for a provisioning service.");

@@ -1,5 +1,6 @@
 //! Routes of EST, and of what is published.
 
+use super::super::examples::{OCSP_REQUEST, est_request};
 use super::Routes;
 use super::certificates::LEAF;
 use crate::api::{est, ocsp, published};
@@ -36,6 +37,7 @@ pub(super) fn est(routes: &mut Routes<'_>) {
             .codes(LEAF)
             .codes(BY_EST)
             .reads_media(est::REQUEST)
+            .example(est_request())
             .writes_media(est::ISSUED);
         routes
             .post(path("serverkeygen"), est::generate)
@@ -45,6 +47,7 @@ pub(super) fn est(routes: &mut Routes<'_>) {
             .codes(BY_EST)
             .codes("key_generation_forbidden key_generation_invalid")
             .reads_media(est::REQUEST)
+            .example(est_request())
             .writes_media(est::WITH_KEY);
         routes
             .post(path("simplereenroll"), est::reenroll)
@@ -54,6 +57,7 @@ pub(super) fn est(routes: &mut Routes<'_>) {
             .codes(BY_EST)
             .codes("nothing_to_renew")
             .reads_media(est::REQUEST)
+            .example(est_request())
             .writes_media(est::ISSUED);
     }
 }
@@ -81,6 +85,7 @@ pub(super) fn files(routes: &mut Routes<'_>) {
         )
         .codes("not_published")
         .reads_media("application/ocsp-request")
+        .example(OCSP_REQUEST.into())
         .writes_bytes("application/ocsp-response");
     routes
         .get("/ocsp/{authority}/{*request}", ocsp::by_get)
