@@ -11,6 +11,7 @@
 use crate::fixture::{Fixture, until};
 use crate::{nss, opencryptoki, p11_kit, softhsm, tpm2_pkcs11};
 use hallmarkd::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
+use hallmarkd::token::key_proof::TEST_KEY_LABEL;
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
 use pkcs11_fault::plan::{Action, Fault, Half};
@@ -97,7 +98,8 @@ fn half_made_keys_are_replaced(mut fixture: Fixture, key_types: &[KeyType]) {
 fn specification(key_type: KeyType, number: u8) -> KeySpecification {
     KeySpecification {
         key_type,
-        label: format!("hallmark plant {number}"),
+        // A worker deletes no other key that it finds.
+        label: TEST_KEY_LABEL.into(),
         id: vec![number; 16],
     }
 }

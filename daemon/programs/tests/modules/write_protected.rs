@@ -5,6 +5,7 @@
 use crate::fixture::Fixture;
 use crate::{nss, softhsm};
 use hallmarkd::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
+use hallmarkd::token::key_proof::TEST_KEY_LABEL;
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
 use pkcs11_fault::plan::{Action, Fault};
@@ -12,7 +13,7 @@ use pkcs11_fault::plan::{Action, Fault};
 fn specification(id: u8) -> KeySpecification {
     KeySpecification {
         key_type: KeyType::P256,
-        label: "ca".into(),
+        label: TEST_KEY_LABEL.into(),
         id: vec![id; 16],
     }
 }

@@ -72,12 +72,14 @@ fn a_token_that_returns_recovers_without_a_restart() {
 fn a_key_deleted_by_another_program_is_missing_and_the_others_keep_signing() {
     let fixture = Fixture::new();
     let running = fixture.start();
-    let (lost, kept) = (running.key_with_id(1), running.key_with_id(2));
+    let intruder = fixture.start_on("intruder.sock");
+    intruder.wait_for(TokenState::Ready);
+    // A worker deletes its own new keys alone.
+    let lost = intruder.key_with_id(1);
+    let kept = running.key_with_id(2);
     for key in [&lost, &kept] {
         running.client.prove(key, DEADLINE).expect("signs");
     }
-    let intruder = fixture.start_on("intruder.sock");
-    intruder.wait_for(TokenState::Ready);
     intruder
         .client
         .destroy(&lost.reference(), DEADLINE)
