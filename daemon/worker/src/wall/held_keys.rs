@@ -10,6 +10,7 @@ use hallmark_base::files;
 use hallmark_protocol::spki_sha256;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -74,10 +75,9 @@ impl HeldKeys {
     /// Records that the token holds a key. No effect if that is known.
     pub(super) fn note(&self, spki: &[u8], label: &str) -> io::Result<()> {
         let key = spki_sha256(spki);
-        let mut known = self.known();
-        if !known.contains_key(&key) {
+        if let Entry::Vacant(unknown) = self.known().entry(key) {
             self.append(&key, label, None)?;
-            known.insert(key, None);
+            unknown.insert(None);
         }
         Ok(())
     }

@@ -351,10 +351,11 @@ fn a_worker_of_one_command_signs_for_no_authority() {
     assert!(!scene.0.path().join("token-one.signatures").exists());
 }
 
-/// On the path of each signature: measured, not only believed. The bound is for a debug build on a
-/// busy machine.
+/// On the path of each signature.
 #[test]
-fn a_leaf_is_judged_and_counted_within_microseconds() {
+#[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "the number is what is asked for")]
+fn the_time_of_judging_and_counting_a_leaf() {
     const TIMES: u32 = 1_000;
     let scene = Scene::new("");
     let wall = scene.wall("one");
@@ -363,5 +364,4 @@ fn a_leaf_is_judged_and_counted_within_microseconds() {
     (0..TIMES).for_each(|_| signs(&wall, &leaf));
     let each = begun.elapsed() / TIMES;
     println!("{each:?} for each");
-    assert!(each.as_micros() < 2_000, "{each:?}");
 }
