@@ -31,7 +31,7 @@ const FILE: &str = concat!(
     "/../daemon/src/api/openapi/examples/answers.json"
 );
 fn plant() -> TestEnv {
-    let env = TestEnv::new();
+    let env = TestEnv::certifying_elsewhere();
     let policy = "\n[policy]\nscan_interval = \"1s\"\napprove = [\"cut_over\"]\n";
     let station = station_table("station-?", &["made"], &["press-*"]);
     let more = [&OPERATOR.toml(), MADE, &station, TABLE, policy].concat();
