@@ -20,7 +20,7 @@ const READERS: usize = 4;
 /// The writer's page cache. Serial numbers, digests and keys are spread over their indexes: with
 /// SQLite's default of 2 MiB nearly every page is read from the file again. A larger cache never
 /// shrinks, and each commit walks through it.
-const WRITER_CACHE_KIB: i64 = 8 * 1024;
+const WRITER_CACHE_KIB: i64 = 7 * 1024;
 /// The length of the write-ahead log, in pages of 4 KiB, at which it is copied into the database.
 /// A page that changed a hundred times until then is copied once.
 const CHECKPOINT_PAGES: i64 = 4_096;
