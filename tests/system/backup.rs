@@ -28,7 +28,14 @@ pub(crate) fn restore(env: &TestEnv, file: &Path) -> CommandOutput {
     let configuration = env.path("hallmark.toml");
     let file = file.to_str().unwrap();
     let configuration = configuration.to_str().unwrap();
-    env.hallmark(&["backup", "restore", file, "--config", configuration])
+    env.hallmark(&[
+        "backup",
+        "restore",
+        file,
+        "--config",
+        configuration,
+        "--yes",
+    ])
 }
 
 fn backups(env: &TestEnv) -> usize {

@@ -197,7 +197,7 @@ impl Scene {
 
     fn restore_from(&self, file: &Path) -> CommandOutput {
         let configuration = self.env.path("hallmark.toml");
-        let rest = [text(file), "--config", text(&configuration)];
+        let rest = [text(file), "--config", text(&configuration), "--yes"];
         self.run(HALLMARK, &[&["backup", "restore"][..], &rest].concat())
     }
 

@@ -493,6 +493,7 @@ fn a_backup_is_made_verified_and_restored() {
     page.line(&own).text(&env);
     env.stop();
     page.line(&own).text(&env);
+    page.line(&own).text(&env);
     env.start();
     env.wait_ready();
 }

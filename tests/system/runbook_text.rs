@@ -9,7 +9,8 @@ pub(crate) const OPERATIONS: &str = include_str!("../../docs/operations.md");
 /// The tests that follow sections.
 pub(crate) const STORIES: &str = concat!(
     include_str!("runbook.rs"),
-    include_str!("approval_commands.rs")
+    include_str!("approval_commands.rs"),
+    include_str!("custodians.rs")
 );
 
 /// The lines of one section's code blocks that a test has yet to take.

@@ -342,7 +342,7 @@ fn backups_and_ceremonies_show_their_numbers() {
     shows_bytes(&env, &format!("backup verify {file}"), "reading the backup");
     env.stop();
     let configuration = env.path("hallmark.toml").display().to_string();
-    let restore = format!("backup restore {file} --config {configuration}");
+    let restore = format!("backup restore {file} --config {configuration} --yes");
     let restored = shows_bytes(&env, &restore, "copying the backup");
     assert!(
         restored.contains("is restored; start the daemon."),

@@ -4,6 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`files`] | opens, writes and removes files without following planted links |
+//! | [`encryption`] | encrypts files to recipients, and decrypts them |
 //! | [`printable`] | prints text from outside without control characters, and parses arguments |
 //! | [`socket_path`] | refuses a path that no Unix socket can have |
 //! | [`toml_error`] | describes a TOML error without repeating the text, which may hold a secret |
@@ -13,6 +14,7 @@
 //! | [`probe`] | asks a PKCS#11 module for its slots, in a process of its own |
 //! | [`program`] | runs the main function of a program: log, exit codes, error output |
 
+pub mod encryption;
 pub mod files;
 pub mod fragment;
 pub mod notify;

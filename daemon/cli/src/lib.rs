@@ -5,4 +5,5 @@
 //! configuration: for that they run `hallmarkd`.
 
 pub mod ctl;
+mod custodian;
 pub mod setup;

@@ -17,6 +17,7 @@ pub use listen::{HttpsListener, UNIDENTIFIED_CONNECTIONS_MAX};
 
 use crate::ca::IssuerSettings;
 use crate::ca::approval::ApprovalPolicy;
+use crate::ca::backup::BackupSettings;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::est::EstSettings;
 use crate::ca::roll::RolloverSettings;
@@ -79,8 +80,8 @@ pub struct Configuration {
     pub revocations_kept_seconds: i64,
     /// The actions that need the approval of a second person.
     pub approvals: ApprovalPolicy,
-    /// How many backups are kept.
-    pub backups_kept: usize,
+    /// How backups are made.
+    pub backups: BackupSettings,
 }
 
 /// Why a configuration is refused.

@@ -38,7 +38,7 @@ pub mod service;
 pub mod store;
 pub mod token;
 
-pub use hallmark_base::{files, notify, printable, socket_path, toml_error, trace};
+pub use hallmark_base::{encryption, files, notify, printable, socket_path, toml_error, trace};
 pub use hallmark_pki::{
     crl_number, der_bytes, enrollment, error_code, ids, moment, unix_seconds, x509,
 };

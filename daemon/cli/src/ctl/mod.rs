@@ -17,6 +17,7 @@ mod client;
 mod command;
 mod console;
 mod credential;
+mod custodian;
 mod device;
 mod doctor;
 mod enrollment;
@@ -141,9 +142,14 @@ fn run(arguments: &Arguments, show: &Show) -> Result<(), Failure> {
     if let Command::Console(of) = &arguments.command {
         return console::run(&arguments.admin_socket, show, of.port);
     }
+    if let Command::Custodian(command) = &arguments.command {
+        return custodian::run(show, command);
+    }
     let client = ApiClient::new(&arguments.admin_socket, arguments.approval)?;
     match &arguments.command {
-        Command::Setup(_) | Command::Console(_) => unreachable!("it was run above"),
+        Command::Setup(_) | Command::Console(_) | Command::Custodian(_) => {
+            unreachable!("it was run above")
+        }
         Command::Caller => show.record(&client.get("/v1/caller")?),
         Command::Status(options) => status::run(&client, show, options),
         Command::Doctor(options) => doctor::run(&client, show, options),

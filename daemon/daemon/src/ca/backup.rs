@@ -2,37 +2,35 @@
 //! its bytes.
 //!
 //! A backup is `hallmark-TIME.db` and `hallmark-TIME.json` beside it; without its manifest it is
-//! none. It is made while the daemon issues, and read whole before it counts. No private key is
+//! none. With recipients it is encrypted, and is `hallmark-TIME.db.age`. It is made while the
+//! daemon issues, and read whole before it counts. No private key is
 //! ever in one: a PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that
 //! TPM.
 
 mod folder;
+mod open;
 
 pub(crate) use folder::remove_unfinished;
+pub use open::{OpenBackup, Verified, manifest_of, verify};
 
 use super::authorize::{Authorized, Operate};
 use super::{Code, Error, Issuer, crash_point};
+use crate::encryption::Recipients;
 use crate::files;
 use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
 use crate::store::{AuditEntry, StoreError};
 use crate::unix_seconds::UnixSeconds;
-use aws_lc_rs::digest::{Context, SHA256};
+use open::{digest, unreadable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
-
-/// The largest manifest, in bytes.
-const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes that are digested at a time.
-const DIGEST_BYTES: usize = 1024 * 1024;
 
 /// Takes how many bytes of how many a step of the work has done.
 pub type Report<'a> = &'a (dyn Fn(&'static str, u64, u64) + Sync);
@@ -58,6 +56,28 @@ pub struct Manifest {
     pub sha256: String,
     /// The contents of the copy.
     pub contents: Contents,
+    /// The file, if the copy is encrypted in it; `bytes` and `sha256` are of the copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<Encrypted>,
+}
+
+/// The file of an encrypted copy.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Encrypted {
+    pub bytes: u64,
+    /// Hex SHA-256 of the file.
+    pub sha256: String,
+    /// The recipients of age, whose identities decrypt it.
+    pub recipients: Vec<String>,
+}
+
+/// How backups are made.
+#[derive(Clone, Debug, Default)]
+pub struct BackupSettings {
+    /// How many are kept.
+    pub kept: usize,
+    pub recipients: Recipients,
 }
 
 impl Manifest {
@@ -92,6 +112,9 @@ pub enum BackupInvalid {
     /// The manifest says something else.
     #[error("{path} is not what its manifest says: {what}; take another backup")]
     Differs { path: String, what: String },
+    /// It is encrypted, and cannot be decrypted.
+    #[error("{path} is encrypted: {reason}")]
+    Encrypted { path: String, reason: String },
     /// It is no database that holds together.
     #[error("{path} is damaged: {source}; take another backup")]
     Damaged {
@@ -104,16 +127,20 @@ pub enum BackupInvalid {
 /// Makes backups beside the database, and keeps the newest.
 pub struct Backups {
     issuer: Arc<Issuer>,
-    kept: usize,
+    settings: BackupSettings,
     /// One backup at a time.
     running: Arc<Mutex<()>>,
 }
 
 impl Backups {
-    pub(super) fn new(issuer: Arc<Issuer>, kept: usize, running: Arc<Mutex<()>>) -> Self {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        settings: BackupSettings,
+        running: Arc<Mutex<()>>,
+    ) -> Self {
         Self {
             issuer,
-            kept,
+            settings,
             running,
         }
     }
@@ -155,7 +182,14 @@ impl Backups {
         })?;
         let now = self.issuer.now();
         let folder = self.folder();
-        let file = folder.join(format!("hallmark-{}.db", compact(now)));
+        let recipients = &self.settings.recipients;
+        let extension = if recipients.is_empty() {
+            "db"
+        } else {
+            "db.age"
+        };
+        let name = format!("hallmark-{}", compact(now));
+        let file = folder.join(format!("{name}.{extension}"));
         let failed = |error: &io::Error| {
             let message = format!("no backup in {}: {error}", folder.display());
             Error::later(60, Code::BackupFailed, message)
@@ -164,26 +198,32 @@ impl Backups {
         let prepared = prepared.and_then(|()| folder::remove_unfinished(&folder));
         let kept = prepared.and_then(|_| folder::backups(&folder));
         let kept = kept.map_err(|error| failed(&error))?;
-        if kept.contains(&file) {
+        let is_of_now = |it: &PathBuf| manifest_beside(it) == manifest_beside(&file);
+        if kept.iter().any(is_of_now) {
             let message = "a backup of this second exists; try again in a second";
             return Err(Error::later(1, Code::BackupExists, message));
         }
-        let partial = file.with_extension("partial");
+        let partial = folder.join(format!("{name}.partial"));
         let copied = |done, total| report("copying the database", done, total);
         let made = self.issuer.store().copy_to(&partial, &copied);
         let made = made.map_err(Error::from);
         let made = made.and_then(|()| {
             crash_point("backup-copied");
-            let manifest = manifest(&partial, now, report).map_err(|error| {
+            let mut manifest = manifest(&partial, now, report).map_err(|error| {
                 // A copy that does not hold together says so of what it was made from.
                 Error::stop(Code::BackupFailed, error.to_string())
             })?;
+            if !recipients.is_empty() {
+                report("encrypting the copy", 0, 0);
+                let encrypted = encrypt(&partial, recipients);
+                manifest.encrypted = Some(encrypted.map_err(|error| failed(&error))?);
+            }
             publish(&partial, &file, &manifest).map_err(|error| failed(&error))?;
             Ok(manifest)
         });
         let manifest = made.inspect_err(|_| {
             // The disk may be full; what stays is removed by the next one.
-            let _ = atomic::remove(&partial);
+            let _ = folder::remove_unfinished(&folder);
         })?;
         let entry = AuditEntry {
             at: now,
@@ -196,7 +236,7 @@ impl Backups {
             }),
         };
         pollster::block_on(self.issuer.store().record_audit(entry))?;
-        let deleted = delete_oldest(kept, self.kept.saturating_sub(1));
+        let deleted = delete_oldest(kept, self.settings.kept.saturating_sub(1));
         Ok(Backup {
             deleted: deleted.map_err(|error| failed(&error))?,
             file,
@@ -213,114 +253,6 @@ pub fn folder_beside(database: &Path) -> PathBuf {
 /// Returns the newest backup of a folder, by its name.
 pub fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
     Ok(folder::backups(folder)?.pop())
-}
-
-/// Reads the manifest of a backup, and not its copy.
-pub fn manifest_of(file: &Path) -> Result<Manifest, BackupInvalid> {
-    Ok(OpenBackup::open(file)?.manifest)
-}
-
-/// Reads a backup whole: it is what its manifest says, and a database that holds together. In
-/// another user's folder root reads it with that user's rights.
-pub fn verify(file: &Path, report: Report<'_>) -> Result<Manifest, BackupInvalid> {
-    let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
-    let owner = files::owner_of(folder.unwrap_or(Path::new(".")));
-    let owner = owner.map_err(|error| unreadable(file, &error))?;
-    let verified = files::as_owner(owner, || {
-        let mut backup = OpenBackup::open(file)?;
-        backup.check_bytes(&mut io::sink(), "reading the backup", report)?;
-        report(CHECKING, 0, 0);
-        backup.judged(file)
-    });
-    verified.map_err(|error| unreadable(file, &error))?
-}
-
-/// A backup whose files are open: what is judged is what was opened.
-#[derive(Debug)]
-pub struct OpenBackup {
-    path: PathBuf,
-    copy: File,
-    text: Vec<u8>,
-    manifest: Manifest,
-}
-
-impl OpenBackup {
-    /// Opens the copy `file` and reads the manifest beside it.
-    pub fn open(file: &Path) -> Result<Self, BackupInvalid> {
-        let beside = file.with_extension("json");
-        let wrong = |what: &str, error: &dyn std::fmt::Display| {
-            unreadable(&beside, &format!("{what}: {error}"))
-        };
-        let text = files::read(&beside, MANIFEST_BYTES_MAX)
-            .map_err(|error| wrong("its manifest cannot be read", &error))?;
-        let manifest =
-            serde_json::from_slice(&text).map_err(|error| wrong("it is no manifest", &error))?;
-        Ok(Self {
-            path: file.to_owned(),
-            copy: files::open(file).map_err(|error| unreadable(file, &error))?,
-            text,
-            manifest,
-        })
-    }
-
-    /// The manifest as it was read.
-    pub fn manifest_text(&self) -> &[u8] {
-        &self.text
-    }
-
-    /// Copies it into a new file at `to`, durably and for its owner alone. A copy that differs from
-    /// the manifest does not stay.
-    pub fn copy_to(&mut self, to: &Path, report: Report<'_>) -> Result<(), BackupInvalid> {
-        let mut output = files::create_new(to, 0o600).map_err(|error| unreadable(to, &error))?;
-        let copied = self.check_bytes(&mut output, "copying the backup", report);
-        let copied = copied.and_then(|()| {
-            let synced = output.sync_all();
-            synced.map_err(|error| unreadable(to, &error))
-        });
-        copied.inspect_err(|_| {
-            let _ = files::remove(to);
-        })
-    }
-
-    /// Writes the copy to `to`, and compares it with the manifest.
-    fn check_bytes(
-        &mut self,
-        to: &mut dyn Write,
-        step: &'static str,
-        report: Report<'_>,
-    ) -> Result<(), BackupInvalid> {
-        let total = self.manifest.bytes;
-        let digested = digest(&mut self.copy, to, &|done| report(step, done, total));
-        let (bytes, sha256) = digested.map_err(|error| unreadable(&self.path, &error))?;
-        if bytes != self.manifest.bytes || sha256 != self.manifest.sha256 {
-            return Err(self.differs(format!("it has {bytes} bytes and SHA-256 {sha256}")));
-        }
-        Ok(())
-    }
-
-    /// The manifest, if the database at `copied` holds what it says.
-    pub fn judged(&self, copied: &Path) -> Result<Manifest, BackupInvalid> {
-        let contents = inspect(copied).map_err(|source| BackupInvalid::Damaged {
-            path: self.path.display().to_string(),
-            source,
-        })?;
-        if contents != self.manifest.contents {
-            return Err(self.differs(format!("it holds {contents:?}")));
-        }
-        Ok(self.manifest.clone())
-    }
-
-    fn differs(&self, what: String) -> BackupInvalid {
-        let path = self.path.display().to_string();
-        BackupInvalid::Differs { path, what }
-    }
-}
-
-fn unreadable(path: &Path, reason: &dyn std::fmt::Display) -> BackupInvalid {
-    BackupInvalid::Unreadable {
-        path: path.display().to_string(),
-        reason: reason.to_string(),
-    }
 }
 
 /// The check of a copy, which has no number.
@@ -344,13 +276,35 @@ fn manifest(copy: &Path, now: UnixSeconds, report: Report<'_>) -> Result<Manifes
         bytes,
         sha256,
         contents,
+        encrypted: None,
     })
+}
+
+/// Puts the encrypted copy in the place of `partial`.
+fn encrypt(partial: &Path, recipients: &Recipients) -> io::Result<Encrypted> {
+    let to = partial.with_extension("partial-age");
+    recipients.encrypt(&mut files::open_ours(partial)?, &to)?;
+    crash_point("backup-encrypted");
+    let (bytes, sha256) = digest(&mut files::open_ours(&to)?, &mut io::sink(), &|_| {})?;
+    files::rename(&to, partial)?;
+    Ok(Encrypted {
+        bytes,
+        sha256,
+        recipients: recipients.names(),
+    })
+}
+
+/// Returns the path of a backup's manifest.
+pub fn manifest_beside(file: &Path) -> PathBuf {
+    let encrypted = file.extension().is_some_and(|it| it == "age");
+    let copy = encrypted.then(|| file.with_extension(""));
+    copy.as_deref().unwrap_or(file).with_extension("json")
 }
 
 /// The manifest first: a copy that has its name has its manifest.
 fn publish(partial: &Path, file: &Path, manifest: &Manifest) -> io::Result<()> {
     let text = format!("{:#}\n", json!(manifest));
-    atomic::write(&file.with_extension("json"), text.as_bytes(), 0o600)?;
+    atomic::write(&manifest_beside(file), text.as_bytes(), 0o600)?;
     crash_point("backup-manifest");
     files::rename(partial, file)?;
     atomic::sync_folder(file)
@@ -360,31 +314,9 @@ fn delete_oldest(backups: Vec<PathBuf>, keep: usize) -> io::Result<usize> {
     let surplus = backups.len().saturating_sub(keep);
     for file in &backups[..surplus] {
         files::remove(file)?;
-        let _ = files::remove(&file.with_extension("json"));
+        let _ = files::remove(&manifest_beside(file));
     }
     Ok(surplus)
-}
-
-/// Size and hex SHA-256 of what is read, which goes on to `output`. `report` gets how many bytes
-/// were read so far.
-fn digest(
-    input: &mut dyn Read,
-    output: &mut dyn Write,
-    report: &dyn Fn(u64),
-) -> io::Result<(u64, String)> {
-    let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; DIGEST_BYTES];
-    let mut bytes = 0;
-    loop {
-        let read = input.read(&mut buffer)?;
-        if read == 0 {
-            return Ok((bytes, hex::encode(context.finish())));
-        }
-        context.update(&buffer[..read]);
-        output.write_all(&buffer[..read])?;
-        bytes += read as u64;
-        report(bytes);
-    }
 }
 
 /// RFC 3339 without the marks that a file's name is better without.

@@ -71,7 +71,7 @@ use crate::unix_seconds::UnixSeconds;
 use approval::{ApprovalPolicy, Approvals};
 use arc_swap::{ArcSwap, Guard};
 use authorize::{Authorized, Operate};
-use backup::Backups;
+use backup::{BackupSettings, Backups};
 use ceremony::Ceremonies;
 use crl::{CrlPublisher, CrlSchedule, RevocationLists};
 use diagnostics::TokenDiagnostics;
@@ -165,8 +165,8 @@ pub struct Settings {
     pub crl_schedule: CrlSchedule,
     /// The actions that need an approval.
     pub approvals: ApprovalPolicy,
-    /// How many backups are kept.
-    pub backups_kept: usize,
+    /// How backups are made.
+    pub backups: BackupSettings,
     /// How long the records of a revocation are kept after the end of its certificate, in seconds.
     pub revocations_kept_seconds: i64,
 }
@@ -272,7 +272,7 @@ impl CertificateAuthority {
             tokens: Tokens::new(its(), settings.probes, shared.listing.clone()),
             diagnostics: TokenDiagnostics::new(its(), shared.diagnostics.clone()),
             approvals: Approvals::new(its(), settings.approvals),
-            backups: Backups::new(its(), settings.backups_kept, shared.backup.clone()),
+            backups: Backups::new(its(), settings.backups, shared.backup.clone()),
             issuer,
             crls,
             ceremonies,

@@ -84,6 +84,20 @@ pub enum BackupCommand {
     Verify {
         /// The backup.
         file: PathBuf,
+        /// The file with identities of `age`.
+        #[arg(long)]
+        identity: Option<PathBuf>,
+    },
+    /// Say what a restore would bring back, and what it would lose; the daemon must not run.
+    Preview {
+        /// The backup.
+        file: PathBuf,
+        /// The configuration, which names the state folder.
+        #[arg(long)]
+        config: PathBuf,
+        /// The file with identities of `age`.
+        #[arg(long)]
+        identity: Option<PathBuf>,
     },
     /// Copy it with its manifest into a folder.
     Copy {
@@ -99,5 +113,8 @@ pub enum BackupCommand {
         /// The configuration, which names the state folder.
         #[arg(long)]
         config: PathBuf,
+        /// The file with identities of `age`.
+        #[arg(long)]
+        identity: Option<PathBuf>,
     },
 }

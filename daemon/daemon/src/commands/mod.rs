@@ -12,6 +12,7 @@ pub mod import_secret;
 mod private_worker;
 pub mod program;
 pub mod restore;
+mod restore_preview;
 
 use crate::token::credential::label;
 use anyhow::Context;

@@ -6,9 +6,12 @@
 //! log of one database beside another.
 
 use super::arguments::BackupCommand;
+use super::restore_preview::Preview;
 use crate::ca::backup::{
-    CHECKING, Manifest, OpenBackup, Report, compact, progress_line, remove_unfinished, verify,
+    CHECKING, Manifest, OpenBackup, Report, compact, manifest_beside, progress_line,
+    remove_unfinished, verify,
 };
+use crate::encryption::Identities;
 use crate::files;
 use crate::files::atomic::{self, remove, sync_folder};
 use crate::printable::line;
@@ -63,85 +66,146 @@ pub fn answer(command: &BackupCommand, out: &mut (impl Write + Send)) -> anyhow:
 
 fn run(command: &BackupCommand, report: Report<'_>) -> anyhow::Result<Value> {
     Ok(match command {
-        BackupCommand::Verify { file } => json!({ "done": verify(file, report)? }),
+        BackupCommand::Verify { file, identity } => {
+            let identities = identities(identity.as_deref())?;
+            json!({ "done": verify(file, identities.as_ref(), report)? })
+        }
+        BackupCommand::Preview {
+            file,
+            config,
+            identity,
+        } => {
+            let preview = Restore::new(file, config, identity.as_deref())?.preview(report)?;
+            json!({ "done": preview, "text": preview.to_text() })
+        }
         BackupCommand::Copy { file, folder } => {
             json!({ "done": copy_backup(file, folder, report)? })
         }
-        BackupCommand::Restore { file, config } => {
-            let restored = restore(file, config, report)?;
+        BackupCommand::Restore {
+            file,
+            config,
+            identity,
+        } => {
+            let restored = Restore::new(file, config, identity.as_deref())?.run(report)?;
             json!({ "done": restored, "text": restored.to_text() })
         }
     })
 }
 
-/// Puts the backup `file` in the place of the database that `configuration` names.
-///
-/// The backup is opened with the caller's rights, since the operator named it; all the rest is done
-/// with the rights of the state folder's owner.
-fn restore(file: &Path, configuration: &Path, report: Report<'_>) -> anyhow::Result<Restored> {
-    let text = files::read_text(configuration, CONFIGURATION_BYTES_MAX)
-        .with_context(|| format!("cannot read {}", configuration.display()))?;
-    let StateFile { state_dir } = toml::from_str(&text)
-        .map_err(|error| anyhow!(where_and_why(&text, &error)))
-        .with_context(|| format!("cannot use {}", configuration.display()))?;
-    let backup = OpenBackup::open(file)?;
-    let caller = rustix::process::getuid().as_raw();
-    let owner = files::owner_of(&state_dir)?;
-    let restored = files::as_owner(owner, || replace(backup, &state_dir, caller, report))?;
-    restored.with_context(|| match owner {
-        Some(owner) => format!("as user {}, who owns {}", owner.uid(), state_dir.display()),
-        None => format!("in {}", state_dir.display()),
-    })
+fn identities(file: Option<&Path>) -> anyhow::Result<Option<Identities>> {
+    let read = file.map(Identities::read).transpose();
+    read.map_err(|reason| anyhow!(reason))
 }
 
-/// Replaces the database, with the rights of the folder's owner.
-fn replace(
-    mut backup: OpenBackup,
-    state_dir: &Path,
-    caller: u32,
-    report: Report<'_>,
-) -> anyhow::Result<Restored> {
-    let _lock = take_state(state_dir)?;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let now = UnixSeconds::new(since.as_secs().cast_signed());
-    let database = state_dir.join("hallmark.db");
-    let restored = state_dir.join("hallmark.db.restored");
-    clear(&restored)?;
-    backup.copy_to(&restored, report)?;
-    report(CHECKING, 0, 0);
-    let manifest = backup.judged(&restored).inspect_err(|_| {
-        // The next restore removes what remains.
-        let _ = clear(&restored);
-    })?;
-    let replaced = if files::is_there(&database)? {
-        Some(set_aside(&database, now, report).context("cannot keep the old database aside")?)
-    } else {
-        None
-    };
-    let unknown = replaced
-        .as_ref()
-        .and_then(|it| issued_after(&it.join("hallmark.db"), manifest.contents.intents).ok());
-    let entry = entry(
-        &manifest,
-        replaced.as_deref(),
-        unknown.as_deref(),
-        caller,
-        now,
-    );
-    let lost_since = manifest.made()?;
-    record_restore(&restored, lost_since, &entry)
-        .context("cannot write the restore into the journal")?;
-    // SQLite would apply a log of the old database to the new one.
-    for log in logs(&database) {
-        remove(&log)?;
+/// A backup that is to take the place of the database that a configuration names.
+///
+/// The files that the operator names are opened with the caller's rights; all the rest is done with
+/// the rights of the state folder's owner.
+struct Restore {
+    backup: OpenBackup,
+    identities: Option<Identities>,
+    state_dir: PathBuf,
+}
+
+impl Restore {
+    fn new(file: &Path, configuration: &Path, identity: Option<&Path>) -> anyhow::Result<Self> {
+        let text = files::read_text(configuration, CONFIGURATION_BYTES_MAX)
+            .with_context(|| format!("cannot read {}", configuration.display()))?;
+        let StateFile { state_dir } = toml::from_str(&text)
+            .map_err(|error| anyhow!(where_and_why(&text, &error)))
+            .with_context(|| format!("cannot use {}", configuration.display()))?;
+        Ok(Self {
+            backup: OpenBackup::open(file)?,
+            identities: identities(identity)?,
+            state_dir,
+        })
     }
-    files::rename(&restored, &database)?;
-    sync_folder(&database)?;
-    Ok(Restored {
-        manifest,
-        replaced,
-        unknown,
-    })
+
+    /// Says what the restore would do, and changes nothing.
+    fn preview(self, report: Report<'_>) -> anyhow::Result<Preview> {
+        self.with_rights_of_owner(|mut it| {
+            let _lock = take_state(&it.state_dir)?;
+            let (restored, manifest) = it.unpack(report)?;
+            let database = it.state_dir.join("hallmark.db");
+            let preview = Preview::of(manifest, &restored, &database, now()?);
+            clear(&restored)?;
+            preview
+        })
+    }
+
+    fn run(self, report: Report<'_>) -> anyhow::Result<Restored> {
+        let caller = rustix::process::getuid().as_raw();
+        self.with_rights_of_owner(|it| it.replace(caller, report))
+    }
+
+    fn with_rights_of_owner<T: Send>(
+        self,
+        work: impl FnOnce(Self) -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        let state_dir = self.state_dir.clone();
+        let owner = files::owner_of(&state_dir)?;
+        let done = files::as_owner(owner, || work(self))?;
+        done.with_context(|| match owner {
+            Some(owner) => format!("as user {}, who owns {}", owner.uid(), state_dir.display()),
+            None => format!("in {}", state_dir.display()),
+        })
+    }
+
+    /// Writes the database of the backup beside the one that it may replace.
+    fn unpack(&mut self, report: Report<'_>) -> anyhow::Result<(PathBuf, Manifest)> {
+        let restored = self.state_dir.join("hallmark.db.restored");
+        clear(&restored)?;
+        let identities = self.identities.as_ref();
+        self.backup.database_to(identities, &restored, report)?;
+        report(CHECKING, 0, 0);
+        let manifest = self.backup.judged(&restored).inspect_err(|_| {
+            // The next restore removes what remains.
+            let _ = clear(&restored);
+        })?;
+        Ok((restored, manifest))
+    }
+
+    /// Replaces the database.
+    fn replace(mut self, caller: u32, report: Report<'_>) -> anyhow::Result<Restored> {
+        let _lock = take_state(&self.state_dir)?;
+        let now = now()?;
+        let database = self.state_dir.join("hallmark.db");
+        let (restored, manifest) = self.unpack(report)?;
+        let replaced = if files::is_there(&database)? {
+            Some(set_aside(&database, now, report).context("cannot keep the old database aside")?)
+        } else {
+            None
+        };
+        let unknown = replaced
+            .as_ref()
+            .and_then(|it| issued_after(&it.join("hallmark.db"), manifest.contents.intents).ok());
+        let entry = entry(
+            &manifest,
+            replaced.as_deref(),
+            unknown.as_deref(),
+            caller,
+            now,
+        );
+        let lost_since = manifest.made()?;
+        record_restore(&restored, lost_since, &entry)
+            .context("cannot write the restore into the journal")?;
+        // SQLite would apply a log of the old database to the new one.
+        for log in logs(&database) {
+            remove(&log)?;
+        }
+        files::rename(&restored, &database)?;
+        sync_folder(&database)?;
+        Ok(Restored {
+            manifest,
+            replaced,
+            unknown,
+        })
+    }
+}
+
+fn now() -> anyhow::Result<UnixSeconds> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(UnixSeconds::new(since.as_secs().cast_signed()))
 }
 
 /// Removes the files of an interrupted restore: SQLite would apply its logs to the backup.
@@ -250,7 +314,7 @@ fn copy_backup(file: &Path, folder: &Path, report: Report<'_>) -> anyhow::Result
     let beside = atomic::temporary_path(&copied);
     remove(&beside)?;
     backup.copy_to(&beside, report).with_context(failed)?;
-    let manifest = copied.with_extension("json");
+    let manifest = manifest_beside(&copied);
     atomic::write(&manifest, backup.manifest_text(), 0o600).with_context(failed)?;
     files::rename(&beside, &copied).with_context(failed)?;
     sync_folder(&copied)?;

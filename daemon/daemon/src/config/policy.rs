@@ -5,6 +5,7 @@ use crate::ca::authority_policy::{ApprovalStep, AuthorityPolicy};
 use crate::ca::crl::CrlSchedule;
 use crate::ca::issuer::clock::ClockPolicy;
 use crate::ca::roll::{DeviceNotification, NotifyBy, RollPolicy};
+use crate::encryption::Recipients;
 use crate::enrollment::plan::DriftPolicy;
 use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::human_seconds;
@@ -116,6 +117,10 @@ pub(super) struct Policy {
     /// How many backups are kept; a new one replaces the oldest.
     #[serde(default = "backups_kept_default")]
     pub(super) backups_kept: NonZeroU16,
+    /// Recipients of `age` (`age1…`) that backups are encrypted to; without any they are plain.
+    #[schemars(with = "Vec<String>")]
+    #[serde(default)]
+    pub(super) backup_recipients: Recipients,
 }
 
 /// When the machine's clock is believed.
@@ -206,6 +211,7 @@ impl Default for Policy {
             clock_synchronised_file: clock_synchronised_file_default(),
             revocations_kept: revocations_kept_default(),
             backups_kept: backups_kept_default(),
+            backup_recipients: Recipients::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::policy::Policy;
 use super::{Configuration, ConfigurationError};
 use crate::ca::IssuerSettings;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
+use crate::ca::backup::BackupSettings;
 use crate::ca::birth::{BirthPolicy, BirthTable};
 use crate::ca::est::EstSettings;
 use crate::ca::issuer::failover::FailoverPolicy;
@@ -164,7 +165,10 @@ impl Raw {
                 .map(Approval::policy)
                 .transpose()?
                 .unwrap_or_default(),
-            backups_kept: usize::from(policy.backups_kept.get()),
+            backups: BackupSettings {
+                kept: usize::from(policy.backups_kept.get()),
+                recipients: policy.backup_recipients.clone(),
+            },
             push_age_alarm_seconds: i64::try_from(policy.push_age_alarm).unwrap_or(i64::MAX),
             text: text.to_owned(),
             raw,

@@ -317,7 +317,7 @@ fn ca_config(
             probes: probes(configuration.tokens.values()),
             crl_schedule: configuration.crl_schedule.clone(),
             approvals: configuration.approvals.clone(),
-            backups_kept: configuration.backups_kept,
+            backups: configuration.backups.clone(),
             revocations_kept_seconds: configuration.revocations_kept_seconds,
         },
     }

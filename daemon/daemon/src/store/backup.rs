@@ -179,7 +179,7 @@ pub fn issued_after(database: &Path, intents: i64) -> Result<Vec<IssuedLater>, S
     )
 }
 
-fn open(database: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open(database: &Path) -> Result<Connection, StoreError> {
     let connection = database_file::connect(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
     Ok(connection)

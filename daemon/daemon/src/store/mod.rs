@@ -42,6 +42,7 @@ mod approval;
 mod audit;
 mod authority_roll;
 pub mod backup;
+pub mod backup_preview;
 mod block;
 mod ca_scan;
 mod certificate;

@@ -16,6 +16,7 @@ struct Row {
 const CRATES_BELOW: &[&str] = &[
     "crl_number",
     "der_bytes",
+    "encryption",
     "enrollment",
     "error_code",
     "files",
@@ -51,6 +52,11 @@ const ROWS: &[Row] = &[
         prefix: "pki/enrollment",
         may_use: &["der_bytes", "error_code", "ids", "unix_seconds"],
         libraries: &["der"],
+    },
+    Row {
+        prefix: "base/encryption",
+        may_use: &["files"],
+        libraries: &[],
     },
     Row {
         prefix: "base/notify",
@@ -221,9 +227,15 @@ const ROWS: &[Row] = &[
             "tokio",
         ],
     },
+    // It needs no daemon.
+    Row {
+        prefix: "cli/custodian",
+        may_use: &[],
+        libraries: &[],
+    },
     Row {
         prefix: "cli/ctl",
-        may_use: &["setup"],
+        may_use: &["custodian", "setup"],
         // The port of `hallmark console`.
         libraries: &["reqwest", "hyper", "hyper_util", "tokio"],
     },

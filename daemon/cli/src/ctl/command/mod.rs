@@ -3,6 +3,7 @@
 mod approval;
 mod authority;
 mod certificate;
+mod custodian;
 mod enrollment;
 mod profile;
 mod requests;
@@ -16,6 +17,7 @@ pub(super) use certificate::{
     CertificateCommand, ExportCertificate, HoldCertificate, Issue, IssueBatch, ListCertificates,
     NamedCertificate, RevokeCertificate,
 };
+pub(super) use custodian::CustodianCommand;
 pub(super) use enrollment::{BlockCommand, CredentialCommand, DeviceCommand, EnrollmentCommand};
 pub(super) use profile::ProfileCommand;
 pub(super) use roll::{RollCommand, StartRoll};
@@ -84,6 +86,9 @@ pub enum Command {
     /// Create authorities from a file.
     #[command(subcommand)]
     Ceremony(CeremonyCommand),
+    /// Split a token's PIN among people, so that a ceremony needs several of them.
+    #[command(subcommand)]
+    Custodian(CustodianCommand),
     /// Show authorities.
     #[command(subcommand)]
     Authority(AuthorityCommand),
@@ -172,16 +177,30 @@ pub enum BackupCommand {
     },
     /// Check that a backup is intact and matches its manifest. Needs no daemon.
     Verify {
-        /// The copy (`hallmark-….db`), with its manifest beside it.
+        /// The copy (`hallmark-….db` or `.db.age`), with its manifest beside it.
         file: PathBuf,
+        /// The identities that decrypt it, as `age-keygen` writes them. Without them only the bytes
+        /// of an encrypted copy are compared.
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
     },
-    /// Replace the database by a backup, while no daemon runs.
+    /// Replace the database by a backup, while no daemon runs. First shows who will be accepted and
+    /// what will be missing, and asks.
     Restore {
-        /// The copy (`hallmark-….db`), with its manifest beside it.
+        /// The copy (`hallmark-….db` or `.db.age`), with its manifest beside it.
         file: PathBuf,
         /// The daemon's configuration.
         #[arg(long)]
         config: PathBuf,
+        /// The identities that decrypt it, as `age-keygen` writes them.
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// Show it only, and change nothing.
+        #[arg(long, conflicts_with = "yes")]
+        preview: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

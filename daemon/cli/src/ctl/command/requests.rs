@@ -17,6 +17,15 @@ pub const FIRST_REQUESTS: &[FirstRequest] = &[
     ("status", "GET /v1/status"),
     ("doctor", "POST /v1/doctor"),
     ("console", ON_THE_MACHINE),
+    (
+        "custodian split --pin @pin --threshold 2 --out @shares anna boris",
+        ON_THE_MACHINE,
+    ),
+    ("custodian open --out @pin @anna.share", ON_THE_MACHINE),
+    (
+        "custodian script @ceremony.toml --threshold 2 anna boris",
+        ON_THE_MACHINE,
+    ),
     ("caller", "GET /v1/caller"),
     ("reload", "POST /v1/reload"),
     ("ceremony run @ceremony.toml", "POST /v1/ceremonies"),

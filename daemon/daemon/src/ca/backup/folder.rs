@@ -3,7 +3,7 @@
 //! The daemon knows its own files by name and owner. It removes no other file, and no link: an
 //! operator may keep files beside the backups.
 
-use super::time_of_name;
+use super::{manifest_beside, time_of_name};
 use crate::files;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,10 +28,10 @@ impl Kind {
     fn of(name: &OsStr) -> Option<Self> {
         let (_, extension) = time_of_name(name.to_str()?)?;
         match extension {
-            "db" => Some(Kind::Copy),
+            "db" | "db.age" => Some(Kind::Copy),
             "json" => Some(Kind::Manifest),
-            "partial" | "partial-journal" | "partial-wal" | "partial-shm" | "json.new"
-            | "db.new" => Some(Kind::Unfinished),
+            "partial" | "partial-journal" | "partial-wal" | "partial-shm" | "partial-age"
+            | "json.new" | "db.new" | "db.age.new" => Some(Kind::Unfinished),
             _ => None,
         }
     }
@@ -47,9 +47,10 @@ pub(super) fn backups(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// Removes unfinished files, and manifests whose copy is missing. Returns how many were removed.
 /// No backup may be under way in the folder.
 pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<usize> {
-    let copies = BTreeSet::from_iter(files_of(folder, Kind::Copy)?);
+    let copies = files_of(folder, Kind::Copy)?;
+    let described = BTreeSet::from_iter(copies.iter().map(|it| manifest_beside(it)));
     let mut lone = files_of(folder, Kind::Manifest)?;
-    lone.retain(|it| !copies.contains(&it.with_extension("db")));
+    lone.retain(|it| !described.contains(it));
     let unfinished = files_of(folder, Kind::Unfinished)?.into_iter().chain(lone);
     let mut removed = 0;
     for path in unfinished {

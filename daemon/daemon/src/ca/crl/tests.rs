@@ -3,6 +3,7 @@
 use super::*;
 use crate::ca::alarm::AlarmCode;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::backup::BackupSettings;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::{
     Callbacks, CertificateAuthority, Config, ConfiguredToken, IssuerSettings, Settings, TokenTraits,
@@ -67,7 +68,10 @@ impl Scene {
                 crl_due: Box::new(|| {}),
             },
             settings: Settings {
-                backups_kept: 1,
+                backups: BackupSettings {
+                    kept: 1,
+                    ..BackupSettings::default()
+                },
                 ..Settings::default()
             },
         })
