@@ -18,10 +18,10 @@
 //! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
 //! do not use each other. `daemon/programs/tests/house` reads `use` lines to check that, and Cargo
 //! keeps these crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`],
-//! [`der_bytes`], [`ids`], [`moment`], [`unix_seconds`]) has no clock and no I/O, `hallmark-base`
-//! gives access to the machine ([`files`], [`notify`], [`printable`], [`socket_path`],
-//! [`toml_error`], [`trace`]), and `hallmark-protocol` has what the daemon and a token's worker
-//! agree on. No token library is below: the worker is a program of its own.
+//! [`der_bytes`], [`ids`], [`journal`], [`moment`], [`unix_seconds`]) has no clock and no I/O,
+//! `hallmark-base` gives access to the machine ([`files`], [`notify`], [`printable`],
+//! [`socket_path`], [`toml_error`], [`trace`]), and `hallmark-protocol` has what the daemon and a
+//! token's worker agree on. No token library is below: the worker is a program of its own.
 //!
 //! The dangerous path, the issuance cycle, is `ca::issuer::issue`; `docs/issuance-cycle.md`
 //! explains it.
@@ -40,5 +40,5 @@ pub mod token;
 
 pub use hallmark_base::{encryption, files, notify, printable, socket_path, toml_error, trace};
 pub use hallmark_pki::{
-    crl_number, der_bytes, enrollment, error_code, ids, moment, unix_seconds, x509,
+    crl_number, der_bytes, enrollment, error_code, ids, journal, moment, unix_seconds, x509,
 };

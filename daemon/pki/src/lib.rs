@@ -8,6 +8,7 @@ pub mod der_bytes;
 pub mod enrollment;
 pub mod error_code;
 pub mod ids;
+pub mod journal;
 pub mod moment;
 pub mod unix_seconds;
 pub mod x509;

@@ -27,6 +27,7 @@ pub mod idevid;
 pub mod issuer;
 pub mod key;
 pub mod key_file;
+pub mod key_pem;
 pub mod lint;
 pub mod list_address;
 pub mod listener_names;

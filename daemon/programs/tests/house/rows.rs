@@ -21,6 +21,7 @@ const CRATES_BELOW: &[&str] = &[
     "error_code",
     "files",
     "ids",
+    "journal",
     "moment",
     "notify",
     "printable",
@@ -41,6 +42,11 @@ const ROWS: &[Row] = &[
     Row {
         prefix: "pki/moment",
         may_use: &["unix_seconds", "x509"],
+        libraries: &[],
+    },
+    Row {
+        prefix: "pki/journal",
+        may_use: &["codes", "unix_seconds", "x509"],
         libraries: &[],
     },
     Row {
