@@ -10,7 +10,7 @@
 //! | [`arguments`] | defines the command line of the worker's program |
 //! | [`credential`] | restricts the keys that authorize calls to provisioning services |
 //! | [`key_proof`] | makes and verifies test signatures |
-//! | [`signature_use`] | keeps keys of authorities, credentials and OCSP responders apart |
+//! | [`signature_use`] | keeps keys of authorities, credentials, responders and the journal apart |
 //! | [`limits`], [`signature_count`] | bounds what a worker signs; counts what it has signed |
 //!
 //! The daemon sends operations and loads no token library. The worker performs them with the

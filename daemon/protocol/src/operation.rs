@@ -74,6 +74,18 @@ pub enum Operation {
         #[serde(with = "octets")]
         answer: Vec<u8>,
     },
+    /// Signs a checkpoint of the audit journal. MUST refuse a key whose own label, read from the
+    /// token, is not one of the journal, and bytes that are no checkpoint. The other operations
+    /// that sign MUST refuse such a key, but for test messages.
+    SignCheckpoint {
+        /// The key of the journal.
+        key: KeyReference,
+        /// Must be the algorithm of the key's type.
+        algorithm: SignatureAlgorithm,
+        /// The checkpoint as text.
+        #[serde(with = "octets")]
+        checkpoint: Vec<u8>,
+    },
     /// Makes a test signature and verifies it. Workers do this themselves and count it; a backend
     /// refuses it.
     Prove(KeyReference),
@@ -121,6 +133,7 @@ impl Operation {
             Operation::Generate(_) => "generate",
             Operation::Sign { .. } => "sign",
             Operation::SignAnswer { .. } => "sign an OCSP answer",
+            Operation::SignCheckpoint { .. } => "sign a checkpoint",
             Operation::Prove(_) => "prove",
             Operation::Destroy(_) => "destroy",
             Operation::SignAssertion { .. } => "sign an assertion",
@@ -140,9 +153,9 @@ impl Operation {
                 key.label.clone()
             }
             Operation::Sign { key, .. } => key.label.clone(),
-            Operation::SignAssertion { key, .. } | Operation::SignAnswer { key, .. } => {
-                key.label.clone()
-            }
+            Operation::SignAssertion { key, .. }
+            | Operation::SignAnswer { key, .. }
+            | Operation::SignCheckpoint { key, .. } => key.label.clone(),
             Operation::FindById(id) => hex::encode(id),
             Operation::Generate(specification) => specification.label.clone(),
             Operation::Hmac { label, .. }
@@ -176,7 +189,8 @@ pub enum Answer {
     Key(KeyDescription),
     /// The key with the id, for `FindById`; `None` if no finished key has it.
     Found(Option<KeyDescription>),
-    /// The signature or HMAC, for `Sign`, `SignAnswer`, `SignAssertion` and `Hmac`.
+    /// The signature or HMAC, for `Sign`, `SignAnswer`, `SignCheckpoint`, `SignAssertion` and
+    /// `Hmac`.
     Signature(#[serde(with = "octets")] Vec<u8>),
     /// No value, for `Destroy`, `ImportSecret` and `DestroySecret`.
     Done(()),

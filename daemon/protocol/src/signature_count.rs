@@ -20,11 +20,13 @@ pub enum SignatureClass {
     Answer,
     /// An assertion or a code of a credential.
     Assertion,
+    /// A checkpoint of the audit journal.
+    Checkpoint,
 }
 
 impl SignatureClass {
     /// Every class.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Test,
         Self::Leaf,
         Self::Authority,
@@ -32,6 +34,7 @@ impl SignatureClass {
         Self::Request,
         Self::Answer,
         Self::Assertion,
+        Self::Checkpoint,
     ];
 
     /// Returns its name in journals and logs.
@@ -44,6 +47,7 @@ impl SignatureClass {
             Self::Request => "request",
             Self::Answer => "answer",
             Self::Assertion => "assertion",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }

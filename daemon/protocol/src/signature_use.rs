@@ -1,8 +1,9 @@
-//! Keeps three kinds of keys apart, by their labels: those of authorities, of credentials and of
-//! OCSP responders. None signs what another kind signs.
+//! Keeps four kinds of keys apart, by their labels: those of authorities, of credentials, of OCSP
+//! responders and of the audit journal. None signs what another kind signs.
 
 use crate::credential::is_credential;
 use crate::key_proof::{TEST_KEY_LABEL, is_challenge};
+use hallmark_pki::journal::checkpoint::{is_audit_label, is_checkpoint};
 use hallmark_pki::x509::ocsp::{is_answer, is_responder_label};
 
 /// The purpose of a signature.
@@ -14,6 +15,8 @@ pub enum SignatureUse {
     Assertion,
     /// An OCSP answer.
     Answer,
+    /// A checkpoint of the audit journal.
+    Checkpoint,
 }
 
 impl SignatureUse {
@@ -28,6 +31,9 @@ impl SignatureUse {
             Self::Certificate if label == TEST_KEY_LABEL && !is_challenge(message) => {
                 Some("it is a test key: it signs test messages only")
             }
+            _ if is_audit_label(label) || self == Self::Checkpoint => {
+                self.journal_objection(label, message)
+            }
             Self::Assertion if !of_credential => Some("it is not a credential's"),
             Self::Certificate if of_responder && !is_challenge(message) => {
                 Some("it is a responder's: it signs OCSP answers only")
@@ -37,6 +43,16 @@ impl SignatureUse {
             _ => None,
         }
     }
+
+    /// The same where the key, the message or both are of the audit journal.
+    fn journal_objection(self, label: &str, message: &[u8]) -> Option<&'static str> {
+        match self {
+            Self::Checkpoint if !is_audit_label(label) => Some("it is not the audit journal's"),
+            Self::Checkpoint if is_checkpoint(message) => None,
+            Self::Certificate if is_challenge(message) => None,
+            _ => Some("it is the audit journal's: it signs checkpoints only"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -44,8 +60,24 @@ mod tests {
     use super::*;
     use crate::credential;
     use crate::key_proof::challenge;
-    use SignatureUse::{Answer, Assertion, Certificate};
+    use SignatureUse::{Answer, Assertion, Certificate, Checkpoint};
+    use hallmark_pki::journal::checkpoint;
+    use hallmark_pki::unix_seconds::UnixSeconds;
     use hallmark_pki::x509::ocsp::key_label;
+
+    fn checkpoint() -> Vec<u8> {
+        let checkpoint = checkpoint::Checkpoint {
+            journal: [1; 32],
+            number: 1,
+            sequence: 7,
+            hash: [2; 32],
+            at: UnixSeconds::new(1_767_225_600),
+            schema: [3; 32],
+            accepted: None,
+            state: checkpoint::State::Open,
+        };
+        checkpoint.encode()
+    }
 
     #[test]
     fn each_key_signs_its_own_kind_alone() {
@@ -65,8 +97,9 @@ mod tests {
             ("hallmark line-1 1", Certificate, &certificate[..]),
             (&credential, Assertion, b"e30.e30"),
             (&responder, Answer, &answer),
+            (&checkpoint::key_label(1), Checkpoint, &checkpoint()),
         ] {
-            for other in [Certificate, Assertion, Answer] {
+            for other in [Certificate, Assertion, Answer, Checkpoint] {
                 let objection = other.objection(label, message);
                 assert_eq!(objection.is_none(), other == own, "{label} {other:?}");
             }
@@ -80,5 +113,10 @@ mod tests {
         );
         assert!(Answer.objection(&responder, &certificate).is_some());
         assert!(Answer.objection(&responder, &challenge()).is_some());
+        let journal = checkpoint::key_label(1);
+        assert_eq!(Certificate.objection(&journal, &challenge()), None);
+        for message in [&certificate[..], &answer, &challenge(), b"e30.e30"] {
+            assert!(Checkpoint.objection(&journal, message).is_some());
+        }
     }
 }

@@ -112,6 +112,13 @@ impl MemoryToken {
             } => state
                 .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
+            Operation::SignCheckpoint {
+                key,
+                algorithm,
+                checkpoint,
+            } => state
+                .sign(key, *algorithm, checkpoint, SignatureUse::Checkpoint)
+                .map(Answer::Signature),
             Operation::Prove(_) | Operation::CountSignatures => {
                 Err(Fault::refused("the worker does it"))
             }

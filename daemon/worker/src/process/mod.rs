@@ -137,7 +137,9 @@ impl Job {
     fn is_signature(&self) -> bool {
         matches!(
             self.request.operation,
-            Operation::Sign { .. } | Operation::SignAnswer { .. }
+            Operation::Sign { .. }
+                | Operation::SignAnswer { .. }
+                | Operation::SignCheckpoint { .. }
         )
     }
 }

@@ -207,6 +207,11 @@ impl Recovery {
                     return;
                 }
             }
+            Operation::SignCheckpoint { key, .. } if done => {
+                if !self.used_keys.remember(key) {
+                    return;
+                }
+            }
             Operation::Destroy(key) if done => return self.used_keys.forget(key),
             Operation::Generate(specification) if done => {
                 self.used_keys.forget_replaced(&specification.id);

@@ -76,6 +76,13 @@ impl TpmToken {
             } => self
                 .sign(key, *algorithm, answer, SignatureUse::Answer)
                 .map(Answer::Signature),
+            Operation::SignCheckpoint {
+                key,
+                algorithm,
+                checkpoint,
+            } => self
+                .sign(key, *algorithm, checkpoint, SignatureUse::Checkpoint)
+                .map(Answer::Signature),
             Operation::Prove(_) | Operation::CountSignatures => {
                 Err(Fault::refused("the worker does it"))
             }

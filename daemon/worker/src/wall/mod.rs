@@ -154,6 +154,12 @@ impl Wall {
                 self.take(place, SignatureClass::Assertion)?;
                 Ok(Admitted(Some((place, SignatureClass::Assertion))))
             }
+            // The backend compares label and message with the purpose.
+            Operation::SignCheckpoint { key, .. } => {
+                let place = spki_sha256(&key.spki);
+                self.take(place, SignatureClass::Checkpoint)?;
+                Ok(Admitted(Some((place, SignatureClass::Checkpoint))))
+            }
             Operation::Hmac { label, .. } => {
                 let place = spki_sha256(label.as_bytes());
                 Ok(Admitted(Some((place, SignatureClass::Assertion))))
@@ -190,6 +196,7 @@ impl Wall {
         let message = match operation {
             Operation::Sign { message, .. } => message,
             Operation::SignAnswer { answer, .. } => answer,
+            Operation::SignCheckpoint { checkpoint, .. } => checkpoint,
             Operation::SignAssertion { input, .. } => input,
             Operation::Hmac { text, .. } => text,
             _ => return,
@@ -370,7 +377,9 @@ impl Wall {
             SignatureClass::Authority | SignatureClass::Request => limits.authorities_per_hour,
             SignatureClass::List => limits.lists_per_hour,
             SignatureClass::Answer => limits.answers_per_hour,
-            SignatureClass::Test | SignatureClass::Assertion => return Ok(()),
+            SignatureClass::Test | SignatureClass::Assertion | SignatureClass::Checkpoint => {
+                return Ok(());
+            }
         };
         let now = Instant::now();
         let budgets = &mut done.budgets;

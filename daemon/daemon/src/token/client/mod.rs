@@ -20,6 +20,7 @@ use super::signature_count::SignatureCounts;
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
+use crate::journal::checkpoint::Checkpoint;
 use crate::request_task;
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
@@ -167,6 +168,27 @@ impl TokenClient {
             key: key.clone(),
             algorithm,
             answer: answer.bytes().to_vec(),
+        };
+        let signed = self.ask(operation, deadline);
+        if signed.is_err() {
+            self.doubt(key);
+        }
+        signed
+    }
+
+    /// Performs `Operation::SignCheckpoint`. The token refuses any key but one of the audit
+    /// journal.
+    pub fn sign_checkpoint(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        checkpoint: &Checkpoint,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        let operation = Operation::SignCheckpoint {
+            key: key.clone(),
+            algorithm,
+            checkpoint: checkpoint.encode(),
         };
         let signed = self.ask(operation, deadline);
         if signed.is_err() {
