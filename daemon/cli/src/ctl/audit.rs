@@ -1,11 +1,15 @@
 //! Runs `hallmark audit`: shows, verifies and exports the audit journal.
 
+use super::audit_export;
 use super::client::{ApiClient, segment};
-use super::command::{AuditCommand, ShowAudit};
+use super::command::{AuditCommand, ShowAudit, VerifyAudit};
 use super::failure::Failure;
 use super::render;
 use super::show::Show;
-use serde_json::Value;
+use hallmark_base::files;
+use serde_json::{Value, json};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::thread;
 
 const COLUMNS: [&str; 6] = ["sequence", "at", "actor", "action", "subject", "detail"];
@@ -37,31 +41,84 @@ pub(super) fn run(client: &ApiClient, show: &Show, command: &AuditCommand) -> Re
             }
             Ok(())
         }
-        AuditCommand::Verify => {
-            let verdict = client.get("/v1/audit/verification")?;
-            show.record(&verdict)?;
-            match verdict["broken_at"].as_i64() {
-                None => Ok(()),
-                Some(sequence) => Err(Failure::Failed(format!(
-                    "the journal is broken at entry {sequence}; compare it with a copy, and treat \
-                     the machine as compromised"
-                ))),
+        AuditCommand::Verify(of) => verify(client, show, of),
+        AuditCommand::Export { file } => export(client, show, file.as_deref()),
+        AuditCommand::Key => {
+            let keys = client.get("/v1/audit/keys")?;
+            if show.json {
+                return show.record(&keys);
             }
+            for key in keys.as_array().into_iter().flatten() {
+                for line in key["pem"].as_str().unwrap_or_default().lines() {
+                    show.line(line)?;
+                }
+            }
+            Ok(())
         }
-        AuditCommand::Export => {
-            let mut after = 0;
-            loop {
-                let page = client.get(&format!("/v1/audit?after={after}"))?;
-                let entries = page.as_array().map(Vec::as_slice).unwrap_or_default();
-                let Some(last) = entries.last() else {
-                    return Ok(());
-                };
-                after = last["sequence"].as_i64().unwrap_or(i64::MAX);
-                for entry in entries {
-                    show.exact_line(entry)?;
+        AuditCommand::Accept { reason } => {
+            let body = json!({ "reason": reason });
+            show.record(&client.post("/v1/audit/accept", &body)?)
+        }
+    }
+}
+
+fn verify(client: &ApiClient, show: &Show, of: &VerifyAudit) -> Result<(), Failure> {
+    let verdict = match (&of.export, &of.key) {
+        (Some(export), Some(key)) => audit_export::verify(export, key, of.expect.as_deref())?,
+        _ => client.get("/v1/audit/verification")?,
+    };
+    show.record(&verdict)?;
+    let Some(finding) = verdict["finding"].as_object() else {
+        return Ok(());
+    };
+    let text = finding.get("text").and_then(Value::as_str);
+    Err(Failure::Failed(format!(
+        "the journal is broken at entry {}: {}; compare it with a copy, and treat the machine as \
+         compromised",
+        verdict["broken_at"],
+        text.unwrap_or_default()
+    )))
+}
+
+/// Prints or writes every entry, then every checkpoint.
+fn export(client: &ApiClient, show: &Show, file: Option<&Path>) -> Result<(), Failure> {
+    let mut lines = match file {
+        None => None,
+        Some(path) => {
+            let made = files::create_new(path, 0o600);
+            Some((
+                path,
+                BufWriter::new(made.map_err(|it| Failure::file(path, &it))?),
+            ))
+        }
+    };
+    // The checkpoints last: each is about an entry that is printed already or comes later, and one
+    // that is signed during this export is left out with the entries after it.
+    for (route, number) in [
+        ("/v1/audit", "sequence"),
+        ("/v1/audit/checkpoints", "number"),
+    ] {
+        let mut after = 0;
+        loop {
+            let page = client.get(&format!("{route}?after={after}&limit=1000"))?;
+            let rows = page.as_array().map(Vec::as_slice).unwrap_or_default();
+            let Some(last) = rows.last() else {
+                break;
+            };
+            after = last[number].as_i64().unwrap_or(i64::MAX);
+            for row in rows {
+                match &mut lines {
+                    None => show.exact_line(row)?,
+                    Some((path, to)) => {
+                        writeln!(to, "{row}").map_err(|it| Failure::file(path, &it))?;
+                    }
                 }
             }
         }
+    }
+    match lines {
+        None => Ok(()),
+        Some((path, mut to)) => to.flush().map_err(|it| Failure::file(path, &it)),
     }
 }
 

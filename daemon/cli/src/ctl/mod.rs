@@ -7,6 +7,7 @@
 
 mod approval;
 mod audit;
+mod audit_export;
 mod authority;
 mod backup;
 mod batch;

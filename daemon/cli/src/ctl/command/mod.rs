@@ -302,13 +302,39 @@ pub struct ShowAudit {
     pub follow: bool,
 }
 
+/// `hallmark audit verify`
+#[derive(Debug, Args)]
+pub struct VerifyAudit {
+    /// Verify this export instead, without a daemon.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub export: Option<PathBuf>,
+    /// The public keys of the journal, as `hallmark audit key` prints them.
+    #[arg(long, value_name = "PEM", requires = "export")]
+    pub key: Option<PathBuf>,
+    /// A copy of checkpoints that the journal must agree with.
+    #[arg(long, value_name = "FILE", requires = "export")]
+    pub expect: Option<PathBuf>,
+}
+
 /// `hallmark audit`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
     /// Show the newest entries, the newest first.
     Show(ShowAudit),
-    /// Verify the hash chain of all entries.
-    Verify,
-    /// Print the whole journal, one JSON object per line.
-    Export,
+    /// Verify the whole journal: hash chain, checkpoints and schema, or an export of it.
+    Verify(VerifyAudit),
+    /// Write the whole journal with its checkpoints, one JSON object per line.
+    Export {
+        /// The file to write; without it, standard output.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Show the public keys that have signed checkpoints, as PEM.
+    Key,
+    /// Accept the finding that stops issuance, after its cause was dealt with.
+    Accept {
+        /// The reason in your words, for the audit journal.
+        #[arg(long)]
+        reason: String,
+    },
 }
