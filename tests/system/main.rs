@@ -177,6 +177,7 @@ mod cannot_sign;
 mod certificate_files;
 mod certificates;
 mod check;
+mod checkpoints;
 mod cli;
 mod clock;
 mod compromise;

@@ -438,7 +438,7 @@ impl TestEnv {
         Some(request.holder(&answer))
     }
 
-    fn issue(&self, request: &Request) -> [String; 7] {
+    pub(crate) fn issue(&self, request: &Request) -> [String; 7] {
         let csr = self.write(&format!("{}.csr", request.id), &request.csr);
         let csr = csr.to_str().unwrap();
         let (profile, id) = (request.profile.as_str(), request.id.as_str());

@@ -5,6 +5,7 @@
 //! owns its own table; this file composes the tables, and `check` compares them with each other.
 
 mod approval;
+mod audit;
 mod check;
 mod listen;
 mod ocsp;

@@ -1,13 +1,16 @@
-//! `/v1/audit`: the journal, page by page, and the check of its seals.
+//! `/v1/audit`: the journal, page by page, its checkpoints, and their verification.
 
 use super::asks::Asks;
+use super::body::JsonBody;
 use super::pagination::rows;
 use super::parts::Query;
 use super::problem::Problem;
-use crate::ca::authorize::Inspect;
-use crate::measured;
+use crate::ca::authorize::{Inspect, Operate};
+use crate::ca::checkpoint::{AuditKey, AuditVerification};
+use crate::journal::checkpoints::SignedCheckpoint;
+use crate::journal::finding::Finding;
 use crate::moment::Moment;
-use crate::store::{AuditFilter, AuditRecord, AuditVerdict};
+use crate::store::{AuditFilter, AuditRecord};
 use axum::Json;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -49,11 +52,52 @@ pub(super) async fn list(
     Ok(Json(entries.await?))
 }
 
-pub(super) async fn verify(Asks { api, .. }: Asks<Inspect>) -> Result<Json<AuditVerdict>, Problem> {
-    let verified = api.application(|ca| {
-        let verdict = ca.store().verify_audit()?;
-        measured::audit_verified(ca.now().get(), verdict.broken_at.is_none());
-        Ok(verdict)
-    });
+pub(super) async fn verify(
+    Asks { api, .. }: Asks<Inspect>,
+) -> Result<Json<AuditVerification>, Problem> {
+    let verified = api.application(|ca| ca.issuer().verify_journal());
     Ok(Json(verified.await?))
+}
+
+/// The checkpoints after one, the oldest first.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckpointPage {
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+pub(super) async fn checkpoints(
+    Asks { api, .. }: Asks<Inspect>,
+    Query(page): Query<CheckpointPage>,
+) -> Result<Json<Vec<SignedCheckpoint>>, Problem> {
+    let checkpoints = api.application(move |ca| {
+        let store = ca.store();
+        Ok(store.checkpoints_after(page.after, rows(page.limit))?)
+    });
+    Ok(Json(checkpoints.await?))
+}
+
+pub(super) async fn keys(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Vec<AuditKey>>, Problem> {
+    let keys = api.application(|ca| ca.issuer().audit_keys());
+    Ok(Json(keys.await?))
+}
+
+/// Why a finding is accepted.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AcceptedFinding {
+    /// In your words, for the audit journal.
+    reason: String,
+}
+
+pub(super) async fn accept(
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
+    JsonBody(body): JsonBody<AcceptedFinding>,
+) -> Result<Json<Finding>, Problem> {
+    let accepted = api.application(move |ca| ca.issuer().accept_journal(&permission, &body.reason));
+    Ok(Json(accepted.await?))
 }

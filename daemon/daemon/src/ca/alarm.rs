@@ -12,6 +12,8 @@ codes! {
     AlarmCode {
         AdminSocketMissing => "admin_socket_missing",
         AlarmsUnreadable => "alarms_unreadable",
+        AuditBroken => "audit_broken",
+        AuditNotCheckpointed => "audit_not_checkpointed",
         AuthorityWaiting => "authority_waiting",
         CaCertificateDrifted => "ca_certificate_drifted",
         CanaryNotTried => "canary_not_tried",

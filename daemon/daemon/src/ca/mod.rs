@@ -17,6 +17,7 @@ pub mod backup;
 pub mod birth;
 pub mod ca_certificates;
 pub mod ceremony;
+pub mod checkpoint;
 pub mod coded;
 pub mod crl;
 pub mod device_credential;

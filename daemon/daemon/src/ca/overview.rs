@@ -96,6 +96,8 @@ impl AlarmCode {
             | Self::EnrollmentsDrifted
             | Self::PossessionNotProven => Question::Services,
             Self::AdminSocketMissing
+            | Self::AuditBroken
+            | Self::AuditNotCheckpointed
             | Self::AuthorityWaiting
             | Self::CertificatesExpiring
             | Self::ClockNotSane
@@ -127,6 +129,7 @@ impl AlarmCode {
     pub fn severity(self) -> Severity {
         match self {
             Self::AlarmsUnreadable
+            | Self::AuditBroken
             | Self::CaCertificateDrifted
             | Self::ClockNotSane
             | Self::CrlEnded

@@ -34,6 +34,14 @@ impl AlarmCode {
         match self {
             Self::AdminSocketMissing => "Make room, or remount the disk.",
             Self::AlarmsUnreadable => "Fix the disk as the reason says.",
+            Self::AuditBroken => {
+                "As \"The audit journal is broken\" says: find out who changed the database, then \
+                 `hallmark audit accept --reason TEXT`."
+            }
+            Self::AuditNotCheckpointed => {
+                "Bring the token of `[audit] checkpoints` back, or make room for `[audit] \
+                 copy_to`, as the reason says; it is tried again within five seconds."
+            }
             Self::AuthorityWaiting => {
                 "Have `hallmark authority csr NAME` signed, then `hallmark authority install \
                  NAME FILE`."

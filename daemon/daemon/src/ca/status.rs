@@ -78,6 +78,7 @@ pub struct Status {
 codes! {
     /// The missing conditions for issuing certificates.
     NotReady {
+        AuditDoubted => "audit_doubted",
         AuthorityCannotSign => "authority_cannot_sign",
         ClockNotSane => "clock_not_sane",
         HttpsNotServing => "https_not_serving",
@@ -232,6 +233,16 @@ impl CertificateAuthority {
             let parameters = json!({ "reason": doubt });
             missing.push(Coded::new(NotReady::ClockNotSane, parameters, doubt));
         }
+        if let Err(error) = self.issuer.journal_permits()
+            && missing.is_empty()
+        {
+            let parameters = json!({ "reason": error.message });
+            missing.push(Coded::new(
+                NotReady::AuditDoubted,
+                parameters,
+                error.message,
+            ));
+        }
         if !self.https_serves() {
             let text = "the HTTPS listener has no valid certificate, or could not renew it";
             missing.push(Coded::new(NotReady::HttpsNotServing, json!({}), text));
@@ -327,6 +338,7 @@ impl CertificateAuthority {
             let text = format!("nothing is signed: {doubt}");
             Alarm::new(AlarmCode::ClockNotSane, json!({ "reason": doubt }), text)
         }));
+        alarms.extend(self.issuer.journal_alarms());
         alarms.extend(self.issuer.key_alarms());
         alarms.extend(self.listener_alarms());
         alarms.extend(self.issuer.failover_alarms());

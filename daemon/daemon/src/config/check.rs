@@ -19,6 +19,7 @@ impl Configuration {
         self.check_authorities()?;
         self.check_failover()?;
         self.check_ocsp()?;
+        self.check_audit()?;
         self.check_profiles()?;
         self.check_subordinate_profiles()?;
         self.issuer
@@ -91,6 +92,16 @@ impl Configuration {
             Some(authority) => contradiction(format!(
                 "[ocsp] authorities has {authority:?}, and there is no such [[authority]]"
             )),
+        }
+    }
+
+    fn check_audit(&self) -> Result<(), ConfigurationError> {
+        match &self.issuer.audit.checkpoints {
+            Some(it) if !self.tokens.contains_key(&it.token) => contradiction(format!(
+                "[audit] checkpoints are signed by token {:?}, and there is no such [[token]]",
+                it.token
+            )),
+            _ => Ok(()),
         }
     }
 

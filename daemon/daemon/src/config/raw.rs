@@ -1,6 +1,7 @@
 //! Reads the tables of the configuration file as they are written, and gives each its name.
 
 use super::approval::Approval;
+use super::audit::Audit;
 use super::listen::Listen;
 use super::ocsp::Ocsp;
 use super::policy::Policy;
@@ -54,6 +55,8 @@ pub(super) struct Raw {
     ocsp: Ocsp,
     #[serde(default)]
     approval: Option<Approval>,
+    #[serde(default)]
+    audit: Audit,
     #[serde(default)]
     policy: Policy,
 }
@@ -129,6 +132,7 @@ impl Raw {
             public_http: listen.public_http()?,
             ocsp: self.ocsp.policy()?,
             clock: policy.clock(),
+            audit: self.audit.policy()?,
         };
         Ok(Configuration {
             issuer,

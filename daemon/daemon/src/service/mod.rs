@@ -6,6 +6,7 @@
 mod admin_socket;
 mod application;
 mod changes;
+mod journal_keeper;
 mod listeners;
 mod private_files;
 mod reconcilers;
@@ -198,6 +199,8 @@ impl Daemon {
         let identity = self.identity.clone();
         let application = Application::new(self.current.clone(), identity, &self.wakers);
         tasks.push(tokio::spawn(application.run(stop.clone())));
+        let keeper = journal_keeper::run(self.current.clone(), stop.clone());
+        tasks.push(tokio::spawn(keeper));
         tracing::info!(?addresses, version = env!("CARGO_PKG_VERSION"), "serving");
         self.reload_until_stopped(&mut signals, &mut reload_requests)
             .await;
@@ -285,6 +288,7 @@ impl Daemon {
                 let _ = task.await;
             }
             edge.is_idle().await;
+            journal_keeper::close(self.current.clone()).await;
         };
         if tokio::time::timeout(STOP_WORK, work).await.is_err() {
             tracing::warn!("work not finished at the stop deadline");

@@ -1,13 +1,13 @@
 //! Appends to the audit journal, in which each entry's hash covers all entries before it.
 //!
-//! An entry's hash is SHA-256 over the previous hash and the entry's fields, each preceded by its
-//! length. A changed, missing or reordered entry breaks every hash after it. A truncated journal
-//! does not, so `audit verify` also prints the last hash, to be compared with a copy.
+//! `journal::seal` computes the hashes. A changed, missing or reordered entry breaks every hash
+//! after it. A truncated journal does not, and the database's owner can seal it again: signed
+//! checkpoints (`checkpoint`) show both.
 
 use super::engine::{Row, Tx, params};
 use super::readings::{self, EndOfJournal};
 use super::{Store, StoreError, UnixSeconds};
-use aws_lc_rs::digest;
+use crate::journal::seal;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -143,6 +143,14 @@ impl Store {
         })
     }
 
+    /// Returns the detail of the newest entry with this action.
+    pub fn newest_detail(&self, action: &str) -> Result<Option<serde_json::Value>, StoreError> {
+        self.read(|tx| {
+            let sql = "SELECT detail FROM audit WHERE action = ?1 ORDER BY sequence DESC LIMIT 1";
+            tx.query_optional(sql, params![action], |row| detail_of(row, 0))
+        })
+    }
+
     /// Reads the whole journal and checks each hash.
     pub fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
         self.read(verify)
@@ -180,9 +188,9 @@ fn check_hashes(
             row.get(1)?,
             [
                 &row.get::<String>(2)?,
-                &row.get(3)?,
-                &row.get(4)?,
-                &row.get(5)?,
+                &row.get::<String>(3)?,
+                &row.get::<String>(4)?,
+                &row.get::<String>(5)?,
             ],
         );
         let found: Vec<u8> = row.get(6)?;
@@ -223,12 +231,7 @@ pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> 
         &last.hash,
         sequence,
         entry.at,
-        [
-            &entry.actor,
-            &entry.action.to_owned(),
-            &entry.subject,
-            &detail,
-        ],
+        [&entry.actor, entry.action, &entry.subject, &detail],
     );
     tx.execute_apart(
         "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
@@ -245,18 +248,4 @@ pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> 
     )?;
     readings::note_end_of_journal(tx, EndOfJournal { sequence, hash });
     Ok(())
-}
-
-fn seal(previous: &[u8; 32], sequence: i64, at: UnixSeconds, fields: [&String; 4]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(previous);
-    context.update(&sequence.to_be_bytes());
-    context.update(&at.get().to_be_bytes());
-    for field in fields {
-        context.update(&(field.len() as u64).to_be_bytes());
-        context.update(field.as_bytes());
-    }
-    let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
-    hash
 }

@@ -49,6 +49,7 @@ mod certificate;
 mod certificate_range;
 mod certificate_search;
 mod certified_key;
+mod checkpoint;
 mod client;
 mod clock;
 mod compromise;
@@ -138,6 +139,7 @@ pub use certificate_search::{
     CertificateFilter, CertificatePage, CertificateState, ListedCertificate,
 };
 pub use certified_key::KeyRefusal;
+pub use checkpoint::{AuditKeyRow, Schema};
 pub use client::ClientRow;
 pub use constraint::Constraint;
 pub use crl::{CrlDraft, CrlPart, CrlRow, NewCrl, RecordedCrl};

@@ -1058,6 +1058,47 @@ CREATE TABLE approval (
 ) STRICT;
 CREATE INDEX approval_end ON approval (expires_at);
 
+-- The keys that sign checkpoints of the journal. `spki` is null between the decision to make a key
+-- and the token's answer; the token confirms each key before it is used, because the owner of this
+-- database can write the row.
+CREATE TABLE audit_key (
+    number      INTEGER PRIMARY KEY
+                CONSTRAINT audit_key_number_valid CHECK (number >= 1),
+    token       TEXT    NOT NULL,
+    key_type    TEXT    NOT NULL,
+    key_id      BLOB    NOT NULL,
+    spki        BLOB,
+    key_wrapped BLOB
+                CONSTRAINT audit_key_wrapped_valid
+                CHECK (key_wrapped IS NULL
+                               OR (spki IS NOT NULL AND length(key_wrapped) <= 2048))
+) STRICT;
+CREATE TRIGGER audit_key_is_kept_update BEFORE UPDATE ON audit_key WHEN OLD.spki IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'audit_key_is_kept_update');
+END;
+CREATE TRIGGER audit_key_is_kept_delete BEFORE DELETE ON audit_key
+BEGIN
+    SELECT RAISE(ABORT, 'audit_key_is_kept_delete');
+END;
+
+-- The signed ends of the journal: text and signature as they can be verified elsewhere.
+CREATE TABLE checkpoint (
+    number    INTEGER PRIMARY KEY CONSTRAINT checkpoint_number_valid CHECK (number >= 1),
+    message   TEXT    NOT NULL,
+    -- SHA-256 of the key (SubjectPublicKeyInfo) and the signature, in hex.
+    key       TEXT    NOT NULL,
+    signature TEXT    NOT NULL
+) STRICT;
+CREATE TRIGGER checkpoint_is_append_only_update BEFORE UPDATE ON checkpoint
+BEGIN
+    SELECT RAISE(ABORT, 'checkpoint_is_append_only_update');
+END;
+CREATE TRIGGER checkpoint_is_append_only_delete BEFORE DELETE ON checkpoint
+BEGIN
+    SELECT RAISE(ABORT, 'checkpoint_is_append_only_delete');
+END;
+
 -- An operator has accepted the machine's clock: rows up to these are compared with it no more.
 CREATE TABLE accepted_clock (
     only   INTEGER PRIMARY KEY CONSTRAINT accepted_clock_only_valid CHECK (only = 1),

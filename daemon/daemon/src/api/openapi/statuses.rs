@@ -140,6 +140,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::ApprovalRequired
         | Code::ApprovalUsed
         | Code::ApproverRefused
+        | Code::AuditIntact
         | Code::AuthorityBlocked
         | Code::AuthorityExists
         | Code::AuthorityNotWaiting
@@ -186,6 +187,7 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         Code::BatchTooLarge | Code::BodyTooLarge => &[413],
         Code::ContentTypeUnsupported => &[415],
         Code::AnswerUnencodable
+        | Code::AuditBroken
         | Code::Canary
         | Code::CeremonyFailed
         | Code::HierarchyBroken
@@ -202,7 +204,8 @@ pub(super) fn statuses(code: Code) -> &'static [u16] {
         | Code::TokenRefused
         | Code::VerificationCode => &[500],
         Code::BackupFailed | Code::TlsIdentity | Code::TokenKey => &[500, 503],
-        Code::AuthorityAbsent
+        Code::AuditNotCheckpointed
+        | Code::AuthorityAbsent
         | Code::AuthorityWaiting
         | Code::BackupExists
         | Code::ClockNotSane

@@ -151,6 +151,7 @@ impl AlarmCode {
             | Self::TokenRemark
             | Self::TokenUnavailable
             | Self::WorkerRefused => Check::Tokens,
+            Self::AuditBroken | Self::AuditNotCheckpointed => Check::Audit,
             Self::AlarmsUnreadable
             | Self::AuthorityWaiting
             | Self::CanaryNotTried

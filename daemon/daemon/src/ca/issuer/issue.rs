@@ -225,6 +225,8 @@ impl Issuer {
         //    number, linted by code that the builder does not share.
         refuse_shape(request.purpose, request.profile)?;
         let now = self.signing_time()?;
+        // Without a journal that verifies, and checkpoints of it, there are no certificates.
+        self.journal_permits()?;
         let token = self.ready_token(&request.signer).await?;
         let serial = SerialNumber::from_random(now, random::<RANDOM_OCTETS>()?);
         let linted = request.build_and_lint(&serial, now)?;

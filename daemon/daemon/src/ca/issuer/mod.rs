@@ -28,6 +28,7 @@ pub mod search;
 pub mod subordinate;
 
 use crate::ca::birth::BirthPolicy;
+use crate::ca::checkpoint::{AuditPolicy, JournalState};
 use crate::ca::failures::Failures;
 use crate::ca::hierarchy::{Hierarchy, Published};
 use crate::ca::ocsp::OcspPolicy;
@@ -84,6 +85,8 @@ pub struct IssuerSettings {
     pub ocsp: OcspPolicy,
     /// When the machine's clock is believed.
     pub clock: ClockPolicy,
+    /// How the audit journal is signed and verified.
+    pub audit: AuditPolicy,
 }
 
 impl IssuerSettings {
@@ -138,6 +141,8 @@ struct IssuerState {
     subordinates: Mutex<()>,
     /// Why cross-certificates are not signed yet.
     cross_failures: Mutex<CrossFailures>,
+    /// The state of the audit journal.
+    journal: JournalState,
 }
 
 impl Issuer {
@@ -162,6 +167,7 @@ impl Issuer {
             refusals: Mutex::default(),
             subordinates: Mutex::default(),
             cross_failures: Mutex::default(),
+            journal: JournalState::new(),
         };
         let issuer = Self {
             store,
@@ -170,6 +176,8 @@ impl Issuer {
             callbacks,
             shared: Arc::new(shared),
         };
+        // Before the first entry of this run.
+        issuer.open_journal();
         issuer.abandon_intents_of_last_run()?;
         Ok(issuer)
     }
@@ -244,6 +252,10 @@ impl Issuer {
     /// Returns the configured tokens by name.
     pub(super) fn tokens(&self) -> &BTreeMap<String, ConfiguredToken> {
         &self.tokens
+    }
+
+    pub(super) fn journal(&self) -> &JournalState {
+        &self.shared.journal
     }
 
     pub(super) fn settings(&self) -> &IssuerSettings {

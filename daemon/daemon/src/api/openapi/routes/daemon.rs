@@ -83,7 +83,19 @@ pub(super) fn daemon(routes: &mut Routes<'_>) {
         "Lists entries of the audit journal, in pages: from `?after=`, or `?last=` before \
              `?before=`; `device`, `authority`, `caller` and `since` leave out others.",
     );
+    routes.get("/v1/audit/verification", audit::verify).does(
+        "Verifies the audit journal whole: its hash chain, its checkpoints, their copy and the \
+             schema of the database.",
+    );
     routes
-        .get("/v1/audit/verification", audit::verify)
-        .does("Verifies the hash chain of the audit journal.");
+        .get("/v1/audit/checkpoints", audit::checkpoints)
+        .does("Lists the signed checkpoints of the audit journal, in pages: from `?after=`.");
+    routes
+        .get("/v1/audit/keys", audit::keys)
+        .does("Lists the public keys that have signed checkpoints of the audit journal.");
+    routes
+        .post("/v1/audit/accept", audit::accept)
+        .does("Accepts the finding in the audit journal that stops issuance, and returns it.")
+        .codes("audit_intact audit_broken reason_invalid reason_too_long token_unavailable")
+        .example(json!({ "reason": "the backup of Monday was restored" }));
 }
