@@ -289,8 +289,15 @@ fn a_database_that_was_changed_while_stopped_issues_nothing() {
     assert_eq!(finding(&env), Value::Null);
 }
 
+/// The subject of entry 2, which [`change`] changes.
+pub(crate) fn subject_of_an_entry(env: &TestEnv) -> String {
+    let sql = "SELECT subject FROM audit WHERE sequence = 2";
+    let store = crate::invariants::open(&env.database());
+    store.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
 /// Changes one word of entry 2.
-fn change(env: &TestEnv, subject: &str) {
+pub(crate) fn change(env: &TestEnv, subject: &str) {
     tamper(&env.database(), |it| {
         let sql = "UPDATE audit SET subject = ?1 WHERE sequence = 2";
         it.execute(sql, [subject]).unwrap();
@@ -306,11 +313,7 @@ fn a_finding_in_a_running_database_ends_by_acceptance() {
     let station = env.station();
     let nothing = env.hallmark(&["audit", "accept", "--reason", "x"]);
     assert!(nothing.error.contains("no finding"), "{nothing:?}");
-    let subject: String = crate::invariants::open(&env.database())
-        .query_row("SELECT subject FROM audit WHERE sequence = 2", [], |row| {
-            row.get(0)
-        })
-        .unwrap();
+    let subject = subject_of_an_entry(&env);
     change(&env, "another");
     let found = finding(&env);
     assert_eq!(

@@ -4,6 +4,7 @@
 //! `HALLMARK_WRITE_EXAMPLES=1` writes the answers into the file of the examples.
 
 use crate::approvals::{Guarded, backup, post};
+use crate::checkpoints::{change, subject_of_an_entry};
 use crate::configured::station_table;
 use crate::elsewhere::Elsewhere;
 use crate::est_client::openssl;
@@ -32,9 +33,10 @@ const FILE: &str = concat!(
 );
 fn plant() -> TestEnv {
     let env = TestEnv::certifying_elsewhere();
+    let audit = "\n[audit]\ncheckpoints = { token = \"factory\", every = \"1s\" }\n";
     let policy = "\n[policy]\nscan_interval = \"1s\"\napprove = [\"cut_over\"]\n";
     let station = station_table("station-?", &["made"], &["press-*"]);
-    let more = [&OPERATOR.toml(), MADE, &station, TABLE, policy].concat();
+    let more = [&OPERATOR.toml(), MADE, &station, TABLE, audit, policy].concat();
     env.configure(&(env.configuration() + &more));
     let env = env.started();
     wait_for_responders(&env, 2);
@@ -57,6 +59,7 @@ fn every_example_is_accepted_or_was_answered() {
     of_approvals(&mut walk);
     of_authorities_elsewhere(&mut walk);
     of_imports(&mut walk);
+    of_the_journal(&mut walk, &at, &env);
     if std::env::var_os("HALLMARK_WRITE_EXAMPLES").is_some() {
         let all = Value::Object(walk.recorded);
         fs::write(FILE, format!("{all:#}\n")).unwrap();
@@ -248,6 +251,18 @@ fn of_the_daemon(walk: &mut Walk, at: &Door) {
     ] {
         walk.asks(at, &format!("POST {address}"), address);
     }
+}
+
+/// The checkpoints of the journal, and a finding that is accepted.
+fn of_the_journal(walk: &mut Walk, at: &Door, env: &TestEnv) {
+    walk.asks(at, "GET /v1/audit/keys", "/v1/audit/keys");
+    let checkpoints = "/v1/audit/checkpoints?limit=2";
+    walk.asks(at, "GET /v1/audit/checkpoints", checkpoints);
+    let subject = subject_of_an_entry(env);
+    change(env, "another");
+    walk.asks(at, "GET /v1/audit/verification", "/v1/audit/verification");
+    walk.asks(at, "POST /v1/audit/accept", "/v1/audit/accept");
+    change(env, &subject);
 }
 
 /// A request that an approver signs, and one that is rejected.

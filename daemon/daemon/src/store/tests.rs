@@ -23,6 +23,7 @@ mod imports;
 mod indexes;
 mod intent;
 mod issued;
+mod journal;
 mod key_use;
 mod million;
 mod responder;

@@ -151,4 +151,6 @@ pub const FIRST_REQUESTS: &[FirstRequest] = &[
     ("audit show", "GET /v1/audit"),
     ("audit verify", "GET /v1/audit/verification"),
     ("audit export", "GET /v1/audit"),
+    ("audit key", "GET /v1/audit/keys"),
+    ("audit accept --reason known", "POST /v1/audit/accept"),
 ];
