@@ -15,6 +15,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+/// The kind of a change, and the change of an export's lines.
+type ChangedLines<'a> = (&'a str, &'a dyn Fn(&mut Vec<String>));
+/// The same of a database.
+type ChangedDatabase<'a> = (&'a str, &'a dyn Fn(&Connection));
+
 /// Checkpoints by the token of the authorities, copied to a file.
 fn configured(checkpoints: &str) -> TestEnv {
     let env = TestEnv::new();
@@ -171,7 +176,7 @@ fn an_export_is_verified_with_the_public_key_alone() {
     let good = verify(&honest);
     assert!(good.contains("\"finding\": null"), "{good}");
     let actor = "\"actor\":\"";
-    let cases: [(&str, &dyn Fn(&mut Vec<String>)); 6] = [
+    let cases: [ChangedLines<'_>; 6] = [
         ("changed", &|it| {
             it[4] = it[4].replace(actor, "\"actor\":\"not ")
         }),
@@ -215,7 +220,7 @@ fn a_database_that_was_changed_while_stopped_issues_nothing() {
     let honest = env.path("honest.db");
     fs::copy(env.database(), &honest).unwrap();
     let copy = fs::read(env.path("checkpoints.jsonl")).unwrap();
-    let cases: [(&str, &dyn Fn(&Connection)); 7] = [
+    let cases: [ChangedDatabase<'_>; 7] = [
         ("after_closing", &plant),
         ("rewritten", &|it| {
             it.execute("UPDATE audit SET actor = 'x' WHERE sequence = 3", [])

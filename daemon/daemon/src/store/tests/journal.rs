@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 const ENTRIES: i64 = 1_000_000;
 const PAGE: usize = 500;
 
-/// Fills a journal with a million entries. Verifies that the whole is verified within a minute by
-/// a build without optimisation, in portions of which each takes a few milliseconds.
+/// Fills a journal with a million entries, and prints how long the whole and its longest portion
+/// take: 3.0 to 3.6 s and 30 ms by a build without optimisation.
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
+#[expect(clippy::print_stderr, reason = "the numbers are what is asked for")]
 fn a_million_entries_are_verified_in_seconds() {
     let fixture = Fixture::new();
     let mut raw = fixture.raw();
@@ -54,9 +55,4 @@ fn a_million_entries_are_verified_in_seconds() {
     }
     eprintln!("whole: {:?}, longest page: {longest:?}", begun.elapsed());
     assert_eq!(chain.place().sequence, ENTRIES);
-    assert!(
-        begun.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        begun.elapsed()
-    );
 }
