@@ -391,6 +391,16 @@ fn a_role_that_acts_is_given_by_two_people() {
             assert_eq!(answer.code(), "approval_required", "{profile} {operation}");
         }
     }
+    let est = EstClient::of(env, &guarded.operator);
+    let csr = STANDARD.encode(crate::request::der(
+        &Request::new("operator", "mallory").csr,
+    ));
+    let answer = est.post("/simplereenroll", csr.as_bytes());
+    assert_eq!(
+        answer.code(),
+        "approval_required",
+        "an empty label: {answer:?}"
+    );
     assert_eq!(
         env.count("certificate c JOIN intent i ON i.id = c.intent WHERE i.subject = 'mallory'"),
         0

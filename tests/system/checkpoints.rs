@@ -3,7 +3,8 @@
 
 use crate::process::{pid_with_argument, until};
 use crate::request::Request;
-use crate::test_env::TestEnv;
+use crate::runbook_text::Runbook;
+use crate::test_env::{HALLMARK, TestEnv};
 use hallmarkd::journal::{Place, seal};
 use hallmarkd::unix_seconds::UnixSeconds;
 use rcgen::PublicKeyData;
@@ -115,13 +116,40 @@ fn plant(connection: &Connection) {
     seal_again(connection);
 }
 
+/// The commands of the runbook, by a shell. Verifies: the export and its first checkpoint verify.
+#[test]
+fn the_runbook_of_the_journal_is_followed() {
+    let env = configured("every = \"1s\", entries = 5").started();
+    wait_until_covered(&env);
+    let mut page = Runbook::of("The audit journal");
+    let lines: Vec<String> = (0..6).map(|_| page.line(&[]).0.join(" ")).collect();
+    // Before the export, which then has at least as many.
+    let copy = "cp checkpoints.jsonl hallmark-checkpoints.jsonl";
+    let script = ["set -euo pipefail", copy, &lines.join("\n")];
+    let folder = Path::new(HALLMARK).parent().unwrap().display().to_string();
+    let path = std::env::var("PATH").unwrap();
+    let ran = Command::new("bash")
+        .args(["-c", &script.join("\n")])
+        .current_dir(env.path(""))
+        .env("PATH", format!("{folder}:{path}"))
+        .env("HALLMARK_ADMIN_SOCKET", env.path("state/admin.sock"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(said.contains("Verified OK"), "{said}");
+}
+
 /// Verifies: the journal is covered by checkpoints that openssl verifies with the printed key; an
 /// export verifies without a daemon, and each kind of tampering with it is named.
 #[test]
 fn an_export_is_verified_with_the_public_key_alone() {
     let mut env = configured("every = \"1s\", entries = 5").started();
-    env.station().obtain(&Request::device("press-1"));
-    wait_until_covered(&env);
+    // Two checkpoints at least: one is left out below.
+    for device in ["press-1", "press-2"] {
+        env.station().obtain(&Request::device(device));
+        wait_until_covered(&env);
+    }
     let key = env.write("key.pem", &env.run(&["audit", "key"]));
     let export = env.path("journal.jsonl");
     env.run(&["audit", "export", export.to_str().unwrap()]);

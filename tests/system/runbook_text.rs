@@ -10,6 +10,7 @@ pub(crate) const OPERATIONS: &str = include_str!("../../docs/operations.md");
 pub(crate) const STORIES: &str = concat!(
     include_str!("runbook.rs"),
     include_str!("approval_commands.rs"),
+    include_str!("checkpoints.rs"),
     include_str!("custodians.rs")
 );
 

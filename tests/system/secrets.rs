@@ -292,7 +292,6 @@ fn no_place_has_a_secret_that_it_does_not_need() {
     // The search finds what is there.
     for there in [
         ("key of the listener", Place::KeyFile),
-        ("key of the listener", Place::DaemonMemory),
         ("PIN", Place::WorkerMemory),
     ] {
         assert!(seen.contains(&there), "{there:?} was not found: {seen:?}");

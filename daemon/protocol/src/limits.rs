@@ -47,7 +47,8 @@ impl Default for SigningLimits {
             leaf_validity: None,
             authority_certificates: AuthorityCertificates::default(),
             starts_within: 2 * DAY_SECONDS,
-            leaves_per_hour: 1_000_000,
+            // 5,000 in a second, the rate of a software token, are 18 million.
+            leaves_per_hour: 20_000_000,
             authorities_per_hour: 100,
             lists_per_hour: 20_000,
             answers_per_hour: 4_000_000,
@@ -108,7 +109,7 @@ impl SigningRules {
     pub fn new(limits: SigningLimits, profiles: &[Profile]) -> Self {
         let leaves = match limits.leaf_validity {
             Some(seconds) => LeafEnds {
-                longest_seconds: seconds,
+                longest_seconds: with_backdate(seconds, profiles).max(OWN_LEAF_SECONDS),
                 fixed: None,
                 endless: false,
             },
@@ -126,6 +127,15 @@ impl SigningRules {
     }
 }
 
+/// A limit counts from the moment of the request, and a leaf begins before it. A whole day more:
+/// validities in whole days begin at midnight.
+fn with_backdate(seconds: u64, profiles: &[Profile]) -> u64 {
+    let backdate = profiles.iter().map(|it| it.backdate_seconds).max();
+    seconds
+        .saturating_add(backdate.unwrap_or_default())
+        .saturating_add(DAY_SECONDS)
+}
+
 fn ends(profiles: &[Profile]) -> LeafEnds {
     let mut ends = LeafEnds {
         longest_seconds: OWN_LEAF_SECONDS,
@@ -138,11 +148,8 @@ fn ends(profiles: &[Profile]) -> LeafEnds {
             End::Never => ends.endless = true,
             End::AfterValidity | End::WholeDays => {}
         }
-        // A whole day more: validities in whole days begin at midnight.
         let longest = profile.longest_seconds().unwrap_or_default();
-        let longest = longest
-            .saturating_add(profile.backdate_seconds)
-            .saturating_add(DAY_SECONDS);
+        let longest = with_backdate(longest, std::slice::from_ref(profile));
         ends.longest_seconds = ends.longest_seconds.max(longest);
     }
     ends
@@ -171,8 +178,10 @@ mod tests {
         };
         let by_profile = rules("", std::slice::from_ref(&year));
         assert!(allows(&by_profile, 365) && !allows(&by_profile, 380));
-        let by_limit = rules("leaf_validity = \"30d\"", &[year]);
-        assert!(allows(&by_limit, 30) && !allows(&by_limit, 31));
+        let by_limit = rules("leaf_validity = \"60d\"", std::slice::from_ref(&year));
+        assert!(allows(&by_limit, 60) && !allows(&by_limit, 62));
+        let short = rules("leaf_validity = \"1d\"", &[year]);
+        assert!(allows(&short, 31), "a responder's certificate");
         assert!(!allows(&rules("", &[]), 90) && !allows(&rules("", &[]), -1));
     }
 

@@ -102,6 +102,12 @@ pub(super) fn approve(client: &ApiClient, show: &Show, with: &Approve) -> Result
 fn verified(request: &Value) -> Result<&str, Failure> {
     let document = request["document"].as_str().unwrap_or_default();
     let computed = hex::encode(digest::digest(&digest::SHA256, document.as_bytes()));
+    // No other signature of this key begins with this line.
+    if !document.starts_with("hallmark approval 1\n") {
+        return Err(Failure::Failed(
+            "the daemon gives no document of an approval; nothing was signed".into(),
+        ));
+    }
     if request["sha256"] == computed {
         return Ok(document);
     }

@@ -48,19 +48,22 @@ pub(crate) fn script(plan: &Plan<'_>) -> String {
         "`date -u` is right within a minute.",
         &first,
         &open,
-        "The token's PIN file is /run/hallmark-pin: `systemctl start hallmarkd`, and `hallmark \
-         token list` shows the token as ready.",
+        "`chgrp hallmark-token /run/hallmark-pin` and `chmod 640 /run/hallmark-pin`: the worker \
+         has a user of its own.",
+        "`systemctl start hallmarkd`, and `hallmark token list` shows the token as ready.",
         &run,
         "`hallmark authority list` shows the authorities above, and no other new one.",
-        "`systemctl stop hallmarkd`, and `rm /run/hallmark-pin`. The media go back to their \
-         custodians.",
+        "`rm /run/hallmark-pin`, and `systemctl stop hallmarkd 'hallmark-token@*.socket' \
+         'hallmark-token@*.service'`: a worker that goes on would stay logged in.",
+        "`systemctl start hallmarkd`: `hallmark token list` shows the token as not ready. The \
+         media go back to their custodians.",
         "Each person signs below, and the transcript by `openssl dgst -sha256 -sign KEY -out \
          NAME.sig transcript.json` if each has a key.",
     ];
     for (number, step) in (1..).zip(steps) {
         let _ = writeln!(text, "[ ] {number}. ____:____  {step}\n");
     }
-    text.push_str("SIGNATURES: we saw these steps done, and the SHA-256 of step 6 is right.\n\n");
+    text.push_str("SIGNATURES: we saw these steps done, and the SHA-256 of step 7 is right.\n\n");
     let present = custodians.iter().map(String::as_str);
     for name in present.chain(["operator", "witness"]) {
         let _ = writeln!(
@@ -91,7 +94,7 @@ mod tests {
             "root.toml",
             "ab12",
             "vault",
-            "[ ] 9.",
+            "[ ] 11.",
             "\nchen ",
             "\nwitness ",
         ] {

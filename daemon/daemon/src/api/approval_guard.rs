@@ -45,6 +45,12 @@ enum Reads {
     Est,
 }
 
+/// Marks a request of a caller that was no operator when the guard looked. The handler looks again,
+/// and may then find an operator: a hold was lifted, or the store answers once more. So it refuses
+/// one (`Asks`).
+#[derive(Clone, Copy)]
+pub(super) struct NotJudged;
+
 /// A request of an operator, as its actions are judged.
 struct Judged<'a> {
     ca: &'a CertificateAuthority,
@@ -146,7 +152,7 @@ pub(super) async fn guard(State(edge): State<Edge>, request: Request, next: Next
 }
 
 /// Returns the request for its handler, or says why it goes no further.
-async fn judge(edge: &Edge, request: Request) -> Result<Request, Problem> {
+async fn judge(edge: &Edge, mut request: Request) -> Result<Request, Problem> {
     if request.method().is_safe() || edge.current.load().approvals().is_empty() {
         return Ok(request);
     }
@@ -160,6 +166,7 @@ async fn judge(edge: &Edge, request: Request) -> Result<Request, Problem> {
         return Ok(request);
     }
     let Some(caller) = operator(&api, &peer).await else {
+        request.extensions_mut().insert(NotJudged);
         return Ok(request);
     };
     let (mut head, body) = request.into_parts();
@@ -244,8 +251,10 @@ impl Reads {
 /// A roll of an authority, by expiry or compromise.
 fn starts_roll(it: &Judged<'_>) -> Vec<Action> {
     match it.body["reason"].as_str() {
+        Some("expiry") => vec![Action::RollStart],
         Some("compromise") => vec![Action::CompromiseAuthority],
-        _ => vec![Action::RollStart],
+        // The handler may read any other value as either.
+        _ => vec![Action::CompromiseAuthority, Action::RollStart],
     }
 }
 
@@ -283,6 +292,8 @@ fn changes_role(it: &Judged<'_>) -> Vec<Action> {
 fn changes_role_by_est(it: &Judged<'_>) -> Vec<Action> {
     let label = it.route.contains("{label}");
     let label = label.then(|| it.path.split('/').nth(3)).flatten();
+    // The handler takes an empty label for none.
+    let label = label.filter(|it| !it.is_empty());
     let label = label.map(|it| percent_decode_str(it).decode_utf8_lossy());
     let profile = match &label {
         Some(label) => Some(&**label),

@@ -5,6 +5,7 @@
 //! be. axum takes arguments in order, so a refused request has neither path nor query parsed, and
 //! its body is not read. The body MUST be the last argument.
 
+use super::approval_guard::NotJudged;
 use super::caller::Peer;
 use super::client::Class;
 use super::openapi::Access;
@@ -143,6 +144,12 @@ impl<R: RoutePermission> FromRequestParts<Edge> for Asks<R> {
         {
             let message = format!("{what} on the machine itself, over the admin socket");
             return Err(Error::forbidden(code, message).into());
+        }
+        let was_judged = parts.extensions.get::<NotJudged>().is_none();
+        if !was_judged && Access::Operators.admits(caller.kind()) {
+            let message = "the caller was not known as an operator when the need of an approval \
+                           was judged; repeat the request";
+            return Err(Error::conflict(Code::ApprovalRequired, message).into());
         }
         let permission = R::permit(caller)?;
         Ok(Self {

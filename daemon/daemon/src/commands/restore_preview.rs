@@ -56,8 +56,15 @@ impl Preview {
         );
         text += "Callers that will be accepted; revoke those that you do not know or that were \
                  revoked since:\n";
-        let callers: Vec<_> = self.callers.iter().map(caller).collect();
-        list(&mut text, &callers);
+        let (marked, good): (Vec<_>, Vec<_>) =
+            self.callers.iter().partition(|it| mark(it).is_some());
+        for it in &marked {
+            let _ = writeln!(text, "  {}", line(&caller(it)));
+        }
+        let good: Vec<_> = good.into_iter().map(caller).collect();
+        if marked.is_empty() || !good.is_empty() {
+            list(&mut text, &good);
+        }
         let Some(missing) = &self.missing else {
             text += "\nThere is no database to compare it with, so what it lacks is not known.\n";
             return text;
@@ -73,6 +80,13 @@ impl Preview {
             let more = if more { " or more" } else { "" };
             let _ = writeln!(text, "  {count}{more} {what}");
         }
+        for generation in &missing.generations_of_backup {
+            let generation = line(generation);
+            let _ = writeln!(
+                text,
+                "  NOT IN THE PRESENT DATABASE: authority {generation}"
+            );
+        }
         let lost = lost(missing);
         if !lost.is_empty() {
             list(&mut text, &lost);
@@ -81,12 +95,17 @@ impl Preview {
     }
 }
 
+/// Marks a caller that the present database does not accept. Such lines are never left out.
+fn mark(caller: &RestoredCaller) -> Option<&'static str> {
+    match caller.replaced {
+        Some("unknown") => Some(", NOT IN THE PRESENT DATABASE"),
+        Some("revoked") => Some(", REVOKED SINCE"),
+        _ => None,
+    }
+}
+
 fn caller(caller: &RestoredCaller) -> String {
-    let state = match caller.replaced {
-        Some("unknown") => ", NOT IN THE PRESENT DATABASE",
-        Some("revoked") => ", REVOKED SINCE",
-        _ => "",
-    };
+    let state = mark(caller).unwrap_or_default();
     let RestoredCaller {
         serial,
         role,

@@ -7,14 +7,19 @@ use tokio::sync::watch;
 
 /// How often the loop asks what is due.
 const TURN: Duration = Duration::from_secs(1);
+/// The same without checkpoints, once the whole journal is verified.
+const REST: Duration = Duration::from_secs(20);
 
 /// Runs until `stop` turns true and the current turn has ended.
 pub(super) async fn run(current: CurrentAuthority, mut stop: watch::Receiver<bool>) {
     let mut last = None;
     loop {
         let ca = current.load_full();
-        let kept = tokio::task::spawn_blocking(move || ca.issuer().keep_journal()).await;
-        let failure = kept.ok().and_then(|it| it.err());
+        let kept = tokio::task::spawn_blocking(move || {
+            let kept = ca.issuer().keep_journal();
+            (kept.err(), ca.issuer().journal_rests())
+        });
+        let (failure, rests) = kept.await.unwrap_or_default();
         let failure = failure.map(|error| (error.code, error.message));
         if failure != last
             && let Some((code, error)) = &failure
@@ -26,8 +31,9 @@ pub(super) async fn run(current: CurrentAuthority, mut stop: watch::Receiver<boo
             );
         }
         last = failure;
+        let pause = if rests { REST } else { TURN };
         tokio::select! {
-            () = tokio::time::sleep(TURN) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

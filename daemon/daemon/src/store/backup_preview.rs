@@ -14,11 +14,16 @@ use std::path::Path;
 /// The most revocations that are listed.
 pub const REVOCATIONS_MAX: usize = 1_000;
 
+/// Names the generations of authorities.
+const GENERATIONS: &str = "SELECT authority || ' ' || number FROM generation";
+
 /// The holder of a valid certificate that is not a device's: what the restored daemon will accept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RestoredCaller {
     /// Hex.
     pub serial: String,
+    /// Hex SHA-256 of the certificate.
+    pub sha256: String,
     pub role: String,
     pub subject: String,
     pub not_after: UnixSeconds,
@@ -47,6 +52,8 @@ pub struct Missing {
     pub blocks: Vec<String>,
     /// Generations of authorities: name and number.
     pub generations: Vec<String>,
+    /// Generations that only the backup has.
+    pub generations_of_backup: Vec<String>,
 }
 
 /// Returns the valid callers of a backup, each with its state in the database `replaced`.
@@ -57,7 +64,7 @@ pub fn callers(
 ) -> Result<Vec<RestoredCaller>, StoreError> {
     let connection = database_file::connect_unchanging(backup)?;
     let mut callers = Tx::new(&connection).query_all(
-        "SELECT hex(i.serial), i.role, i.subject, i.not_after
+        "SELECT hex(i.serial), hex(c.sha256), i.role, i.subject, i.not_after
          FROM intent i JOIN certificate c ON c.intent = i.id
          WHERE i.role IS NOT NULL AND i.role <> 'device' AND i.role <> 'server'
            AND i.not_after > ?1
@@ -67,9 +74,10 @@ pub fn callers(
         |row| {
             Ok(RestoredCaller {
                 serial: row.get(0)?,
-                role: row.get(1)?,
-                subject: row.get(2)?,
-                not_after: row.get(3)?,
+                sha256: row.get(1)?,
+                role: row.get(2)?,
+                subject: row.get(3)?,
+                not_after: row.get(4)?,
                 replaced: None,
             })
         },
@@ -82,8 +90,8 @@ pub fn callers(
     for caller in &mut callers {
         let revoked: Option<bool> = tx.query_optional(
             "SELECT c.revoked_at IS NOT NULL FROM intent i JOIN certificate c ON c.intent = i.id
-             WHERE i.serial = unhex(?1) AND i.role = ?2",
-            params![caller.serial, caller.role],
+             WHERE c.sha256 = unhex(?1) AND i.role = ?2",
+            params![caller.sha256, caller.role],
             |row| row.get(0),
         )?;
         caller.replaced = Some(match revoked {
@@ -117,11 +125,8 @@ pub fn missing(backup: &Path, replaced: &Path, intents: i64) -> Result<Missing, 
             &old,
             "SELECT kind || ' ' || name FROM block WHERE lifted_at IS NULL",
         )?,
-        generations: only_in(
-            &tx,
-            &old,
-            "SELECT authority || ' ' || number FROM generation",
-        )?,
+        generations: only_in(&tx, &old, GENERATIONS)?,
+        generations_of_backup: only_in(&old, &tx, GENERATIONS)?,
     })
 }
 

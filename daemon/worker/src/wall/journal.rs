@@ -72,6 +72,8 @@ struct Tally {
     totals: BTreeMap<([u8; 32], SignatureClass), Counted>,
     is_changed: bool,
     is_closed: bool,
+    /// The line of this worker's start is not in the file yet.
+    is_start_unwritten: bool,
 }
 
 struct Counted {
@@ -98,8 +100,17 @@ impl Journal {
         if tally.since_unix_ms == 0 {
             tally.since_unix_ms = unix_ms();
         }
-        let mut file = open_ours_for_lines(&path)?;
-        tally.write_start(&mut file)?;
+        let begun = open_ours_for_lines(&path).and_then(|mut file| tally.write_start(&mut file));
+        if let Err(error) = begun {
+            // A full disk must not keep the token away: the keeper writes it once there is room.
+            let error = error.to_string();
+            tracing::error!(
+                token = name,
+                error,
+                "cannot write the worker's record of signatures"
+            );
+            (tally.is_start_unwritten, tally.is_changed) = (true, true);
+        }
         Ok(Self {
             path: Some(path),
             tally: Mutex::new(tally),
@@ -211,6 +222,7 @@ impl Journal {
             tally.is_changed = true;
             return Err(error);
         }
+        tally.is_start_unwritten = false;
         tally.refused_written = written.refused;
         for (place, made) in written.totals {
             if let Some(counted) = tally.totals.get_mut(&place) {
@@ -270,16 +282,23 @@ impl Tally {
     }
 
     fn write_start(&self, file: &mut File) -> io::Result<()> {
+        file.write_all(self.start_line()?.as_bytes())?;
+        file.sync_data()
+    }
+
+    fn start_line(&self) -> io::Result<String> {
         let start = Event::Start {
             since_unix_ms: self.since_unix_ms,
             unclean_ends: self.unclean_ends,
         };
-        file.write_all(format!("\n{}", event(start)?).as_bytes())?;
-        file.sync_data()
+        Ok(format!("\n{}", event(start)?))
     }
 
     fn changes(&self, is_last: bool) -> (String, Written) {
         let mut text = String::new();
+        if self.is_start_unwritten {
+            text += &self.start_line().unwrap_or_default();
+        }
         let mut totals = Vec::new();
         for (place, counted) in self.totals.iter().filter(|(_, it)| !it.is_written) {
             text += &total_line(place, counted).unwrap_or_default();

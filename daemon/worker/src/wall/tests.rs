@@ -237,7 +237,7 @@ fn a_leaf_is_within_the_profiles_and_a_new_profile_is_read_at_once() {
     assert_eq!(refused(&wall, &sign(1, &ahead.tbs())), Refusal::Begin);
     let short = Scene::new("leaf_validity = \"10d\"");
     let bounded = short.wall("one");
-    assert_eq!(refused(&bounded, &sign(1, &LEAF.tbs())), Refusal::Validity);
+    assert_eq!(refused(&bounded, &year), Refusal::Validity);
 }
 
 #[test]

@@ -124,6 +124,13 @@ impl Issuer {
         kept
     }
 
+    /// Whether nothing is due before the next daily verification: an idle gateway sleeps.
+    pub fn journal_rests(&self) -> bool {
+        let known = lock(&self.journal().known);
+        let is_verified = known.next_walk.is_some_and(|it| it > self.now());
+        self.settings().audit.checkpoints.is_none() && known.is_opened && is_verified
+    }
+
     /// Records a finding, which stops issuance. The first one stands until it is accepted.
     fn note_finding(&self, finding: Finding) {
         let mut known = lock(&self.journal().known);
