@@ -369,7 +369,15 @@ fn is_ours(
 ) -> Result<bool, Fault> {
     let own = attributes(session, object, &[AttributeType::Label])?;
     let algorithm = specification.key_type.signature_algorithm();
-    Ok(label_in(&own) == specification.label && is_of_kind(session, object, algorithm)?)
+    let is_planned = is_of_kind(session, object, algorithm)? || has_empty_curve(session, object)?;
+    Ok(label_in(&own) == specification.label && is_planned)
+}
+
+/// Returns true if the curve is there and empty. SoftHSM stores a private key so before it stores
+/// its value: a kill in between leaves an object that signs nothing.
+fn has_empty_curve(session: &Session, object: ObjectHandle) -> Result<bool, Fault> {
+    let parameters = attributes(session, object, &[AttributeType::EcParams])?;
+    Ok(parameters.contains(&Attribute::EcParams(Vec::new())))
 }
 
 fn foreign_key_object(specification: &KeySpecification) -> Fault {
